@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ForwardBatch`: everything one forward pass needs to know, and nothing else.
+
+It is built by the engine, read by models and backends. It holds no weights and no text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardBatch:
+    """T new tokens of S sequences, laid end to end.
+
+    Sequence s owns rows ``query_start_loc[s]:query_start_loc[s+1]``. Its keys and values, the
+    new ones included, cover positions ``0 .. seq_lens[s]-1``; position p lives in slot
+    ``block_tables[s, p // block_size] * block_size + p % block_size``. The new tokens are the
+    last ones of the sequence: row r of sequence s has position
+    ``seq_lens[s] - (query_start_loc[s+1] - r)``.
+    """
+
+    token_ids: IntArray  # [T]
+    positions: IntArray  # [T]
+    slot_mapping: IntArray  # [T] slot that receives the row's key and value
+    query_start_loc: IntArray  # [S + 1]
+    seq_lens: IntArray  # [S] context length after this step
+    block_tables: IntArray  # [S, max_blocks] unused entries are 0
+    logits_rows: IntArray  # [R] rows whose logits are wanted
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def num_seqs(self) -> int:
+        return len(self.seq_lens)

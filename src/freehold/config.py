@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings, one small frozen dataclass per concern; the only module that reads the environment."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from freehold.errors import InvalidParameterError
+from freehold.ops import KVDtype
+
+DEFAULT_BLOCK_SIZE = 16  # tokens per cache block; the CPU attention kernel needs multiples of 16
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Limits of the scheduler and the cache."""
+
+    context_length: int  # positions one sequence may use
+    max_num_seqs: int = 64  # sequences in one step
+    max_num_batched_tokens: int = 512  # tokens in one step: the prefill chunk
+    block_size: int = DEFAULT_BLOCK_SIZE
+    num_blocks: int | None = None  # None = from kv_memory_bytes
+    kv_memory_bytes: int | None = None  # None = decided from free memory and context_length
+    kv_dtype: KVDtype = "f16"
+    prefix_caching: bool = True
+    speculative_tokens: int = 0  # prompt-lookup drafts per step; 0 = off
+
+
+def env_isa() -> str | None:
+    """Forced kernel level (`FREEHOLD_ISA`), or None to take the best the processor has."""
+    return os.environ.get("FREEHOLD_ISA") or None
+
+
+def env_threads() -> int | None:
+    """Worker threads (`FREEHOLD_THREADS`), or None for one per physical core."""
+    text = os.environ.get("FREEHOLD_THREADS")
+    if not text:
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise InvalidParameterError(
+            f"FREEHOLD_THREADS must be a positive whole number, not {text!r}"
+        )
+    return int(text)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error freehold raises on purpose.
+
+    FreeholdError
+    ├── UserError                  the user can mend it; the CLI prints one sentence, exit code 2
+    │   ├── ModelNotFoundError     no such file or directory, or nothing loadable in it
+    │   ├── MalformedFileError     a model file contradicts itself or its format
+    │   ├── UnsupportedModelError  well-formed, but an architecture, type or tokenizer we lack
+    │   ├── TokenizerError         the vocabulary cannot be used as declared
+    │   ├── TemplateError          a chat template failed, or broke its limits
+    │   ├── InvalidParameterError  a number or option outside its meaning
+    │   └── ContextLengthError     more tokens than the context holds
+    ├── CapacityError              memory or blocks ran out
+    └── EngineError                a broken invariant inside freehold: a bug, please report
+
+`message` is one sentence without a trailing full stop; `hint` says what to do instead.
+"""
+
+from __future__ import annotations
+
+
+class FreeholdError(Exception):
+    """Base of all errors raised on purpose."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message} ({self.hint})"
+
+
+class UserError(FreeholdError):
+    """Something the caller can put right."""
+
+
+class ModelNotFoundError(UserError):
+    """The path holds no model."""
+
+
+class MalformedFileError(UserError):
+    """A file breaks its own format. The message names the file and the offending field."""
+
+
+class UnsupportedModelError(UserError):
+    """The file is sound but needs something freehold does not have."""
+
+
+class TokenizerError(UserError):
+    """The vocabulary or its settings cannot be used."""
+
+
+class TemplateError(UserError):
+    """A chat template could not be rendered within its limits."""
+
+
+class InvalidParameterError(UserError, ValueError):
+    """A parameter outside its meaning."""
+
+
+class ContextLengthError(UserError, ValueError):
+    """The request needs more positions than the context holds."""
+
+
+class CapacityError(FreeholdError):
+    """Memory or cache blocks ran out."""
+
+
+class EngineError(FreeholdError):
+    """An internal invariant broke."""

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The op set: all that a model may ask of a device.
+
+Models are written against the `Ops` protocol and hold opaque handles (`Weight`, `KVCache`)
+that the backend made for them. `backends/reference.py` defines what each op means; every other
+backend is judged against it within the budgets of ``tests/budgets.py``.
+
+Activations are float32 arrays, row-major, one row per token. A row may be strided (a slice of
+a wider array); its elements are contiguous. Ops never change their inputs unless they say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from freehold.batch import ForwardBatch
+
+# NumPy on the CPU backends, a torch tensor on later ones. Models use only .shape, slicing of
+# rows and columns, and .reshape, which both share.
+Array: TypeAlias = Any
+FloatArray: TypeAlias = npt.NDArray[np.float32]
+
+Activation = Literal["silu", "gelu_tanh", "gelu"]
+KVDtype = Literal["f32", "f16", "bf16", "q8_0"]
+
+
+class RawTensor(Protocol):
+    """A stored tensor, as `formats.checkpoint.TensorView` gives it."""
+
+    name: str
+    shape: tuple[int, ...]  # outermost first: [out_features, in_features]
+    qtype: str  # name of a module-level type in `quants`, upper case: "Q4_K"
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def bytes(self) -> npt.NDArray[np.uint8]:
+        """The stored bytes, little-endian, one dimension; usually a view of the mapped file."""
+
+    def to_f32(self) -> FloatArray:
+        """Decoded copy with `shape`."""
+
+
+class Weight(Protocol):
+    """A matrix in the form a backend likes, still in the file's own quantisation."""
+
+    out_features: int
+    in_features: int
+    qtype: str
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class KVLayerSpec:
+    """Shape of one layer's cache."""
+
+    num_kv_heads: int
+    key_dim: int
+    value_dim: int
+
+
+class KVCache(Protocol):
+    """Paged keys and values of all layers; contents are the backend's business."""
+
+    num_blocks: int
+    block_size: int
+    dtype: KVDtype
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RopeSpec:
+    """Rotary embedding of the first ``2 * len(inv_freq)`` dimensions of each head.
+
+    ``interleaved`` pairs dimensions (2i, 2i+1), as GGUF files of the Llama family store them;
+    otherwise (i, i + rotary_dim/2). ``magnitude`` multiplies cosine and sine (yarn).
+    """
+
+    inv_freq: npt.NDArray[np.float64]  # [rotary_dim / 2]
+    interleaved: bool
+    magnitude: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionSpec:
+    """What one attention layer does besides the plain causal softmax(q·k·scale)·v."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int  # of queries and keys
+    value_dim: int
+    scale: float
+    window: int = 0  # 0 = all; else a query at p sees keys at p - window + 1 .. p
+    softcap: float = 0.0  # 0 = none; else c * tanh(score / c)
+
+
+class Ops(Protocol):
+    """One device. Shapes: T tokens, R rows, N out_features, K in_features."""
+
+    name: str
+
+    # -- loading ---------------------------------------------------------------------------
+    def load_weight(self, tensor: RawTensor) -> Weight:
+        """Take a 2-D tensor [N, K] of any known type; keeps no reference to the file."""
+
+    def load_vector(self, values: FloatArray) -> Array:
+        """Take a float32 vector (norm weight, bias)."""
+
+    def alloc_kv(
+        self, layers: Sequence[KVLayerSpec], num_blocks: int, block_size: int, dtype: KVDtype
+    ) -> KVCache:
+        """Zeroed cache. Raises CapacityError when the memory is not there."""
+
+    # -- per token -------------------------------------------------------------------------
+    def embed(self, table: Weight, ids: npt.NDArray[np.int32]) -> Array:
+        """Rows of the table, decoded: [T, K]."""
+
+    def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
+        """x / sqrt(mean(x²) + eps) · weight over the last len(weight) elements.
+
+        When a row is a multiple of len(weight) wide, each stretch (head) is normed alone."""
+
+    def add_rms_norm(
+        self, residual: Array, delta: Array, weight: Array, eps: float
+    ) -> tuple[Array, Array]:
+        """(residual + delta, its rms_norm). The memory of `residual` may be reused."""
+
+    def add(self, residual: Array, delta: Array) -> Array:
+        """residual + delta. The memory of `residual` may be reused."""
+
+    def linear(self, x: Array, weight: Weight, bias: Array | None = None) -> Array:
+        """x · weightᵀ + bias: [R, N]."""
+
+    def linear_many(
+        self, x: Array, weights: Sequence[Weight], biases: Sequence[Array | None]
+    ) -> tuple[Array, ...]:
+        """Several `linear` over the same input (q, k and v); same numbers as one by one."""
+
+    def gate_up(self, x: Array, gate: Weight, up: Weight, activation: Activation) -> Array:
+        """activation(x · gateᵀ) · (x · upᵀ), elementwise product: [R, N]."""
+
+    def rope_tables(
+        self, spec: RopeSpec, positions: npt.NDArray[np.int32]
+    ) -> tuple[Array, Array]:
+        """cos and sin, each [T, rotary_dim / 2], angles computed in float64. Once a step."""
+
+    def rope(
+        self, x: Array, cos: Array, sin: Array, head_dim: int, interleaved: bool
+    ) -> Array:
+        """Rotate every head of x [T, heads · head_dim]. The memory of `x` may be reused."""
+
+    def write_kv(self, cache: KVCache, layer: int, k: Array, v: Array, batch: ForwardBatch) -> None:
+        """Store the batch's keys and values at ``batch.slot_mapping``."""
+
+    def attention(
+        self, q: Array, cache: KVCache, layer: int, batch: ForwardBatch, spec: AttentionSpec
+    ) -> Array:
+        """Causal attention over the paged cache (write_kv comes first): [T, heads · value_dim].
+
+        Query head h reads key head ``h // (num_heads // num_kv_heads)``."""
+
+    def take_rows(self, x: Array, rows: npt.NDArray[np.int32]) -> Array:
+        """x[rows]."""
+
+    # -- between steps -----------------------------------------------------------------------
+    def copy_blocks(
+        self, cache: KVCache, src: npt.NDArray[np.int32], dst: npt.NDArray[np.int32]
+    ) -> None:
+        """Copy whole blocks of every layer."""
+
+    def to_numpy(self, x: Array) -> FloatArray:
+        """Bring an activation to the host as float32."""

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The nouns a caller meets: messages, sampling parameters, completions, stream events.
+
+Text goes in and comes out here; token arrays and caches live elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from freehold.errors import InvalidParameterError
+
+Role = Literal["system", "user", "assistant", "tool"]
+FinishReason = Literal["stop", "length", "abort"]
+# A chat message as every client already writes it: {"role": ..., "content": ...}.
+Message: TypeAlias = Mapping[str, Any]
+
+SAMPLER_ORDER: tuple[str, ...] = (
+    "penalties",
+    "dry",
+    "top_n_sigma",
+    "top_k",
+    "typical_p",
+    "top_p",
+    "min_p",
+    "xtc",
+    "temperature",
+)
+MAX_LOGPROBS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token is chosen. Every default leaves the model's distribution alone.
+
+    ``temperature=0`` means greedy. Samplers run in `sampler_order`; a sampler whose parameter
+    is at its neutral value does nothing.
+    """
+
+    max_tokens: int | None = None  # None = to the end of the context
+    temperature: float = 1.0
+    top_k: int = 0  # 0 = off
+    top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    top_n_sigma: float = 0.0  # 0 = off; keep logits within n standard deviations of the best
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    penalty_last_n: int = -1  # tokens looked back at; -1 = the whole context, 0 = off
+    dry_multiplier: float = 0.0  # 0 = off
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = -1
+    dry_sequence_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
+    sampler_order: tuple[str, ...] = SAMPLER_ORDER
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    min_tokens: int = 0  # end tokens are forbidden before
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    logprobs: int | None = None  # alternatives reported per token; 0 = the chosen one only
+    prompt_logprobs: int | None = None
+
+    def __post_init__(self) -> None:
+        def need(ok: bool, name: str, rule: str) -> None:
+            if not ok:
+                value = getattr(self, name)
+                raise InvalidParameterError(f"{name} must be {rule}, not {value!r}")
+
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,))
+        object.__setattr__(self, "stop", tuple(self.stop))
+        object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids))
+        object.__setattr__(self, "sampler_order", tuple(self.sampler_order))
+        object.__setattr__(self, "dry_sequence_breakers", tuple(self.dry_sequence_breakers))
+        for name in ("temperature", "top_p", "min_p", "typical_p", "top_n_sigma",
+                     "xtc_probability", "xtc_threshold", "repetition_penalty",
+                     "presence_penalty", "frequency_penalty", "dry_multiplier", "dry_base"):
+            need(math.isfinite(getattr(self, name)), name, "a finite number")
+        need(self.max_tokens is None or self.max_tokens >= 1, "max_tokens", "at least 1")
+        need(0.0 <= self.temperature <= 100.0, "temperature", "between 0 and 100")
+        need(self.top_k >= 0, "top_k", "0 (off) or more")
+        need(0.0 < self.top_p <= 1.0, "top_p", "above 0 and at most 1")
+        need(0.0 <= self.min_p <= 1.0, "min_p", "between 0 and 1")
+        need(0.0 < self.typical_p <= 1.0, "typical_p", "above 0 and at most 1")
+        need(self.top_n_sigma >= 0.0, "top_n_sigma", "0 (off) or more")
+        need(0.0 <= self.xtc_probability <= 1.0, "xtc_probability", "between 0 and 1")
+        need(0.0 <= self.xtc_threshold <= 1.0, "xtc_threshold", "between 0 and 1")
+        need(self.repetition_penalty > 0.0, "repetition_penalty", "above 0")
+        need(self.penalty_last_n >= -1, "penalty_last_n", "-1 or more")
+        need(self.dry_multiplier >= 0.0, "dry_multiplier", "0 (off) or more")
+        need(self.dry_base >= 1.0, "dry_base", "1 or more")
+        need(self.dry_allowed_length >= 1, "dry_allowed_length", "1 or more")
+        need(self.dry_penalty_last_n >= -1, "dry_penalty_last_n", "-1 or more")
+        need(self.min_tokens >= 0, "min_tokens", "0 or more")
+        need(all(isinstance(s, str) and s for s in self.stop), "stop", "non-empty strings")
+        need(
+            sorted(self.sampler_order) == sorted(set(self.sampler_order))
+            and set(self.sampler_order) <= set(SAMPLER_ORDER),
+            "sampler_order", f"distinct names out of {', '.join(SAMPLER_ORDER)}",
+        )
+        for name in ("logprobs", "prompt_logprobs"):
+            value = getattr(self, name)
+            need(value is None or 0 <= value <= MAX_LOGPROBS, name, f"between 0 and {MAX_LOGPROBS}")
+        need(
+            all(isinstance(k, int) and math.isfinite(v) or v == -math.inf
+                for k, v in self.logit_bias.items()),
+            "logit_bias", "a mapping from token id to a finite number or -inf",
+        )
+        need(self.seed is None or 0 <= self.seed < 2**64, "seed", "an unsigned 64-bit integer")
+
+
+GREEDY = SamplingParams(temperature=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Natural-log probability of one token under the untouched model distribution."""
+
+    token_id: int
+    logprob: float
+    rank: int  # 1 = most probable
+    top: tuple[tuple[int, float], ...] = ()  # (token id, logprob), best first
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One finished answer."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    prompt_token_ids: tuple[int, ...]
+    cached_tokens: int = 0  # prompt tokens whose keys were found in the prefix cache
+    stop_reason: str | int | None = None  # the stop string or end token that ended it
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None  # first is None
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEvent:
+    """A piece of a running answer; the last one carries the whole as `completion`."""
+
+    text: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    completion: Completion | None = None
+
+
+Prompt: TypeAlias = str | Sequence[int]
