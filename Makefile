@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything a newcomer runs: demo, test, check, bench, docs. Needs python3 (3.11 or newer), a C++20
+# compiler and make; the rest is installed with pip into VENV on first use.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PYTEST_ARGS ?=
+# A model to run in `make demo` and to measure in `make bench`.
+MODEL ?=
+DEMO_MODEL := ../shared/data/weights/stories260K/stories260K.gguf
+PROMPT ?= Once upon a time, Tim had a
+PEER_VENV ?= .venv-peer
+BENCH_ARGS ?=
+# Prints the peer's pinned requirement out of the bench extra: one place names the version.
+PEER_PIN := import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; print(next(r for r in extras["bench"] if r.startswith("llama-cpp-python")))
+
+NATIVE := $(shell find native -type f 2>/dev/null) CMakeLists.txt
+
+.PHONY: help demo test check format bench bench-table docs sanitize neon clean
+
+help:
+	@echo "make demo      build, look at this machine, run a model (MODEL=path)"
+	@echo "make test      run the tests (PYTEST_ARGS='-k gguf' and the like)"
+	@echo "make check     linters, types, formatting"
+	@echo "make format    let ruff and clang-format rewrite what they can"
+	@echo "make bench     measure against llama.cpp (MODEL=path to a GGUF file; made if not given)"
+	@echo "make docs      refresh the benchmark table and picture from benchmarks/results"
+	@echo "make sanitize  native tests under AddressSanitizer and UBSan"
+	@echo "make neon      the aarch64 kernels under qemu"
+
+# -- environment ------------------------------------------------------------------------------
+# The build tools live in VENV and the package is built without isolation, so that a second
+# build only compiles what changed.
+
+$(VENV)/.tools:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "freehold needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install 'scikit-build-core>=0.11' 'nanobind>=2.7' 'cmake>=3.24' ninja
+	@touch $@
+
+$(VENV)/.package: $(VENV)/.tools pyproject.toml $(NATIVE)
+	$(PIP) install --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.package pyproject.toml
+	$(PIP) install --no-build-isolation -e '.[test]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.package pyproject.toml
+	$(PIP) install --no-build-isolation -e '.[dev]'
+	@touch $@
+
+$(PEER_VENV)/.peer: pyproject.toml
+	$(PYTHON) -m venv $(PEER_VENV)
+	CMAKE_ARGS="-DGGML_NATIVE=ON" $(PEER_VENV)/bin/python -m pip --quiet install \
+	  --no-binary llama-cpp-python "$$($(PYTHON) -c '$(PEER_PIN)')"
+	@touch $@
+
+# -- what people run --------------------------------------------------------------------------
+
+demo: $(VENV)/.package
+	@$(BIN)/freehold doctor
+	@model="$(MODEL)"; \
+	if [ -z "$$model" ] && [ -f "$(DEMO_MODEL)" ]; then model="$(DEMO_MODEL)"; fi; \
+	if [ -n "$$model" ]; then \
+	  echo; echo "\$$ freehold run $$model \"$(PROMPT)\""; \
+	  $(BIN)/freehold run "$$model" "$(PROMPT)" --temperature 0 --max-tokens 120; \
+	else \
+	  echo; echo "No model was given and none ships with freehold yet (one is planned):" \
+	    "run 'make demo MODEL=/path/to/model.gguf'."; \
+	fi
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	find native -name '*.cpp' -o -name '*.h' | xargs -r $(BIN)/clang-format --dry-run -Werror
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	find native -name '*.cpp' -o -name '*.h' | xargs -r $(BIN)/clang-format -i
+
+bench: $(VENV)/.package $(PEER_VENV)/.peer
+	@model="$(MODEL)"; \
+	if [ -z "$$model" ]; then \
+	  model=build/bench/llama-1b-Q4_K_M.gguf; \
+	  if [ ! -f "$$model" ]; then \
+	    $(BIN)/python benchmarks/make_model.py --shape llama-1b --mix Q4_K_M --out "$$model"; \
+	  fi; \
+	fi; \
+	$(BIN)/python benchmarks/bench_engine.py --model "$$model" \
+	  --peer-python $(PEER_VENV)/bin/python $(BENCH_ARGS)
+
+docs: $(VENV)/.package
+	$(BIN)/python benchmarks/fill_table.py benchmarks/results/*.json
+	@if $(BIN)/python -c 'import matplotlib' 2>/dev/null; then \
+	  $(BIN)/python benchmarks/plot.py benchmarks/results/*.json --out docs/benchmarks.png; \
+	else echo "matplotlib is not installed: the picture was left as it is"; fi
+
+# -- native lanes -----------------------------------------------------------------------------
+
+sanitize: $(VENV)/.test
+	@if [ -f tests/native_sanitize.sh ]; then BIN=$(abspath $(BIN)) bash tests/native_sanitize.sh; \
+	else echo "tests/native_sanitize.sh is not there: nothing to do"; fi
+
+neon: $(VENV)/.tools
+	@if [ ! -f tests/native_neon.sh ]; then \
+	  echo "tests/native_neon.sh is not there: nothing to do"; \
+	elif ! command -v qemu-aarch64 >/dev/null || ! command -v aarch64-linux-gnu-g++ >/dev/null; then \
+	  echo "skipped: needs qemu-aarch64 and aarch64-linux-gnu-g++ (Debian: qemu-user, g++-aarch64-linux-gnu)"; \
+	else BIN=$(abspath $(BIN)) bash tests/native_neon.sh; fi
+
+clean:
+	rm -rf build dist
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
