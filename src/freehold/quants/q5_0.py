@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Q5_0: blocks of 32 five-bit integers and a half-precision scale d; value = d · (q − 16)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from freehold.quants._bits import pack, unpack
+from freehold.quants._legacy import high_bits, quantise_signed, spread_bits
+from freehold.quants.base import Blocks, FloatArray, QuantType, f16_field, to_f16
+
+LAYOUT = np.dtype([("d", "<f2"), ("qh", "u1", 4), ("qs", "u1", 16)])
+
+
+def decode_blocks(blocks: Blocks) -> FloatArray:
+    """[n] blocks to float32 [n, 32]."""
+    q = unpack(blocks["qs"], 4, 16) | spread_bits(blocks["qh"])
+    return f16_field(blocks["d"]) * (q.view(np.int8) - np.int8(16)).astype(np.float32)
+
+
+def encode_blocks(values: FloatArray) -> Blocks:
+    """Float32 [n, 32] to [n] blocks."""
+    d, q = quantise_signed(values, 16)
+    out = np.empty(len(values), dtype=LAYOUT)
+    out["d"] = to_f16(d, "Q5_0")
+    out["qh"] = high_bits(q)
+    out["qs"] = pack(q & np.uint8(15), 4, 16)
+    return out
+
+
+TYPE = QuantType("Q5_0", 6, 32, LAYOUT, decode_blocks, encode_blocks)
