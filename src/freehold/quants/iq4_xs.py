@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from freehold.quants._bits import pack, unpack
-from freehold.quants._search import IQ4_LEVELS, fit_levels
+from freehold.quants._signed import IQ4_LEVELS, fit_levels
 from freehold.quants.base import Blocks, FloatArray, QuantType, f16_field
 
 LAYOUT = np.dtype([("d", "<f2"), ("scales_h", "<u2"), ("scales_l", "u1", 4), ("qs", "u1", 128)])

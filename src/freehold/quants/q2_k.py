@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from freehold.quants._affine import fit_affine
 from freehold.quants._bits import pack, unpack
-from freehold.quants._search import fit_affine
 from freehold.quants.base import Blocks, FloatArray, QuantType, f16_field
 
 LAYOUT = np.dtype([("scales", "u1", 16), ("qs", "u1", 64), ("d", "<f2"), ("dmin", "<f2")])

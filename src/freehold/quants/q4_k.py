@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from freehold.quants._affine import fit_affine
 from freehold.quants._bits import pack, pack_scales_mins, unpack, unpack_scales_mins
-from freehold.quants._search import fit_affine
 from freehold.quants.base import Blocks, FloatArray, QuantType, f16_field
 
 LAYOUT = np.dtype([("d", "<f2"), ("dmin", "<f2"), ("scales", "u1", 12), ("qs", "u1", 128)])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from freehold.quants._bits import pack, unpack
-from freehold.quants._search import fit_symmetric
+from freehold.quants._signed import fit_symmetric
 from freehold.quants.base import Blocks, FloatArray, QuantType, f16_field
 
 LAYOUT = np.dtype([("ql", "u1", 128), ("qh", "u1", 64), ("scales", "i1", 16), ("d", "<f2")])
