@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A backend that computes nothing: right shapes, no arithmetic, no memory for weights.
+
+It is for testing what surrounds the model. Its only behaviour: the token id rides in the first
+column through the whole network, and every `linear` answers with a one in column
+``(id + 1) mod N``, so a greedy run of a null model counts upwards from its last prompt token.
+Attention and the cache are not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from freehold.batch import ForwardBatch
+from freehold.errors import InvalidParameterError
+from freehold.ops import (
+    Activation,
+    AttentionSpec,
+    FloatArray,
+    KVCache,
+    KVDtype,
+    KVLayerSpec,
+    RawTensor,
+    RopeSpec,
+    Weight,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NullWeight:
+    """The outline of a matrix."""
+
+    out_features: int
+    in_features: int
+    qtype: str
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class NullKVCache:
+    """The outline of a cache."""
+
+    num_blocks: int
+    block_size: int
+    dtype: KVDtype
+    nbytes: int = 0
+
+
+def _zeros(rows: int, columns: int) -> FloatArray:
+    return np.zeros((rows, columns), dtype=np.float32)
+
+
+class NullOps:
+    """`ops.Ops` without the arithmetic."""
+
+    name = "null"
+
+    def load_weight(self, tensor: RawTensor) -> NullWeight:
+        if len(tensor.shape) != 2:
+            raise InvalidParameterError(
+                f"a weight has two dimensions, but {tensor.name} has shape {tensor.shape}"
+            )
+        return NullWeight(tensor.shape[0], tensor.shape[1], tensor.qtype, tensor.nbytes)
+
+    def load_vector(self, values: FloatArray) -> FloatArray:
+        return np.array(values, dtype=np.float32, copy=True)
+
+    def alloc_kv(
+        self, layers: Sequence[KVLayerSpec], num_blocks: int, block_size: int, dtype: KVDtype
+    ) -> NullKVCache:
+        return NullKVCache(num_blocks, block_size, dtype)
+
+    def embed(self, table: Weight, ids: npt.NDArray[np.int32]) -> FloatArray:
+        x = _zeros(len(ids), table.in_features)
+        x[:, 0] = ids
+        return x
+
+    def rms_norm(self, x: FloatArray, weight: FloatArray, eps: float) -> FloatArray:
+        return x
+
+    def add_rms_norm(
+        self, residual: FloatArray, delta: FloatArray, weight: FloatArray, eps: float
+    ) -> tuple[FloatArray, FloatArray]:
+        return residual, residual
+
+    def add(self, residual: FloatArray, delta: FloatArray) -> FloatArray:
+        return residual
+
+    def linear(self, x: FloatArray, weight: Weight, bias: FloatArray | None = None) -> FloatArray:
+        out = _zeros(len(x), weight.out_features)
+        columns = (x[:, 0].astype(np.int64) + 1) % weight.out_features
+        out[np.arange(len(x)), columns] = 1.0
+        return out
+
+    def linear_many(
+        self, x: FloatArray, weights: Sequence[Weight], biases: Sequence[FloatArray | None]
+    ) -> tuple[FloatArray, ...]:
+        return tuple(_zeros(len(x), weight.out_features) for weight in weights)
+
+    def gate_up(
+        self, x: FloatArray, gate: Weight, up: Weight, activation: Activation
+    ) -> FloatArray:
+        return _zeros(len(x), up.out_features)
+
+    def rope_tables(
+        self, spec: RopeSpec, positions: npt.NDArray[np.int32]
+    ) -> tuple[FloatArray, FloatArray]:
+        table = _zeros(len(positions), len(spec.inv_freq))
+        return table, table
+
+    def rope(
+        self, x: FloatArray, cos: FloatArray, sin: FloatArray, head_dim: int, interleaved: bool
+    ) -> FloatArray:
+        return x
+
+    def write_kv(
+        self, cache: KVCache, layer: int, k: FloatArray, v: FloatArray, batch: ForwardBatch
+    ) -> None:
+        return None
+
+    def attention(
+        self, q: FloatArray, cache: KVCache, layer: int, batch: ForwardBatch, spec: AttentionSpec
+    ) -> FloatArray:
+        return _zeros(len(q), spec.num_heads * spec.value_dim)
+
+    def take_rows(self, x: FloatArray, rows: npt.NDArray[np.int32]) -> FloatArray:
+        return x[rows]
+
+    def copy_blocks(
+        self, cache: KVCache, src: npt.NDArray[np.int32], dst: npt.NDArray[np.int32]
+    ) -> None:
+        return None
+
+    def to_numpy(self, x: FloatArray) -> FloatArray:
+        return np.asarray(x, dtype=np.float32)
+
+
+def create(**options: Any) -> NullOps:
+    """Takes no options."""
+    if options:
+        raise InvalidParameterError(f"the null backend has no option {sorted(options)[0]!r}")
+    return NullOps()

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The NumPy backend that defines what each op means.
+
+Everything is computed in float64 and rounded to float32 once, at the op's result, so that
+other backends can be judged against it. It knows nothing of speed: weights are decoded whole,
+at load. ``precision="float32"`` halves the memory and lets NumPy's float32 matrix product do
+the work; use it to run a small model, never to judge a backend.
+
+Rows do not influence each other except through the last bits of the float64 matrix product,
+whose order of summation NumPy does not promise; after rounding to float32 that shows about
+once in 10⁸ results.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from freehold.backends._kv_store import ReferenceKVCache, allocate
+from freehold.batch import ForwardBatch
+from freehold.errors import EngineError, InvalidParameterError
+from freehold.ops import (
+    Activation,
+    AttentionSpec,
+    FloatArray,
+    KVCache,
+    KVDtype,
+    KVLayerSpec,
+    RawTensor,
+    RopeSpec,
+    Weight,
+)
+
+Wide: TypeAlias = npt.NDArray[np.floating[Any]]
+Precision = Literal["float64", "float32"]
+
+_erf = np.frompyfunc(math.erf, 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceWeight:
+    """A decoded matrix; `qtype` remembers what it was decoded from."""
+
+    out_features: int
+    in_features: int
+    qtype: str
+    values: Wide  # [N, K]
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.values.nbytes)
+
+
+def _activate(x: Wide, activation: Activation) -> Wide:
+    if activation == "silu":
+        return x / (1.0 + np.exp(-x))
+    if activation == "gelu_tanh":
+        inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)
+        return 0.5 * x * (1.0 + np.tanh(inner))
+    if activation == "gelu":
+        error: Wide = _erf(x / math.sqrt(2.0)).astype(x.dtype)
+        return 0.5 * x * (1.0 + error)
+    raise InvalidParameterError(f"there is no activation named {activation!r}")
+
+
+class ReferenceOps:
+    """`ops.Ops` in plain NumPy."""
+
+    name = "reference"
+
+    def __init__(self, precision: Precision = "float64") -> None:
+        if precision not in ("float64", "float32"):
+            raise InvalidParameterError(f"precision must be float64 or float32, not {precision!r}")
+        self._wide = np.dtype(precision)
+
+    # -- loading ---------------------------------------------------------------------------
+    def load_weight(self, tensor: RawTensor) -> ReferenceWeight:
+        if len(tensor.shape) != 2:
+            raise InvalidParameterError(
+                f"a weight has two dimensions, but {tensor.name} has shape {tensor.shape}"
+            )
+        rows, columns = tensor.shape
+        # A copy even where nothing is converted: the file may be closed afterwards.
+        values = np.array(tensor.to_f32(), dtype=self._wide, copy=True)
+        return ReferenceWeight(rows, columns, tensor.qtype, values)
+
+    def load_vector(self, values: FloatArray) -> FloatArray:
+        return np.array(values, dtype=np.float32, copy=True)
+
+    def alloc_kv(
+        self, layers: Sequence[KVLayerSpec], num_blocks: int, block_size: int, dtype: KVDtype
+    ) -> ReferenceKVCache:
+        return allocate(layers, num_blocks, block_size, dtype)
+
+    # -- per token -------------------------------------------------------------------------
+    def embed(self, table: Weight, ids: npt.NDArray[np.int32]) -> FloatArray:
+        values = _values(table)
+        if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < len(values):
+            raise InvalidParameterError(
+                f"token ids run from {ids.min()} to {ids.max()}, "
+                f"but the vocabulary has {len(values)} rows"
+            )
+        return np.asarray(values[ids], dtype=np.float32)
+
+    def rms_norm(self, x: FloatArray, weight: FloatArray, eps: float) -> FloatArray:
+        heads = x.reshape(len(x), -1, len(weight)).astype(np.float64)
+        with np.errstate(all="ignore"):
+            mean_square = np.mean(heads * heads, axis=-1, keepdims=True)
+            normed = heads / np.sqrt(mean_square + eps) * weight
+            return np.asarray(normed.reshape(x.shape), dtype=np.float32)
+
+    def add_rms_norm(
+        self, residual: FloatArray, delta: FloatArray, weight: FloatArray, eps: float
+    ) -> tuple[FloatArray, FloatArray]:
+        total = self.add(residual, delta)
+        return total, self.rms_norm(total, weight, eps)
+
+    def add(self, residual: FloatArray, delta: FloatArray) -> FloatArray:
+        with np.errstate(all="ignore"):
+            return residual + delta
+
+    def linear(self, x: FloatArray, weight: Weight, bias: FloatArray | None = None) -> FloatArray:
+        return self._product(x, weight, bias).astype(np.float32)
+
+    def linear_many(
+        self, x: FloatArray, weights: Sequence[Weight], biases: Sequence[FloatArray | None]
+    ) -> tuple[FloatArray, ...]:
+        return tuple(self.linear(x, w, b) for w, b in zip(weights, biases, strict=True))
+
+    def gate_up(
+        self, x: FloatArray, gate: Weight, up: Weight, activation: Activation
+    ) -> FloatArray:
+        with np.errstate(all="ignore"):
+            gated = _activate(self._product(x, gate, None), activation)
+            return (gated * self._product(x, up, None)).astype(np.float32)
+
+    def rope_tables(
+        self, spec: RopeSpec, positions: npt.NDArray[np.int32]
+    ) -> tuple[FloatArray, FloatArray]:
+        angles = positions.astype(np.float64)[:, None] * spec.inv_freq  # [T, rotary_dim / 2]
+        cos, sin = np.cos(angles) * spec.magnitude, np.sin(angles) * spec.magnitude
+        return cos.astype(np.float32), sin.astype(np.float32)
+
+    def rope(
+        self, x: FloatArray, cos: FloatArray, sin: FloatArray, head_dim: int, interleaved: bool
+    ) -> FloatArray:
+        half = cos.shape[1]
+        out = np.array(x, dtype=np.float32, copy=True).reshape(len(x), -1, head_dim)
+        if interleaved:
+            first, second = slice(0, 2 * half, 2), slice(1, 2 * half, 2)
+        else:
+            first, second = slice(0, half), slice(half, 2 * half)
+        a, b = out[..., first].astype(np.float64), out[..., second].astype(np.float64)
+        c, s = cos[:, None, :].astype(np.float64), sin[:, None, :].astype(np.float64)
+        with np.errstate(all="ignore"):
+            out[..., first] = a * c - b * s
+            out[..., second] = b * c + a * s
+        return out.reshape(x.shape)
+
+    def write_kv(
+        self, cache: KVCache, layer: int, k: FloatArray, v: FloatArray, batch: ForwardBatch
+    ) -> None:
+        store = _cache(cache)
+        with np.errstate(all="ignore"):  # a key beyond f16's range is stored as infinity
+            store.keys[layer].write(batch.slot_mapping, k)
+            store.values[layer].write(batch.slot_mapping, v)
+
+    def attention(
+        self, q: FloatArray, cache: KVCache, layer: int, batch: ForwardBatch, spec: AttentionSpec
+    ) -> FloatArray:
+        store = _cache(cache)
+        out = np.empty((len(q), spec.num_heads * spec.value_dim), dtype=np.float32)
+        bounds = batch.query_start_loc
+        for s, length in enumerate(batch.seq_lens):
+            rows = slice(int(bounds[s]), int(bounds[s + 1]))
+            if rows.start == rows.stop:
+                continue
+            place = np.arange(int(length), dtype=np.int64)
+            block, offset = np.divmod(place, store.block_size)
+            slots = batch.block_tables[s, block].astype(np.int64) * store.block_size + offset
+            keys, values = store.keys[layer].read(slots), store.values[layer].read(slots)
+            out[rows] = _attend(q[rows], keys, values, batch.positions[rows], spec)
+        return out
+
+    def take_rows(self, x: FloatArray, rows: npt.NDArray[np.int32]) -> FloatArray:
+        return x[rows]
+
+    # -- between steps -----------------------------------------------------------------------
+    def copy_blocks(
+        self, cache: KVCache, src: npt.NDArray[np.int32], dst: npt.NDArray[np.int32]
+    ) -> None:
+        store = _cache(cache)
+        inside = np.arange(store.block_size, dtype=np.int64)
+        from_slots = (src.astype(np.int64)[:, None] * store.block_size + inside).ravel()
+        to_slots = (dst.astype(np.int64)[:, None] * store.block_size + inside).ravel()
+        for rows in (*store.keys, *store.values):
+            rows.copy(from_slots, to_slots)
+
+    def to_numpy(self, x: FloatArray) -> FloatArray:
+        return np.asarray(x, dtype=np.float32)
+
+    def _product(self, x: FloatArray, weight: Weight, bias: FloatArray | None) -> Wide:
+        values = _values(weight)
+        with np.errstate(all="ignore"):
+            product: Wide = x.astype(self._wide) @ values.T
+            return product if bias is None else product + bias
+
+
+def _attend(
+    q: FloatArray,  # [T, heads · head_dim]
+    keys: FloatArray,  # [L, kv_heads, head_dim]
+    values: FloatArray,  # [L, kv_heads, value_dim]
+    positions: npt.NDArray[np.int32],  # [T]
+    spec: AttentionSpec,
+) -> FloatArray:
+    """softmax(cap(q·k·scale) + mask)·v of one sequence: [T, heads · value_dim]."""
+    group = spec.num_heads // spec.num_kv_heads
+    queries = q.reshape(len(q), spec.num_kv_heads, group, spec.head_dim).astype(np.float64)
+    key_positions = np.arange(len(keys), dtype=np.int64)
+    distance = positions[:, None] - key_positions[None, :]  # [T, L]
+    reach = spec.window if spec.window > 0 else len(keys) + 1
+    hidden = np.asarray((distance < 0) | (distance >= reach))  # [T, L]
+    # A key no row sees counts for nothing, even where its stored value is not a number.
+    unseen = np.logical_and.reduce(hidden, axis=0)[:, None]  # [L, 1]
+    out = np.empty((len(q), spec.num_kv_heads, group, spec.value_dim), dtype=np.float32)
+    with np.errstate(all="ignore"):
+        for head in range(spec.num_kv_heads):
+            scores = queries[:, head] @ keys[:, head].astype(np.float64).T  # [T, group, L]
+            scores *= spec.scale
+            if spec.softcap > 0:
+                scores = spec.softcap * np.tanh(scores / spec.softcap)
+            scores = np.where(hidden[:, None, :], -np.inf, scores)
+            scores -= scores.max(axis=-1, keepdims=True)
+            weights = np.exp(scores)
+            weights /= weights.sum(axis=-1, keepdims=True)
+            out[:, head] = weights @ np.where(unseen, 0.0, values[:, head].astype(np.float64))
+    return out.reshape(len(q), -1)
+
+
+def _values(weight: Weight) -> Wide:
+    if not isinstance(weight, ReferenceWeight):
+        raise EngineError("the reference backend was given another backend's weight")
+    return weight.values
+
+
+def _cache(cache: KVCache) -> ReferenceKVCache:
+    if not isinstance(cache, ReferenceKVCache):
+        raise EngineError("the reference backend was given another backend's cache")
+    return cache
+
+
+def create(**options: Any) -> ReferenceOps:
+    """Options: ``precision`` ("float64" or "float32")."""
+    unknown = sorted(set(options) - {"precision"})
+    if unknown:
+        raise InvalidParameterError(f"the reference backend has no option {unknown[0]!r}")
+    return ReferenceOps(**options)
