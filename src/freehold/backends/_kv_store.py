@@ -88,12 +88,9 @@ class ReferenceKVCache:
     num_blocks: int
     block_size: int
     dtype: KVDtype
+    nbytes: int
     keys: list[Rows]
     values: list[Rows]
-
-    @property
-    def nbytes(self) -> int:
-        return sum(rows.nbytes for rows in (*self.keys, *self.values))
 
 
 def allocate(
@@ -120,4 +117,5 @@ def allocate(
         values = [Rows(dtype, slots, spec.num_kv_heads, spec.value_dim) for spec in layers]
     except (MemoryError, ValueError) as error:  # NumPy says ValueError when a size overflows
         raise CapacityError(f"no memory for a cache of {num_blocks} blocks: {error}") from error
-    return ReferenceKVCache(num_blocks, block_size, dtype, keys, values)
+    nbytes = sum(rows.nbytes for rows in (*keys, *values))
+    return ReferenceKVCache(num_blocks, block_size, dtype, nbytes, keys, values)

@@ -25,13 +25,14 @@ from freehold.ops import (
     KVCache,
     KVDtype,
     KVLayerSpec,
+    Ops,
     RawTensor,
     RopeSpec,
     Weight,
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NullWeight:
     """The outline of a matrix."""
 
@@ -41,7 +42,7 @@ class NullWeight:
     nbytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NullKVCache:
     """The outline of a cache."""
 
@@ -140,7 +141,7 @@ class NullOps:
         return np.asarray(x, dtype=np.float32)
 
 
-def create(**options: Any) -> NullOps:
+def create(**options: Any) -> Ops:
     """Takes no options."""
     if options:
         raise InvalidParameterError(f"the null backend has no option {sorted(options)[0]!r}")

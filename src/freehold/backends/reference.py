@@ -31,6 +31,7 @@ from freehold.ops import (
     KVCache,
     KVDtype,
     KVLayerSpec,
+    Ops,
     RawTensor,
     RopeSpec,
     Weight,
@@ -42,18 +43,15 @@ Precision = Literal["float64", "float32"]
 _erf = np.frompyfunc(math.erf, 1, 1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ReferenceWeight:
     """A decoded matrix; `qtype` remembers what it was decoded from."""
 
     out_features: int
     in_features: int
     qtype: str
+    nbytes: int
     values: Wide  # [N, K]
-
-    @property
-    def nbytes(self) -> int:
-        return int(self.values.nbytes)
 
 
 def _activate(x: Wide, activation: Activation) -> Wide:
@@ -87,7 +85,7 @@ class ReferenceOps:
         rows, columns = tensor.shape
         # A copy even where nothing is converted: the file may be closed afterwards.
         values = np.array(tensor.to_f32(), dtype=self._wide, copy=True)
-        return ReferenceWeight(rows, columns, tensor.qtype, values)
+        return ReferenceWeight(rows, columns, tensor.qtype, values.nbytes, values)
 
     def load_vector(self, values: FloatArray) -> FloatArray:
         return np.array(values, dtype=np.float32, copy=True)
@@ -254,7 +252,7 @@ def _cache(cache: KVCache) -> ReferenceKVCache:
     return cache
 
 
-def create(**options: Any) -> ReferenceOps:
+def create(**options: Any) -> Ops:
     """Options: ``precision`` ("float64" or "float32")."""
     unknown = sorted(set(options) - {"precision"})
     if unknown:

@@ -31,6 +31,11 @@ class ModelConfig:
     rope: RopeSpec
     tied_embeddings: bool
     sliding_window: int = 0  # 0 = none
+    full_attention_layers: frozenset[int] = frozenset()  # layers the window spares
+
+    def window(self, layer: int) -> int:
+        """Keys a query of `layer` sees, itself included; 0 = all."""
+        return 0 if layer in self.full_attention_layers else self.sliding_window
 
 
 class CausalLM(Protocol):

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a table of expected shapes to weights on a device.
+
+Checks all tensors against what a family expects before the first byte is read. Knows no
+family and no arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from freehold import quants
+from freehold.errors import MalformedFileError, UnsupportedModelError
+from freehold.ops import Array, Ops, RawTensor, Weight
+
+# Bytes loaded so far, bytes in all.
+Progress: TypeAlias = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A tensor some family knows."""
+
+    shape: tuple[int, ...]  # outermost first
+    required: bool = True
+
+
+def check_tensors(
+    tensors: Mapping[str, RawTensor], expected: Mapping[str, Expected], where: str
+) -> None:
+    """Every required tensor is there, every known one has its shape, and none is left over.
+
+    Raises MalformedFileError or UnsupportedModelError naming the tensor."""
+    for name, want in expected.items():
+        tensor = tensors.get(name)
+        if tensor is None:
+            if want.required:
+                raise MalformedFileError(f"{where}: the tensor {name} is missing")
+            continue
+        if tensor.shape != want.shape:
+            raise MalformedFileError(
+                f"{where}: the tensor {tensor.name[:100]} has shape {list(tensor.shape)}, "
+                f"but the model's sizes ask for {list(want.shape)}"
+            )
+        if len(want.shape) == 2 and tensor.qtype not in quants.names():
+            raise UnsupportedModelError(
+                f"{where}: the tensor {tensor.name[:100]} is stored as {tensor.qtype}, "
+                "which freehold cannot multiply with",
+                hint=f"known types: {', '.join(quants.names())}",
+            )
+    for name, tensor in tensors.items():
+        if name not in expected:
+            # Leaving it out would run another model than the file holds.
+            raise UnsupportedModelError(
+                f"{where}: this architecture has no place for the tensor {tensor.name[:100]}"
+            )
+
+
+class WeightLoader:
+    """Hands checked tensors to the device one by one and counts bytes."""
+
+    def __init__(
+        self, tensors: Mapping[str, RawTensor], ops: Ops, progress: Progress | None = None
+    ) -> None:
+        self._tensors = tensors
+        self._ops = ops
+        self._progress = progress
+        self._total = sum(tensor.nbytes for tensor in tensors.values())
+        self._done = 0
+        self.device_bytes = 0
+
+    def matrix(self, name: str) -> Weight:
+        weight = self._ops.load_weight(self._tensors[name])
+        self._count(name, weight.nbytes)
+        return weight
+
+    def vector(self, name: str) -> Array:
+        values = self._tensors[name].to_f32()
+        vector = self._ops.load_vector(values)
+        self._count(name, values.nbytes)
+        return vector
+
+    def vector_or_none(self, name: str) -> Array | None:
+        return self.vector(name) if name in self._tensors else None
+
+    def _count(self, name: str, device_bytes: int) -> None:
+        self.device_bytes += device_bytes
+        self._done += self._tensors[name].nbytes
+        if self._progress is not None:
+            self._progress(self._done, self._total)

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an open checkpoint to its `ModelConfig`, whichever format it has.
+
+Decides which family file is responsible and under which names the tensors are known to it.
+The keys themselves are read in `_gguf_config` and `_hf_config`.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+
+from freehold import models
+from freehold.errors import MalformedFileError, UnsupportedModelError
+from freehold.formats.checkpoint import Checkpoint
+from freehold.models._fields import MAX_INT, Fields, shown
+from freehold.models._gguf_config import config_from_gguf
+from freehold.models._hf_config import config_from_hf, text_fields
+from freehold.models.base import ModelConfig
+from freehold.models.names import canonical_name
+from freehold.ops import RawTensor
+
+# Modules of this folder that are no families; nor is any "_name".
+_HELPERS = frozenset({"base", "blocks", "config", "loader", "names", "rope"})
+# Hugging Face model types whose arithmetic is another family's.
+_ALIASES = {"mistral": "llama", "ministral": "llama"}
+# Tokenizer keys that hold a token id, and lists that run along the tokens.
+_TOKEN_IDS = ("bos", "eos", "eot", "eom", "unknown", "padding", "seperator", "separator", "mask")
+_TOKEN_LISTS = ("token_type", "scores")
+
+
+def families() -> tuple[str, ...]:
+    """Architectures freehold can run: the family files of this folder, in alphabetical order."""
+    found = (module.name for module in pkgutil.iter_modules(models.__path__))
+    return tuple(sorted(n for n in found if n not in _HELPERS and not n.startswith("_")))
+
+
+def family_of(checkpoint: Checkpoint) -> str:
+    """The family file that runs `checkpoint`. Raises MalformedFileError where the file does not
+    say what it is, UnsupportedModelError where there is no such family."""
+    name = checkpoint.architecture
+    if checkpoint.format == "safetensors":
+        inner = text_fields(checkpoint.metadata, str(checkpoint.path)).get("model_type")
+        name = inner if isinstance(inner, str) else name
+        name = _ALIASES.get(name, name)
+    if not name:
+        key = "general.architecture" if checkpoint.format == "gguf" else "model_type"
+        raise MalformedFileError(f"{checkpoint.path}: {key} is missing")
+    if name not in families():
+        raise UnsupportedModelError(
+            f"{checkpoint.path}: the architecture {name[:60]!r} is not supported",
+            hint=f"supported: {', '.join((*families(), *_ALIASES))}",
+        )
+    return name
+
+
+def canonical_tensors(checkpoint: Checkpoint) -> dict[str, RawTensor]:
+    """The tensors under GGUF names, those of no use to text generation left out.
+
+    The views keep the file's own name for messages."""
+    if checkpoint.format == "gguf":
+        return dict(checkpoint.tensors)
+    tensors: dict[str, RawTensor] = {}
+    for name, tensor in checkpoint.tensors.items():
+        canonical = canonical_name(name)
+        if canonical is None:
+            continue
+        if canonical in tensors:
+            raise MalformedFileError(
+                f"{checkpoint.path}: {tensors[canonical].name} and {name} are the same tensor"
+            )
+        tensors[canonical] = tensor
+    return tensors
+
+
+def read_config(checkpoint: Checkpoint) -> ModelConfig:
+    """Sizes and constants of the model, every number checked.
+
+    Raises MalformedFileError naming the key that is missing or wrong, and
+    UnsupportedModelError for an architecture, or a variation of one, that freehold lacks.
+    """
+    family, where = family_of(checkpoint), str(checkpoint.path)
+    tensors = canonical_tensors(checkpoint)
+    if checkpoint.format == "safetensors":
+        return config_from_hf(family, checkpoint.metadata, tensors, where)
+    config = config_from_gguf(family, checkpoint.metadata, tensors, where)
+    _check_vocabulary(Fields(checkpoint.metadata, where, "tokenizer.ggml."), config.vocab_size)
+    return config
+
+
+def _check_vocabulary(keys: Fields, rows: int) -> None:
+    """Token ids must have a row in the embedding table, and per-token lists one entry each."""
+    for kind in _TOKEN_IDS:
+        key = f"{kind}_token_id"
+        # Writers without a token of that kind store -1, signed or not.
+        if key in keys and keys.get(key) not in (-1, 2**32 - 1):
+            keys.integer(key, low=0, high=min(MAX_INT, rows - 1))
+    tokens = keys.get("tokens")
+    for key in _TOKEN_LISTS:
+        values = keys.get(key)
+        if values is None or tokens is None:
+            continue
+        if not hasattr(values, "__len__"):
+            raise keys.bad(key, "a list")
+        if len(values) != len(tokens):
+            raise MalformedFileError(
+                f"{keys.where}: {keys.prefix}{key} has {len(values):,} entries for "
+                f"{len(tokens):,} tokens ({shown(keys.prefix + 'tokens')})"
+            )

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inverse frequencies of rotary embeddings under the scalings the families use.
+
+Pure arithmetic in float64: numbers in, `RopeSpec` ingredients out. Knows no file keys.
+
+Sources: RoPE (arXiv 2104.09864), position interpolation (arXiv 2306.15595), YaRN
+(arXiv 2309.00071), and the frequency-dependent scaling published with Llama 3.1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+ScalingKind = Literal["none", "linear", "llama3", "yarn"]
+Frequencies: TypeAlias = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class RopeScaling:
+    """How a model stretches its trained context. Unused fields keep their defaults."""
+
+    kind: ScalingKind = "none"
+    factor: float = 1.0
+    original_context: int = 0  # positions the model was first trained on
+    low_freq_factor: float = 1.0  # llama3
+    high_freq_factor: float = 4.0  # llama3
+    beta_fast: float = 32.0  # yarn: rotations within the original context
+    beta_slow: float = 1.0
+    truncate: bool = True  # yarn: whole dimensions bound the ramp
+    ext_factor: float = 1.0  # yarn: share of the ramp that is applied
+    magnitude: float = 1.0  # yarn: multiplies cosine and sine
+
+
+def yarn_magnitude(factor: float, mscale: float = 1.0) -> float:
+    """0.1 · mscale · ln(factor) + 1, the attention temperature of YaRN (its eq. 22)."""
+    return 1.0 if factor <= 1.0 else 0.1 * mscale * math.log(factor) + 1.0
+
+
+def inverse_frequencies(rotary_dim: int, base: float, scaling: RopeScaling) -> Frequencies:
+    """Radians per position of each rotated pair: [rotary_dim / 2].
+
+    `base` is above 1 and `rotary_dim` even and positive; the caller has checked.
+    """
+    exponents = np.arange(0, rotary_dim, 2, dtype=np.float64) / rotary_dim
+    plain: Frequencies = base**-exponents
+    if scaling.kind == "linear":
+        return plain / scaling.factor
+    if scaling.kind == "llama3":
+        return plain / llama3_divisors(plain, scaling)
+    if scaling.kind == "yarn":
+        kept = _yarn_ramp(rotary_dim, base, scaling) * scaling.ext_factor
+        return plain * kept + plain / scaling.factor * (1.0 - kept)
+    return plain
+
+
+def llama3_divisors(plain: Frequencies, scaling: RopeScaling) -> Frequencies:
+    """What each plain inverse frequency is divided by; GGUF stores it as ``rope_freqs.weight``.
+
+    Wavelengths below original/high stay, those above original/low are stretched by the factor,
+    and those between blend the two frequencies.
+    """
+    turns = scaling.original_context * plain / (2.0 * math.pi)  # in the original context
+    span = scaling.high_freq_factor - scaling.low_freq_factor
+    kept = np.clip((turns - scaling.low_freq_factor) / span, 0.0, 1.0)
+    return np.asarray(1.0 / (kept + (1.0 - kept) / scaling.factor), dtype=np.float64)
+
+
+def _yarn_ramp(rotary_dim: int, base: float, scaling: RopeScaling) -> Frequencies:
+    """Share of each frequency that stays unscaled: 1 for fast dimensions, 0 for slow ones."""
+
+    def dimension(rotations: float) -> float:
+        turns = scaling.original_context / (rotations * 2.0 * math.pi)
+        return rotary_dim * math.log(turns) / (2.0 * math.log(base))
+
+    low, high = dimension(scaling.beta_fast), dimension(scaling.beta_slow)
+    if scaling.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, rotary_dim - 1)
+    steps = np.arange(rotary_dim // 2, dtype=np.float64)
+    return np.asarray(1.0 - np.clip((steps - low) / max(0.001, high - low), 0.0, 1.0))
