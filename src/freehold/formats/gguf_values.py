@@ -30,7 +30,7 @@ MAX_ARRAYS = 100_000
 MAX_ARRAY_DEPTH = 4
 MAX_KEY_BYTES = 65_535
 
-_SCALARS = {
+SCALARS = {
     (order, kind): struct.Struct(order + code)
     for order in "<>"
     for kind, code in {
@@ -66,8 +66,9 @@ class StringArray(Sequence[str]):
 
     def tolist(self) -> list[str]:
         """All strings. The list is shared: do not change it."""
-        if self._data is not None:
-            self._items = self._decode(self._data)
+        data = self._data  # read once: another thread may be at the same place
+        if data is not None:
+            self._items = self._decode(data)
             self._data = None
         return self._items
 
@@ -119,8 +120,8 @@ class Cursor:
         self.where = where
         self._strings_left = MAX_STRINGS
         self._arrays_left = MAX_ARRAYS
-        self._u32 = _SCALARS[order, ValueType.UINT32].unpack_from
-        self._u64 = _SCALARS[order, ValueType.UINT64].unpack_from
+        self._u32 = SCALARS[order, ValueType.UINT32].unpack_from
+        self._u64 = SCALARS[order, ValueType.UINT64].unpack_from
 
     def need(self, count: int, item_bytes: int, what: str) -> None:
         """MalformedFileError unless ``count`` items of at least ``item_bytes`` can follow."""
@@ -179,7 +180,7 @@ class Cursor:
             return self.string(what)
         if kind is ValueType.ARRAY:
             return self._array(what, depth + 1)
-        scalar = _SCALARS[self.order, kind]
+        scalar = SCALARS[self.order, kind]
         self.need(1, scalar.size, what)
         result: int | float = scalar.unpack_from(self.buffer, self.pos)[0]
         self.pos += scalar.size

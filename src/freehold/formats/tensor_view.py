@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`TensorView`: one stored tensor of an open checkpoint, whichever format it came from.
+"""Tensors on their way out of a file (`TensorView`) or into one (`StoredTensor`, `LazyTensor`).
 
-It knows where the bytes lie and how to have them decoded. It does not know what the tensor is for.
+Known here: where bytes lie and how to have them decoded or swapped. What a tensor is for is not.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,30 @@ from freehold.formats.mapped_file import ByteArray, MappedFile
 from freehold.quants import QuantType, get, names
 
 FloatArray = npt.NDArray[np.float32]
+
+
+class StoredTensor(Protocol):
+    """All that a writer needs of a tensor; a `TensorView` is one."""
+
+    name: str
+    shape: tuple[int, ...]  # outermost first
+    qtype: str
+
+    def bytes(self) -> ByteArray:
+        """The bytes to store, little-endian, one dimension. Asked for once, when it is due."""
+
+
+@dataclass(slots=True, eq=False)
+class LazyTensor:
+    """A tensor whose bytes are made when the writer comes to it, and forgotten after."""
+
+    name: str
+    shape: tuple[int, ...]
+    qtype: str
+    make: Callable[[], ByteArray]
+
+    def bytes(self) -> ByteArray:
+        return self.make()
 
 
 @dataclass(slots=True, eq=False)
@@ -52,7 +78,8 @@ class TensorView:
         """Decoded copy with `shape`. Raises UnsupportedModelError for a type without decoder."""
         raw = self.bytes()
         if self.qtype in PLAIN_DTYPES:
-            values = raw.view(PLAIN_DTYPES[self.qtype]).astype(np.float32)
+            with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite
+                values = raw.view(PLAIN_DTYPES[self.qtype]).astype(np.float32)
         else:
             values = _codec(self.qtype, self.name).decode(raw)
         return values.reshape(self.shape)
