@@ -122,4 +122,4 @@ neon: $(VENV)/.tools
 
 clean:
 	rm -rf build dist
-	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

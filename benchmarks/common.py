@@ -26,23 +26,11 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 
 # Instruction sets that decide which kernel runs.
-FLAGS_OF_NOTE = [
-    "avx2",
-    "f16c",
-    "fma",
-    "avx_vnni",
-    "avx512f",
-    "avx512bw",
-    "avx512vl",
-    "avx512_vnni",
-    "avx512_bf16",
-    "amx_int8",
-    "amx_bf16",
-    "asimddp",
-    "i8mm",
-    "bf16",
-    "sve",
-]
+FLAGS_OF_NOTE = (
+    *("avx2", "f16c", "fma", "avx_vnni"),
+    *("avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
+    *("asimddp", "i8mm", "bf16", "sve"),
+)
 
 
 class WorkerError(RuntimeError):
@@ -140,7 +128,9 @@ def median(values: Sequence[float]) -> float:
 
 
 def command_line() -> str:
-    return shlex.join(["python", *[Path(sys.argv[0]).name], *sys.argv[1:]])
+    """The command as typed, without the folders of this machine."""
+    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    return shlex.join(["python", *(Path(w).name if os.sep in w else w for w in words)])
 
 
 def commit() -> str:
