@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 from freehold.errors import InvalidParameterError
@@ -37,8 +38,9 @@ def env_threads() -> int | None:
     text = os.environ.get("FREEHOLD_THREADS")
     if not text:
         return None
-    if not text.isdigit() or int(text) < 1:
+    # Nine digits at most: int() itself refuses thousands of them, and no machine has that many.
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
         raise InvalidParameterError(
-            f"FREEHOLD_THREADS must be a positive whole number, not {text!r}"
+            f"FREEHOLD_THREADS must be a positive whole number, not {text!r:.40}"
         )
     return int(text)

@@ -7,7 +7,9 @@ Text goes in and comes out here; token arrays and caches live elsewhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import numbers
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -69,21 +71,13 @@ class SamplingParams:
     prompt_logprobs: int | None = None
 
     def __post_init__(self) -> None:
+        _normalise(self)
+        _check_types(self)
+
         def need(ok: bool, name: str, rule: str) -> None:
             if not ok:
-                value = getattr(self, name)
-                raise InvalidParameterError(f"{name} must be {rule}, not {value!r}")
+                raise _bad(self, name, rule)
 
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        object.__setattr__(self, "stop", tuple(self.stop))
-        object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids))
-        object.__setattr__(self, "sampler_order", tuple(self.sampler_order))
-        object.__setattr__(self, "dry_sequence_breakers", tuple(self.dry_sequence_breakers))
-        for name in ("temperature", "top_p", "min_p", "typical_p", "top_n_sigma",
-                     "xtc_probability", "xtc_threshold", "repetition_penalty",
-                     "presence_penalty", "frequency_penalty", "dry_multiplier", "dry_base"):
-            need(math.isfinite(getattr(self, name)), name, "a finite number")
         need(self.max_tokens is None or self.max_tokens >= 1, "max_tokens", "at least 1")
         need(0.0 <= self.temperature <= 100.0, "temperature", "between 0 and 100")
         need(self.top_k >= 0, "top_k", "0 (off) or more")
@@ -100,21 +94,80 @@ class SamplingParams:
         need(self.dry_allowed_length >= 1, "dry_allowed_length", "1 or more")
         need(self.dry_penalty_last_n >= -1, "dry_penalty_last_n", "-1 or more")
         need(self.min_tokens >= 0, "min_tokens", "0 or more")
-        need(all(isinstance(s, str) and s for s in self.stop), "stop", "non-empty strings")
         need(
             sorted(self.sampler_order) == sorted(set(self.sampler_order))
             and set(self.sampler_order) <= set(SAMPLER_ORDER),
-            "sampler_order", f"distinct names out of {', '.join(SAMPLER_ORDER)}",
+            "sampler_order",
+            f"distinct names out of {', '.join(SAMPLER_ORDER)}",
         )
         for name in ("logprobs", "prompt_logprobs"):
             value = getattr(self, name)
             need(value is None or 0 <= value <= MAX_LOGPROBS, name, f"between 0 and {MAX_LOGPROBS}")
-        need(
-            all(isinstance(k, int) and math.isfinite(v) or v == -math.inf
-                for k, v in self.logit_bias.items()),
-            "logit_bias", "a mapping from token id to a finite number or -inf",
-        )
         need(self.seed is None or 0 <= self.seed < 2**64, "seed", "an unsigned 64-bit integer")
+
+
+# Fields by what they hold. Requests come from the network: a string, a bool or a NaN where a
+# number belongs is refused by name and never reaches arithmetic.
+_FLOATS = (
+    "temperature", "top_p", "min_p", "typical_p", "top_n_sigma", "xtc_probability",
+    "xtc_threshold", "repetition_penalty", "presence_penalty", "frequency_penalty",
+    "dry_multiplier", "dry_base",
+)  # fmt: skip
+_INTS = ("top_k", "penalty_last_n", "dry_allowed_length", "dry_penalty_last_n", "min_tokens")
+_OPTIONAL_INTS = ("max_tokens", "seed", "logprobs", "prompt_logprobs")
+_TEXTS = ("stop", "dry_sequence_breakers", "sampler_order")
+
+
+def _bad(params: SamplingParams, name: str, rule: str) -> InvalidParameterError:
+    value = repr(getattr(params, name))
+    shown = value if len(value) <= 80 else value[:79] + "…"
+    return InvalidParameterError(f"{name} must be {rule}, not {shown}")
+
+
+def _is_whole(value: Any) -> bool:
+    # NumPy's integers count; True and False do not, although Python lets them.
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    # Comparing, not isfinite: that one overflows on an integer beyond the range of float.
+    return real and -sys.float_info.max <= value <= sys.float_info.max
+
+
+def _normalise(params: SamplingParams) -> None:
+    """Sequences become tuples; a lone stop string is one stop string, not its letters."""
+    stop: Any = params.stop
+    if isinstance(stop, str):
+        object.__setattr__(params, "stop", (stop,))
+    for name in (*_TEXTS, "stop_token_ids"):
+        value = getattr(params, name)
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise _bad(params, name, "a list")
+        object.__setattr__(params, name, tuple(value))
+
+
+def _check_types(params: SamplingParams) -> None:
+    for name in _FLOATS:
+        if not _is_number(getattr(params, name)):
+            raise _bad(params, name, "a finite number")
+    for name in (*_INTS, *_OPTIONAL_INTS):
+        value = getattr(params, name)
+        if not (_is_whole(value) or (value is None and name in _OPTIONAL_INTS)):
+            raise _bad(params, name, "a whole number")
+    for name in _TEXTS:
+        if not all(isinstance(text, str) and text for text in getattr(params, name)):
+            raise _bad(params, name, "non-empty strings")
+    if not all(_is_whole(token) and token >= 0 for token in params.stop_token_ids):
+        raise _bad(params, "stop_token_ids", "token ids")
+    if not isinstance(params.ignore_eos, bool):
+        raise _bad(params, "ignore_eos", "true or false")
+    rule = "a mapping from token id to a finite number or -inf"
+    if not isinstance(params.logit_bias, Mapping):
+        raise _bad(params, "logit_bias", rule)
+    for token, bias in params.logit_bias.items():
+        if not _is_whole(token) or not (_is_number(bias) or bias == -math.inf):
+            raise _bad(params, "logit_bias", rule)
 
 
 GREEDY = SamplingParams(temperature=0.0)

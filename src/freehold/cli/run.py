@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`freehold run`: one prompt in, one answer out, streamed.
+
+Puts the prompt together and reports the answer; generation itself is `freehold.llm`.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from freehold.cli import _text, console, options
+from freehold.errors import InvalidParameterError
+
+if TYPE_CHECKING:
+    from freehold.llm import LLM
+    from freehold.types import Completion, SamplingParams, TokenLogprob
+
+
+@options.with_options
+def command(
+    model: options.Model,
+    prompt: Annotated[
+        str | None,
+        typer.Argument(help="The prompt; piped stdin is added below it.", show_default=False),
+    ] = None,
+    file: Annotated[
+        list[str] | None,
+        typer.Option("--file", "-f", help="Add a text file below the prompt; repeatable."),
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option("--system", help="System message for the chat template.")
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Continue the prompt as it is, without chat template.")
+    ] = False,
+    recommended: options.Recommended = True,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print timings on stderr.")
+    ] = False,
+    as_json: options.Json = False,
+    sampling: options.SamplingFlags = options.SamplingFlags(),  # noqa: B008 - frozen
+    engine: options.EngineFlags = options.EngineFlags(),  # noqa: B008 - frozen
+) -> None:
+    """Answer one prompt, or continue one text."""
+    sampling.params()  # refuse impossible numbers before a large file is read
+    text = _compose(prompt, file or [])
+    started = time.perf_counter()
+    with engine.open(model, max_num_seqs=1) as llm:
+        load_seconds = time.perf_counter() - started
+        for notice in llm.notices:
+            console.note(f"note: {notice}")
+        if system is not None and (raw or not llm.has_chat_template):
+            raise InvalidParameterError(
+                "--system needs a chat template, and "
+                + ("--raw turns it off" if raw else "this model has none"),
+                hint="put the instruction into the prompt",
+            )
+        params = options.resolve(sampling, llm, recommended)
+        if raw or not llm.has_chat_template:
+            events = llm.generate(text, params, stream=True)
+        else:
+            messages = [{"role": "system", "content": system}] if system is not None else []
+            messages.append({"role": "user", "content": text})
+            events = llm.chat(messages, params, stream=True)
+        completion = None
+        for event in events:
+            if not as_json and event.text:
+                console.data(event.text, end="")
+            completion = event.completion or completion
+        assert completion is not None
+        if as_json:
+            console.data_json(_as_json(llm, completion, params, load_seconds))
+            return
+        if not completion.text.endswith("\n"):
+            console.data("")
+        _report(llm, completion, load_seconds, verbose)
+
+
+def _compose(prompt: str | None, files: list[str]) -> str:
+    """Prompt, then files, then stdin, with an empty line between them.
+
+    One newline at the end of a file or of stdin is dropped: editors and `echo` add it, and no
+    model has seen a prompt end in it.
+    """
+    parts = [] if prompt is None else [prompt]
+    parts += [_text.read_file(path).removesuffix("\n") for path in files]
+    if _text.stdin_has_text():
+        piped = _text.read_stdin().removesuffix("\n")
+        parts += [piped] if piped else []
+    if not parts:
+        raise InvalidParameterError(
+            "there is no prompt",
+            hint="write it after the model, pipe it in, or name a file with --file",
+        )
+    return "\n\n".join(parts)
+
+
+def _report(llm: LLM, completion: Completion, load_seconds: float, verbose: bool) -> None:
+    """What the person should know beside the text, on stderr."""
+    for name, entries in (("prompt", completion.prompt_logprobs), ("text", completion.logprobs)):
+        if entries is not None:
+            console.note(_logprob_table(llm, name, entries))
+    if llm.context_is_full(completion):
+        console.note(
+            f"note: the answer ends here because the context of {llm.context_length} tokens is "
+            "full; --context sets a longer one"
+        )
+    if verbose:
+        console.note(timing_line(completion, load_seconds))
+
+
+def _logprob_table(llm: LLM, name: str, entries: tuple[TokenLogprob | None, ...]) -> str:
+    rows = [[name, "logprob", "rank", "alternatives"]]
+    for entry in entries:
+        if entry is not None:
+            others = ", ".join(f"{llm.token_text(i)!r} {p:.3f}" for i, p in entry.top)
+            rows.append(
+                [
+                    repr(llm.token_text(entry.token_id)),
+                    f"{entry.logprob:.4f}",
+                    f"{entry.rank}",
+                    others,
+                ]
+            )
+    return console.table(rows, right=(1, 2))
+
+
+def timing_line(completion: Completion, load_seconds: float | None = None) -> str:
+    """Prefill and decode of one answer in one line."""
+    prompt = len(completion.prompt_token_ids) - completion.cached_tokens
+    # The first token comes out of the prefill; decoding made the others.
+    made = len(completion.token_ids) - 1
+    parts = [] if load_seconds is None else [f"load {load_seconds:.2f} s"]
+    parts.append(
+        f"prompt {prompt} tokens in {completion.prefill_seconds:.2f} s"
+        f"{_per_second(prompt, completion.prefill_seconds)}"
+    )
+    if completion.cached_tokens:
+        parts.append(f"{completion.cached_tokens} more from the prefix cache")
+    parts.append(
+        f"answer {len(completion.token_ids)} tokens in {completion.decode_seconds:.2f} s"
+        f"{_per_second(made, completion.decode_seconds)}"
+    )
+    return ", ".join(parts)
+
+
+def _per_second(tokens: int, seconds: float) -> str:
+    return f" ({console.rate(tokens / seconds)} tok/s)" if tokens > 0 and seconds > 0 else ""
+
+
+def _as_json(
+    llm: LLM, completion: Completion, params: SamplingParams, load_seconds: float
+) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    result = asdict(completion)
+    timings = {
+        "load_seconds": load_seconds,
+        "prefill_seconds": result.pop("prefill_seconds"),
+        "decode_seconds": result.pop("decode_seconds"),
+    }
+    sampling = asdict(params)
+    return {
+        "model": llm.path,
+        **result,
+        "context_length": llm.context_length,
+        "context_full": llm.context_is_full(completion),
+        "sampling": sampling,
+        "timings": timings,
+    }
