@@ -101,10 +101,12 @@ bench: $(VENV)/.package $(PEER_VENV)/.peer
 	$(BIN)/python benchmarks/bench_engine.py --model "$$model" \
 	  --peer-python $(PEER_VENV)/bin/python $(BENCH_ARGS)
 
+RESULTS := $(wildcard benchmarks/results/*.json)
 docs: $(VENV)/.package
-	$(BIN)/python benchmarks/fill_table.py benchmarks/results/*.json
-	@if $(BIN)/python -c 'import matplotlib' 2>/dev/null; then \
-	  $(BIN)/python benchmarks/plot.py benchmarks/results/*.json --out docs/benchmarks.png; \
+	$(BIN)/python benchmarks/fill_table.py $(RESULTS)
+	@if [ -z "$(RESULTS)" ]; then echo "no stored results: the table says so"; \
+	elif $(BIN)/python -c 'import matplotlib' 2>/dev/null; then \
+	  $(BIN)/python benchmarks/plot.py $(RESULTS) --out docs/benchmarks.png; \
 	else echo "matplotlib is not installed: the picture was left as it is"; fi
 
 # -- native lanes -----------------------------------------------------------------------------

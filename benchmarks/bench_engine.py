@@ -262,12 +262,12 @@ class Bench:
         """Put the limit and freehold's share of it beside the figures that have one."""
         int8, read = self.limit("int8_ops"), self.limit("read_bytes")
         attention = self.limit("attention_flops")
-        if self.shape is None or not int8 or not read:
+        if self.shape is None or not int8 or not read or not attention:
             return
         for figure in self.figures:
             words = figure["name"].split()
             if words[0] == "prefill":
-                limit = self.shape.prefill_limit(int(words[1]), int8, attention or int8 / 2)
+                limit = self.shape.prefill_limit(int(words[1]), int8, attention)
             elif words[0] == "decode":
                 limit = self.shape.decode_limit(int(words[2]), 1, read, int8)
             elif words[-1].startswith("stream"):

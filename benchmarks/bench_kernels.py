@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from common import finish, header, median, progress, say, table
+from common import finish, header, limits_of, median, progress, say, table
 from freehold import quants
 from freehold.backends import create
 from random_tensors import RandomTensor
@@ -56,12 +56,12 @@ def measure(ops: Any, qtype: str, args: argparse.Namespace) -> list[dict[str, An
             ops.load_weight(RandomTensor(name, qtype, (out_features, in_features), seed))
             for seed in range(copies)
         ]
-        limits = ops.machine_limits()  # anew: bandwidth on a shared host drifts
+        limits = limits_of(ops)  # anew: bandwidth on a shared host drifts
         for columns in args.columns:
             x = np.random.default_rng(2).standard_normal((columns, in_features), dtype=np.float32)
             seconds = seconds_per_call(ops, weights, x, args.seconds)
             operations = 2.0 * out_features * in_features * columns
-            peak = limits["bf16_flops"] if quants.get(qtype).is_float else limits["int8_ops"]
+            peak = limits["attention_flops"] if quants.get(qtype).is_float else limits["int8_ops"]
             read_time = file_bytes / limits["read_bytes"]
             rows.append(
                 {
@@ -108,7 +108,7 @@ def main() -> int:
     args = arguments()
     result = header("kernels")
     ops = create("cpu", threads=args.threads, isa=args.isa)
-    before = ops.machine_limits()
+    before = limits_of(ops)
     cells = [cell for qtype in args.types for cell in measure(ops, qtype, args)]
     rows = [
         [

@@ -123,6 +123,25 @@ class Shape:
         return streams / max(read, multiply)
 
 
+def limits_of(ops: Any) -> dict[str, float]:
+    """A freehold backend's measured limits in bytes and operations per second.
+
+    Empty where the backend measures none; attention falls back to half the int8 rate, which is
+    what bf16 products reach where the processor has them.
+    """
+    measure = getattr(ops, "machine_limits", None)
+    found: Mapping[str, float] = measure() if measure is not None else {}
+    if not found:
+        return {}
+    int8 = found["int8_gops"] * 1e9
+    floats = max(found.get("bf16_gflops", 0.0), found.get("f32_gflops", 0.0)) * 1e9
+    return {
+        "read_bytes": found["read_gbps"] * 1e9,
+        "int8_ops": int8,
+        "attention_flops": floats or int8 / 2,
+    }
+
+
 def median(values: Sequence[float]) -> float:
     return statistics.median(values) if values else float("nan")
 

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""freehold behind the worker protocol, through the engine that serves every command.
+
+Its figures include what a user pays: scheduling, block tables, the sampler (greedy here) and
+stop checks. Prefix caching is on, as by default; prompts differ, so it finds nothing but the
+fixed context of `decode`, which is exactly what saves computing that context again.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import freehold
+from common import Shape, limits_of
+from freehold import LLM, SamplingParams
+from worker_protocol import random_ids, serve
+
+STREAM_CONTEXT = 256  # as the peer: 128 of prompt, 32 timed, and room
+BLOCK = 16
+
+
+def greedy(tokens: int) -> SamplingParams:
+    return SamplingParams(max_tokens=tokens, temperature=0.0, ignore_eos=True)
+
+
+def shape_of(llm: Any) -> Shape:
+    """Sizes of the matrices as the file stores them."""
+    layers = output = stored = 0
+    tied = llm.config.tied_embeddings
+    for name, tensor in llm.checkpoint.tensors.items():
+        if len(tensor.shape) < 2:
+            continue
+        elements = tensor.shape[0] * tensor.shape[1]
+        is_embedding = name in ("token_embd.weight", "model.embed_tokens.weight")
+        if is_embedding and not tied:
+            continue  # one row is read, not the matrix
+        if is_embedding or name in ("output.weight", "lm_head.weight"):
+            output += elements
+        else:
+            layers += elements
+        stored += tensor.nbytes
+    c = llm.config
+    return Shape(layers, output, stored, c.num_layers, c.num_heads, c.num_kv_heads, c.head_dim)
+
+
+class Ours:
+    """One model with a single-sequence engine and, once asked for, a many-sequence one."""
+
+    def __init__(self) -> None:
+        self.llm: Any = None
+        self.single: Any = None
+        self.many: Any = None
+        self.max_streams = 1
+
+    def load(
+        self, path: str, threads: int, context: int, streams: int = 16, backend: str = "cpu"
+    ) -> dict[str, Any]:
+        """Load the file and be ready for the first token."""
+        began = time.perf_counter()
+        self.llm = LLM(
+            path,
+            backend=backend,
+            threads=threads,
+            context_length=context,
+            skip_tokenizer_init=True,
+        )
+        self.single = self._engine(context, 1)
+        seconds = time.perf_counter() - began
+        self.max_streams = streams
+        return {
+            "seconds": seconds,
+            "version": freehold.__version__,
+            "system": str(getattr(self.llm.ops, "isa", None) or self.llm.ops.name),
+            "model_bytes": self.llm.model.weight_bytes(),
+            "shape": asdict(shape_of(self.llm)),
+        }
+
+    def _engine(self, positions: int, sequences: int) -> Any:
+        return self.llm.make_engine(
+            context_length=positions,
+            max_num_seqs=sequences,
+            num_blocks=(positions // BLOCK + 1) * sequences,
+            kv_memory_bytes=None,
+        )
+
+    def _ids(self, count: int, seed: int) -> list[int]:
+        return random_ids(count, self.llm.config.vocab_size, seed)
+
+    def prefill(self, n: int, seed: int) -> dict[str, Any]:
+        """Seconds from n token ids to the first new token."""
+        prompt = self._ids(n, seed)
+        began = time.perf_counter()
+        self.single.add(prompt, greedy(1))
+        while self.single.has_unfinished():
+            self.single.step()
+        return {"seconds": time.perf_counter() - began, "tokens": n}
+
+    def _timed(self, engine: Any, prompts: list[list[int]], n: int) -> dict[str, Any]:
+        """Prompts first, untimed; then n steps in which every sequence makes a token.
+
+        Sequences whose prompt is done early already decode while the others catch up, so each
+        is given room for more than n tokens and stopped after the timed ones.
+        """
+        ids = [engine.add(prompt, greedy(n + 4 * len(prompts) + 1)) for prompt in prompts]
+        waiting = set(ids)
+        while waiting:
+            waiting -= {output.request_id for output in engine.step() if output.new_token_ids}
+        tokens = 0
+        began = time.perf_counter()
+        for _ in range(n):
+            tokens += sum(len(output.new_token_ids) for output in engine.step())
+        seconds = time.perf_counter() - began
+        for request_id in ids:
+            engine.abort(request_id)
+        while engine.has_unfinished():
+            engine.step()
+        if tokens < n * len(prompts):
+            raise RuntimeError(f"only {tokens} of {n * len(prompts)} tokens were made")
+        return {"seconds": seconds, "tokens": tokens}
+
+    def decode(self, depth: int, n: int) -> dict[str, Any]:
+        """Seconds for n tokens one by one, after `depth` cached ones (at least one)."""
+        return self._timed(self.single, [self._ids(max(depth, 1), 7)], n)
+
+    def streams(self, streams: int, prompt: int, n: int, seed: int) -> dict[str, Any]:
+        """Seconds for n steps of `streams` sequences together; prompts are not timed."""
+        if self.many is None:
+            self.many = self._engine(STREAM_CONTEXT, self.max_streams)
+        prompts = [self._ids(prompt, seed * 1000 + s) for s in range(streams)]
+        return self._timed(self.many, prompts, n)
+
+    def limits(self) -> dict[str, Any]:
+        """What this machine gives at this moment."""
+        return {"limits": limits_of(self.llm.ops)}
+
+
+if __name__ == "__main__":
+    ours = Ours()
+    serve(
+        {
+            "load": ours.load,
+            "prefill": ours.prefill,
+            "decode": ours.decode,
+            "streams": ours.streams,
+            "limits": ours.limits,
+        }
+    )
