@@ -17,7 +17,6 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from freehold.errors import (
-    InvalidParameterError,
     MalformedFileError,
     ModelNotFoundError,
     UnsupportedModelError,
@@ -28,13 +27,14 @@ from freehold.formats.gguf_values import StringArray
 from freehold.formats.mapped_file import MappedFile
 from freehold.formats.safetensors import (
     INDEX_NAME,
+    INDEX_SUFFIX,
     SUFFIX,
     SafetensorsContents,
     read_index,
     read_safetensors,
     read_sharded,
 )
-from freehold.formats.strict_json import parse_json_object
+from freehold.formats.strict_json import describe, parse_json_object
 from freehold.formats.tensor_view import TensorView
 
 __all__ = ["Checkpoint", "TensorView", "open_checkpoint"]
@@ -164,18 +164,7 @@ class Checkpoint:
         return value
 
     def _wrong(self, key: str, what: str, value: object) -> MalformedFileError:
-        return MalformedFileError(f"{self.path}: {key} must be {what}, not {_short(value)}")
-
-
-def _short(value: object) -> str:
-    """A value for a message: never more than a few words, whatever a file put in it."""
-    if isinstance(value, np.ndarray):
-        return f"an array of {value.size} {value.dtype}"
-    if isinstance(value, (list, dict, StringArray)):
-        return f"a {type(value).__name__} of {len(value)}"
-    if isinstance(value, int) and abs(value) >= 10**30:
-        return "a number of more than 30 digits"
-    return repr(value[:80] if isinstance(value, str) else value)
+        return MalformedFileError(f"{self.path}: {key} must be {what}, not {describe(value)}")
 
 
 # -- finding the files ------------------------------------------------------------------------
@@ -189,19 +178,21 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     "". Raises ModelNotFoundError, MalformedFileError or UnsupportedModelError."""
     path = Path(path)
     try:
-        if path.is_dir():
-            return _open_directory(path)
-    except PermissionError:
-        raise ModelNotFoundError(f"{path}: permission denied") from None
-    except ValueError:  # pragma: no cover - NUL bytes, before Python 3.12 turned them into False
-        raise InvalidParameterError(f"{path!s:.200}: not a path") from None
+        return _open_path(path)
+    except OSError as error:  # looking around: a directory not ours to read, a name too long
+        raise ModelNotFoundError(f"{path!s:.200}: cannot be read: {error.strerror}") from None
+
+
+def _open_path(path: Path) -> Checkpoint:
+    if path.is_dir():
+        return _open_directory(path)
     suffix = path.suffix.lower()
-    if suffix in _PICKLE_SUFFIXES:
-        if not path.exists():
-            raise ModelNotFoundError(f"{path}: no such file", hint="check the path")
+    if suffix in _PICKLE_SUFFIXES and path.exists():
         raise _pickle_error(path)
     if suffix == SUFFIX:
         return _open_safetensors_file(path)
+    if path.name.endswith(INDEX_SUFFIX):
+        return _from_safetensors(path, path.parent, read_sharded(path))
     return _open_gguf(path, path)
 
 

@@ -25,6 +25,7 @@ from freehold.formats.gguf_types import (
 )
 from freehold.formats.gguf_values import MAX_KEY_BYTES, Cursor, MetadataValue
 from freehold.formats.mapped_file import MappedFile
+from freehold.formats.strict_json import describe
 from freehold.formats.tensor_view import TensorView
 
 MAX_KEYS = 65_536
@@ -32,6 +33,7 @@ MAX_TENSORS = 262_144
 MAX_NAME_BYTES = 1_024  # the specification says 64; some programs are built with more
 MAX_SPLITS = 512
 
+_OLD_MAGICS = (b"lmgg", b"fmgg", b"tjgg", b"algg")  # ggml, ggmf, ggjt, ggla
 _SPLIT_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 
 
@@ -56,7 +58,7 @@ def read_gguf(path: Path) -> GGUFContents:
         if count != 1:
             contents.files[0].close()
             raise MalformedFileError(
-                f"{path}: belongs to a split set of {count!r}, which its name does not say",
+                f"{path}: belongs to a split set of {describe(count)}, which its name does not say",
                 hint="name the files NAME-00001-of-0000N.gguf",
             )
         return contents
@@ -99,7 +101,7 @@ def _check_member(part: GGUFContents, path: Path, index: int, count: int) -> Non
     for key, expected in (("split.no", index), ("split.count", count)):
         value = part.metadata.get(key)
         if type(value) is not int or value != expected:
-            raise MalformedFileError(f"{path}: {key} must be {expected}, not {value!r:.100}")
+            raise MalformedFileError(f"{path}: {key} must be {expected}, not {describe(value)}")
 
 
 def _join(parts: list[GGUFContents], paths: list[Path]) -> GGUFContents:
@@ -113,7 +115,7 @@ def _join(parts: list[GGUFContents], paths: list[Path]) -> GGUFContents:
     declared = whole.metadata.get("split.tensors.count", len(whole.tensors))
     if declared != len(whole.tensors):
         raise MalformedFileError(
-            f"{paths[0]}: split.tensors.count is {declared!r:.100}, "
+            f"{paths[0]}: split.tensors.count is {describe(declared)}, "
             f"the {len(paths)} files hold {len(whole.tensors)} tensors"
         )
     return whole
@@ -141,8 +143,15 @@ def _read_file(path: Path) -> GGUFContents:
 def _read_start(file: MappedFile) -> tuple[Cursor, int, int]:
     """Magic, version and counts; decides the byte order."""
     path, start = file.path, file.buffer[:8]
+    if start[:4] in _OLD_MAGICS:
+        raise UnsupportedModelError(
+            f"{path}: a format older than GGUF", hint="use a GGUF version of the model"
+        )
     if not start.startswith(MAGIC):
-        raise MalformedFileError(f"{path}: not a GGUF file (it begins with {start[:4]!r})")
+        raise MalformedFileError(
+            f"{path}: not a GGUF file, it begins with {start[:4]!r}",
+            hint="a model is a GGUF file or a directory with config.json and safetensors files",
+        )
     if len(start) < 8:
         raise MalformedFileError(f"{path}: ends inside the version number")
     little, big = (int.from_bytes(start[4:], order) for order in ("little", "big"))

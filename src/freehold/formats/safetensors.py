@@ -16,7 +16,7 @@ from typing import Any
 
 from freehold.errors import MalformedFileError, ModelNotFoundError, UnsupportedModelError
 from freehold.formats.mapped_file import MappedFile
-from freehold.formats.strict_json import parse_json_object
+from freehold.formats.strict_json import describe, parse_json_object
 from freehold.formats.tensor_view import TensorView
 
 MAX_HEADER_BYTES = 100_000_000
@@ -24,7 +24,8 @@ MAX_NAME_BYTES = 1_024
 MAX_DIMS = 16
 MAX_SHARDS = 4_096
 SUFFIX = ".safetensors"
-INDEX_NAME = "model.safetensors.index.json"
+INDEX_SUFFIX = ".safetensors.index.json"
+INDEX_NAME = f"model{INDEX_SUFFIX}"
 
 # Bits of one element.
 DTYPE_BITS: dict[str, int] = {
@@ -76,7 +77,7 @@ def read_index(index_path: Path) -> dict[str, str]:
         plain = isinstance(shard, str) and shard.endswith(SUFFIX) and shard.isprintable()
         if not plain or any(c in shard for c in "/\\:") or shard.startswith("."):
             raise MalformedFileError(
-                f"{index_path}: tensor {name[:100]!r} is said to be in {shard!r:.100}, "
+                f"{index_path}: tensor {name[:100]!r} is said to be in {describe(shard)}, "
                 f"which is not the name of a {SUFFIX} file beside the index"
             )
     return weight_map
@@ -160,18 +161,20 @@ def _tensor(file: MappedFile, name: str, entry: object, data_start: int) -> Tens
         raise error("must have dtype, shape and data_offsets, and nothing else")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
-        raise UnsupportedModelError(error(f"has unknown dtype {dtype!r:.100}").message)
+        raise UnsupportedModelError(error(f"has unknown dtype {describe(dtype)}").message)
     if not isinstance(shape, list) or len(shape) > MAX_DIMS or not all(map(_is_count, shape)):
-        raise error(f"has shape {shape!r:.100}, not a list of up to {MAX_DIMS} sizes")
+        raise error(f"has shape {describe(shape)}, not a list of up to {MAX_DIMS} sizes")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_count, offsets)):
-        raise error(f"has data_offsets {offsets!r:.100}, not two positions")
+        raise error(f"has data_offsets {describe(offsets)}, not two positions")
     begin, end = offsets
     data_bytes = file.size - data_start
     if not begin <= end <= data_bytes:
-        raise error(f"has data_offsets {offsets}, the data has {data_bytes:,} bytes")
+        raise error(f"has data_offsets {describe(offsets)}, the data has {data_bytes:,} bytes")
     bits = math.prod(shape) * DTYPE_BITS[dtype]
     if bits != 8 * (end - begin):
-        raise error(f"of shape {shape} and type {dtype} does not fit its {end - begin:,} bytes")
+        raise error(
+            f"of shape {describe(shape)} and type {dtype} does not fit its {end - begin:,} bytes"
+        )
     return TensorView(
         name, tuple(shape), dtype, file.path, data_start + begin, end - begin, False, file
     )

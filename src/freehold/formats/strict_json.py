@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """JSON as untrusted input: size, duplicate names, depth and stray surrogates are checked.
 
-It returns plain Python objects; what they must contain is the caller's business.
+It returns plain Python objects; what they must contain is the caller's business. `describe` puts
+such an object into a message.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sized
 from typing import Any
 
 from freehold.errors import MalformedFileError
@@ -54,3 +56,18 @@ def parse_json_object(data: bytes, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise MalformedFileError(f"{where}: must be a JSON object")
     return value
+
+
+def describe(value: object) -> str:
+    """A value for a message: a few words, whatever a file put in it. Containers are not walked,
+    for `repr` of a deep one would exceed the recursion limit."""
+    if isinstance(value, (str, bytes)):
+        return repr(value[:80])
+    if isinstance(value, float) or value is None:
+        return repr(value)
+    if isinstance(value, int):
+        return repr(value) if abs(value) < 10**30 else "a number of more than 30 digits"
+    if isinstance(value, list) and len(value) <= 20 and all(type(item) is int for item in value):
+        return f"[{', '.join(map(describe, value))}]"
+    size = f" of {len(value)}" if isinstance(value, Sized) else ""
+    return f"a {type(value).__name__}{size}"
