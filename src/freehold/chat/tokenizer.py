@@ -50,6 +50,8 @@ class Tokenizer:
         *,
         spelling: Spelling,
         strips_leading_space: bool = False,
+        prefix_ids: Sequence[int] | None = None,
+        suffix_ids: Sequence[int] | None = None,
     ) -> None:
         self._vocab = vocabulary
         self._encoder = encoder
@@ -60,6 +62,9 @@ class Tokenizer:
         self.eos_ids = vocabulary.eos_ids
         self.add_bos = vocabulary.add_bos
         self.add_eos = vocabulary.add_eos
+        bos, eos = (self.bos_id, self.add_bos), (vocabulary.eos_id, self.add_eos)
+        self._prefix = _wrapping(prefix_ids, *bos)
+        self._suffix = _wrapping(suffix_ids, *eos)
         self._special = frozenset(vocabulary.ids_of(*SPECIAL_KINDS))
         texts = vocabulary.texts
         self._special_by_text = {texts[i]: i for i in sorted(self._special) if texts[i]}
@@ -99,21 +104,22 @@ class Tokenizer:
             for left, right in self._matcher().finditer(text, max(start, position), end):
                 literal = text[left:right]
                 cut = left
-                if literal in vocab.lstrip:
-                    cut = max(position, len(text[:left].rstrip()))
+                while literal in vocab.lstrip and cut > position and text[cut - 1].isspace():
+                    cut -= 1
                 if cut > position:
                     ids += self._encoder.encode(text[position:cut], first=position == 0)
                 ids.append(self._special_by_text[literal])
                 position = right
-                if literal in vocab.rstrip:
-                    position += len(text[right:]) - len(text[right:].lstrip())
+                while literal in vocab.rstrip and text[position : position + 1].isspace():
+                    position += 1
         if position < len(text):
             ids += self._encoder.encode(text[position:], first=position == 0)
         if add_special:
-            if self.add_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
-                ids.insert(0, self.bos_id)
-            if self.add_eos and vocab.eos_id is not None and ids[-1:] != [vocab.eos_id]:
-                ids.append(vocab.eos_id)
+            prefix, suffix = self._prefix, self._suffix
+            if prefix and ids[: len(prefix)] != prefix:
+                ids = prefix + ids
+            if suffix and ids[-len(suffix) :] != suffix:
+                ids = ids + suffix
         return ids
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
@@ -125,7 +131,7 @@ class Tokenizer:
         at_start = self.strips_leading_space
         for token_id in ids:
             piece = self.piece(token_id, skip_special=skip_special)
-            if at_start and token_id not in self._special and piece:
+            if at_start and piece:
                 piece = piece.removeprefix(b" ")
                 at_start = False
             pieces.append(piece)
@@ -151,6 +157,16 @@ class Tokenizer:
     def token_id(self, text: str) -> int | None:
         """Id of a control token by its text."""
         return self._special_by_text.get(text)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Token texts, kinds and ids as stored, for whoever writes them to another file."""
+        return self._vocab
+
+    @property
+    def byte_level(self) -> bool:
+        """Tokens are spelled a character per byte, not with ▁ for space."""
+        return self._spelling == "bytes"
 
     def special_ids(self) -> frozenset[int]:
         """Control and unknown tokens: never matched in user text, hidden by `skip_special`."""
@@ -182,6 +198,13 @@ class Tokenizer:
             return text.encode()
         spelled = bytes_of(text)
         return text.encode() if spelled is None else spelled
+
+
+def _wrapping(ids: Sequence[int] | None, token_id: int | None, wanted: bool) -> list[int]:
+    """Ids put before or after a text: the given ones, else the single token if wanted."""
+    if ids is not None:
+        return list(ids)
+    return [token_id] if wanted and token_id is not None else []
 
 
 def load_tokenizer(checkpoint: Checkpoint, *, pre: str | None = None) -> Tokenizer:
