@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Hugging Face checkpoint seen as a GGUF file: metadata keys and tensors under GGUF's names.
+
+Sizes come checked from `models.config`; here they get GGUF's keys. Knows that the Llama family
+stores Q and K with the rows of each head interleaved. Knows no encodings.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from freehold.convert.model_card import general_keys
+from freehold.convert.tokenizer import tokenizer_keys
+from freehold.errors import UnsupportedModelError
+from freehold.formats.checkpoint import Checkpoint
+from freehold.formats.strict_json import parse_json_object
+from freehold.formats.tensor_view import LazyTensor, StoredTensor
+from freehold.models._hf_config import text_fields
+from freehold.models._weights import check_tensors
+from freehold.models.base import ModelConfig
+from freehold.models.blocks import expected_tensors
+from freehold.models.config import canonical_tensors, family_of, read_config
+from freehold.models.rope import yarn_magnitude
+from freehold.ops import RawTensor
+
+# Families whose GGUF files pair rotated dimensions (2i, 2i+1) where HF pairs (i, i + half).
+_INTERLEAVED = frozenset({"llama"})
+_MAX_JSON_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a GGUF file of the model holds, with the weights as they are stored at the source."""
+
+    architecture: str
+    config: ModelConfig
+    metadata: dict[str, Any]
+    tensors: list[StoredTensor]
+    notes: tuple[str, ...] = field(default=())
+
+
+def convert(checkpoint: Checkpoint) -> Converted:
+    """View a safetensors checkpoint as GGUF. No weight is read yet.
+
+    Raises MalformedFileError, UnsupportedModelError or TokenizerError naming what is wrong."""
+    assert checkpoint.format == "safetensors"
+    family = family_of(checkpoint)
+    config = read_config(checkpoint)
+    stored = canonical_tensors(checkpoint)
+    if config.tied_embeddings:
+        stored.pop("output.weight", None)  # a saved copy of the embedding
+    layout = importlib.import_module(f"freehold.models.{family}").LAYOUT
+    check_tensors(stored, expected_tensors(config, layout), str(checkpoint.path))
+    tokenizer = tokenizer_keys(checkpoint, config.vocab_size)
+    parameters = sum(int(np.prod(tensor.shape)) for tensor in stored.values())
+    metadata = {"general.architecture": family, "general.type": "model"}
+    metadata |= general_keys(checkpoint.directory, parameters)
+    metadata |= _sampling_keys(checkpoint.directory)
+    rope = _rope_table(checkpoint)
+    metadata |= {f"{family}.{key}": value for key, value in _model_keys(config, rope).items()}
+    metadata |= tokenizer.metadata
+    tensors = [_tensor(name, tensor, config, family) for name, tensor in stored.items()]
+    if rope.get("rope_type", rope.get("type")) == "llama3":
+        tensors.insert(0, _rope_freqs(config, rope))
+    return Converted(family, config, metadata, tensors, tokenizer.notes)
+
+
+# -- keys ------------------------------------------------------------------------------------------
+
+
+def _rope_table(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Rotary settings, old spelling and new, in one table; `read_config` has checked them."""
+    keys = text_fields(checkpoint.metadata, str(checkpoint.path))
+    table: dict[str, Any] = {}
+    for name in ("rope_theta", "original_max_position_embeddings"):
+        if name in keys:
+            table[name] = keys.get(name)
+    nested = keys.get("rope_parameters") or keys.get("rope_scaling") or {}
+    return table | {k: v for k, v in nested.items() if v is not None}
+
+
+def _model_keys(config: ModelConfig, rope: Mapping[str, Any]) -> dict[str, Any]:
+    keys: dict[str, Any] = {
+        "vocab_size": config.vocab_size,
+        "context_length": config.context_length,
+        "embedding_length": config.hidden_size,
+        "block_count": config.num_layers,
+        "feed_forward_length": config.ffn_size,
+        "attention.head_count": config.num_heads,
+        "attention.head_count_kv": config.num_kv_heads,
+        "attention.key_length": config.head_dim,
+        "attention.value_length": config.head_dim,
+        "attention.layer_norm_rms_epsilon": config.norm_eps,
+        "rope.dimension_count": 2 * len(config.rope.inv_freq),
+        "rope.freq_base": float(rope.get("rope_theta", 10000.0)),
+    }
+    if config.sliding_window:
+        keys["attention.sliding_window"] = config.sliding_window
+        if config.full_attention_layers:
+            pattern = [i not in config.full_attention_layers for i in range(config.num_layers)]
+            keys["attention.sliding_window_pattern"] = pattern
+    return keys | _scaling_keys(config, rope)
+
+
+def _scaling_keys(config: ModelConfig, rope: Mapping[str, Any]) -> dict[str, Any]:
+    """Linear and yarn have keys; llama3 becomes a tensor."""
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind not in ("linear", "yarn"):
+        return {}
+    trained = int(rope.get("original_max_position_embeddings", config.context_length))
+    factor = float(rope.get("factor", config.context_length / trained))
+    keys: dict[str, Any] = {"rope.scaling.type": kind, "rope.scaling.factor": factor}
+    if kind == "linear":
+        return keys
+    if rope.get("truncate") is False:
+        raise UnsupportedModelError(
+            "GGUF has no key for a YaRN ramp between fractional dimensions (truncate = false)"
+        )
+    keys["rope.scaling.original_context_length"] = trained
+    for name in ("beta_fast", "beta_slow"):
+        if rope.get(name):
+            keys[f"rope.scaling.yarn_{name}"] = float(rope[name])
+    if not np.isclose(config.rope.magnitude, yarn_magnitude(factor), rtol=1e-6):
+        keys["rope.scaling.yarn_attn_factor"] = config.rope.magnitude
+    return keys
+
+
+def _sampling_keys(directory: Path) -> dict[str, Any]:
+    """Sampling the vendor advises, from generation_config.json."""
+    path = directory / "generation_config.json"
+    if not path.is_file() or path.stat().st_size > _MAX_JSON_BYTES:
+        return {}
+    settings = parse_json_object(path.read_bytes(), str(path))
+    if settings.get("do_sample") is not True:
+        return {}  # the numbers are the library's fillers, not anybody's advice
+    keys: dict[str, Any] = {}
+    for name, key in (
+        ("temperature", "temp"), ("top_p", "top_p"), ("min_p", "min_p"),
+        ("repetition_penalty", "penalty_repeat"),
+    ):  # fmt: skip
+        value = settings.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            keys[f"general.sampling.{key}"] = float(value)
+    top_k = settings.get("top_k")
+    if isinstance(top_k, int) and not isinstance(top_k, bool) and 0 <= top_k < 2**31:
+        keys["general.sampling.top_k"] = np.int32(top_k)
+    return keys
+
+
+# -- tensors ---------------------------------------------------------------------------------------
+
+
+def _tensor(name: str, tensor: RawTensor, config: ModelConfig, family: str) -> StoredTensor:
+    rows: npt.NDArray[np.intp] | None = None
+    if family in _INTERLEAVED:
+        part = name.split(".")[-2]
+        if part in ("attn_q", "attn_k"):
+            heads = config.num_heads if part == "attn_q" else config.num_kv_heads
+            rows = interleaved_rows(heads, config.head_dim, 2 * len(config.rope.inv_freq))
+    if rows is None:
+        return LazyTensor(name, tensor.shape, tensor.qtype, tensor.bytes)
+
+    def make() -> npt.NDArray[np.uint8]:
+        return tensor.bytes().reshape(len(rows), -1)[rows].reshape(-1)
+
+    return LazyTensor(name, tensor.shape, tensor.qtype, make)
+
+
+def interleaved_rows(heads: int, head_dim: int, rotary_dim: int) -> npt.NDArray[np.intp]:
+    """Source row of each row: [heads · head_dim].
+
+    Within a head, row i and row i + rotary_dim/2 become neighbours; rows past the rotated part
+    stay."""
+    half = rotary_dim // 2
+    head = np.arange(head_dim)
+    head[:rotary_dim] = np.arange(rotary_dim).reshape(2, half).T.reshape(-1)
+    return (np.arange(heads)[:, None] * head_dim + head).reshape(-1)
+
+
+def _rope_freqs(config: ModelConfig, rope: Mapping[str, Any]) -> StoredTensor:
+    """The llama3 stretching of each frequency, which GGUF keeps as a tensor of divisors."""
+    count = len(config.rope.inv_freq)
+    plain = float(rope.get("rope_theta", 10000.0)) ** -(np.arange(count) / count)
+    divisors = (plain / config.rope.inv_freq).astype("<f4")
+    return LazyTensor("rope_freqs.weight", (count,), "F32", lambda: divisors.view(np.uint8))
