@@ -278,9 +278,14 @@ def _run_workers(args: argparse.Namespace) -> list[dict[str, object]]:
         )
         for i in range(args.processes)
     ]  # fmt: skip
-    texts = [worker.communicate()[0] for worker in workers]
+    while any(worker.poll() is None for worker in workers):
+        if any(worker.returncode for worker in workers):
+            for worker in workers:
+                worker.terminate()
+        time.sleep(0.2)
     if any(worker.returncode for worker in workers):
         sys.exit(1)
+    texts = [worker.communicate()[0] for worker in workers]
     return [json.loads(text.splitlines()[-1]) for text in texts]
 
 

@@ -22,6 +22,7 @@ from freehold.formats.tensor_view import TensorView
 MAX_HEADER_BYTES = 100_000_000
 MAX_NAME_BYTES = 1_024
 MAX_DIMS = 16
+MAX_ELEMENTS = 2**60
 MAX_SHARDS = 4_096
 SUFFIX = ".safetensors"
 INDEX_SUFFIX = ".safetensors.index.json"
@@ -170,6 +171,8 @@ def _tensor(file: MappedFile, name: str, entry: object, data_start: int) -> Tens
     data_bytes = file.size - data_start
     if not begin <= end <= data_bytes:
         raise error(f"has data_offsets {describe(offsets)}, the data has {data_bytes:,} bytes")
+    if math.prod(size or 1 for size in shape) >= MAX_ELEMENTS:  # a 0 does not excuse the others
+        raise error(f"has shape {describe(shape)}, beyond what memory can address")
     bits = math.prod(shape) * DTYPE_BITS[dtype]
     if bits != 8 * (end - begin):
         raise error(
