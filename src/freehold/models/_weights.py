@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from freehold import quants
-from freehold.errors import MalformedFileError, UnsupportedModelError
+from freehold.errors import MalformedFileError, ModelNotFoundError, UnsupportedModelError
 from freehold.ops import Array, Ops, RawTensor, Weight
 
 # Bytes loaded so far, bytes in all.
@@ -32,7 +32,12 @@ def check_tensors(
 ) -> None:
     """Every required tensor is there, every known one has its shape, and none is left over.
 
-    Raises MalformedFileError or UnsupportedModelError naming the tensor."""
+    Raises MalformedFileError or UnsupportedModelError naming the tensor, and
+    ModelNotFoundError for a file of metadata alone."""
+    if not tensors:
+        raise ModelNotFoundError(
+            f"{where}: holds no weights, only metadata", hint="name the file with the weights"
+        )
     for name, want in expected.items():
         tensor = tensors.get(name)
         if tensor is None:

@@ -12,7 +12,7 @@ import pkgutil
 from freehold import models
 from freehold.errors import MalformedFileError, UnsupportedModelError
 from freehold.formats.checkpoint import Checkpoint
-from freehold.models._fields import MAX_INT, Fields, shown
+from freehold.models._fields import MAX_INT, Fields
 from freehold.models._gguf_config import config_from_gguf
 from freehold.models._hf_config import config_from_hf, text_fields
 from freehold.models.base import ModelConfig
@@ -103,6 +103,6 @@ def _check_vocabulary(keys: Fields, rows: int) -> None:
             raise keys.bad(key, "a list")
         if len(values) != len(tokens):
             raise MalformedFileError(
-                f"{keys.where}: {keys.prefix}{key} has {len(values):,} entries for "
-                f"{len(tokens):,} tokens ({shown(keys.prefix + 'tokens')})"
+                f"{keys.where}: {keys.prefix}{key} has {len(values):,} entries, "
+                f"but there are {len(tokens):,} tokens"
             )

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tensor names of Hugging Face files against the `gguf` package's own table."""
+
+from __future__ import annotations
+
+import gguf
+import pytest
+
+from freehold.models.names import canonical_name
+
+
+@pytest.mark.parametrize("arch", ["LLAMA", "QWEN2", "QWEN3"])
+def test_names_equal_the_gguf_package(arch):
+    table = gguf.get_tensor_name_map(gguf.MODEL_ARCH[arch], 12)
+    stems = [
+        "model.embed_tokens", "model.norm", "lm_head", "model.layers.11.input_layernorm",
+        "model.layers.11.post_attention_layernorm",
+        *(f"model.layers.0.self_attn.{p}_proj" for p in "qkvo"),
+        *(f"model.layers.7.mlp.{p}_proj" for p in ("gate", "up", "down")),
+    ]  # fmt: skip
+    if arch == "QWEN3":
+        stems += ["model.layers.3.self_attn.q_norm", "model.layers.3.self_attn.k_norm"]
+    for stem in stems:
+        for suffix in (".weight", ".bias"):
+            name = stem + suffix
+            assert canonical_name(name) == table.get_name(name, (".weight", ".bias")), name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model.layers.0.self_attn.rotary_emb.inv_freq", "vision_tower.blocks.0.weight",
+     "model.vision_tower.x.weight", "multi_modal_projector.linear_1.bias"],
+)  # fmt: skip
+def test_useless_tensors_have_no_name(name):
+    assert canonical_name(name) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model.layers.x.mlp.up_proj.weight", "model.layers.0.mlp.up_proj.qweight", "", "weight",
+     "model.layers.0.block_sparse_moe.gate.weight", "model.layers." + "9" * 5000 + ".m.weight"],
+)  # fmt: skip
+def test_unknown_names_stay(name):
+    assert canonical_name(name) == name
