@@ -167,7 +167,7 @@ _NARROW = {
 
 _IN_LAYER = re.compile(r"blk\.(\d+)\.(attn_[a-z]+|ffn_[a-z]+)[a-z_]*(?:\.\d+)?\.weight")
 # Matrices that are read by value, not multiplied in bulk: small, and sensitive.
-_KEPT = re.compile(r"(?:_norm\d*|ffn_gate_inp\w*|rope_freqs|rope_factors_\w+)\.weight$")
+_KEPT = re.compile(r"(?:_norm\w*|ffn_gate_inp\w*|rope_freqs|rope_factors_\w+)\.weight$")
 
 
 def names() -> tuple[str, ...]:
