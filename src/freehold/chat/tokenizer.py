@@ -59,6 +59,7 @@ class Tokenizer:
         self.strips_leading_space = strips_leading_space  # decoding undoes the space prefix
         self.vocab_size = len(vocabulary.texts)
         self.bos_id = vocabulary.bos_id
+        self.eos_id = vocabulary.eos_id  # the one `add_eos` appends
         self.eos_ids = vocabulary.eos_ids
         self.add_bos = vocabulary.add_bos
         self.add_eos = vocabulary.add_eos
