@@ -21,6 +21,9 @@ ROWS = {
     "models": 3,
     "engine": 4, "chat": 4, "planner": 4, "hub": 4,
     "llm": 5, "quantize": 5,
+    "convert": 5,
+    "_llm_advice": 5,
+    "_llm_request": 5,
     "documents": 6, "tune": 6, "evaluate": 6,
     "cli": 7, "server": 7, "web": 7,
 }  # fmt: skip
@@ -32,7 +35,12 @@ FORBIDDEN = {
     "engine": {"backends", "chat", "planner", "hub"},
     "chat": {"backends", "engine", "planner", "hub"},
 }
-SAME_ROW_ALLOWED = {("formats", "quants")}
+SAME_ROW_ALLOWED = {
+    ("formats", "quants"),
+    ("llm", "_llm_advice"),
+    ("llm", "_llm_request"),
+    ("quantize", "convert"),
+}
 
 # Packages that only the named places may import.
 CONFINED = {

@@ -29,9 +29,14 @@ def read_stdin() -> str:
     return _decode(sys.stdin.buffer, "stdin")
 
 
+def stdin_is_given() -> bool:
+    """Whether stdin is anything but the keyboard; it may be empty."""
+    return sys.stdin is not None and not sys.stdin.closed and not sys.stdin.isatty()
+
+
 def stdin_has_text() -> bool:
     """Whether something is piped or redirected into this process (/dev/null is not)."""
-    if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
+    if not stdin_is_given():
         return False
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode

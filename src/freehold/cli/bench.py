@@ -53,11 +53,12 @@ class Case:
         return max(self.depth, 1) + self.tokens + 1 + (ahead if self.streams > 1 else 0)
 
 
+@options.with_options
 def command(
     model: options.Model,
     prefill: Annotated[
         list[str] | None,
-        typer.Option("--prefill", help="Prompt lengths, as 128,512 or repeated. [128,512]"),
+        typer.Option("--prefill", help="Prompt lengths, as 128,512 or repeated. Default: 128,512"),
     ] = None,
     decode: Annotated[int, typer.Option("--decode", min=0, help="New tokens; 0 skips it.")] = 64,
     depth: Annotated[

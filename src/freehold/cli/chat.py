@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from freehold.cli import console, options
-from freehold.cli.run import timing_line
+from freehold.cli._timing import timing_line
 from freehold.errors import ContextLengthError, FreeholdError, TemplateError, UserError
 
 if TYPE_CHECKING:

@@ -36,9 +36,9 @@ def data(text: str, *, end: str = "\n") -> None:
     sys.stdout.flush()
 
 
-def data_json(value: Any) -> None:
+def data_json(value: Any, *, indent: int | None = 2) -> None:
     """Write one JSON document to stdout. NaN and infinities, which JSON lacks, become null."""
-    sys.stdout.write(json.dumps(_finite(value), ensure_ascii=False, indent=2) + "\n")
+    sys.stdout.write(json.dumps(_finite(value), ensure_ascii=False, indent=indent) + "\n")
     sys.stdout.flush()
 
 

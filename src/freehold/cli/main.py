@@ -15,6 +15,7 @@ import importlib
 import os
 import pkgutil
 import sys
+import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import cache
@@ -152,9 +153,16 @@ def run(args: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _show_warning(message: Warning | str, *details: object) -> None:
+    """Warnings as sentences: where in our source one arose tells the user nothing."""
+    del details
+    console.note(f"warning: {message}")
+
+
 def main() -> int:
     """Entry point of the `freehold` script."""
     args = sys.argv[1:]
+    warnings.showwarning = _show_warning
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character shows a mark; the answer does not stop there.
         if hasattr(stream, "reconfigure"):

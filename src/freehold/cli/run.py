@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from freehold.cli import _text, console, options
+from freehold.cli._timing import timing_line
 from freehold.errors import InvalidParameterError
 
 if TYPE_CHECKING:
@@ -126,29 +127,6 @@ def _logprob_table(llm: LLM, name: str, entries: tuple[TokenLogprob | None, ...]
                 ]
             )
     return console.table(rows, right=(1, 2))
-
-
-def timing_line(completion: Completion, load_seconds: float | None = None) -> str:
-    """Prefill and decode of one answer in one line."""
-    prompt = len(completion.prompt_token_ids) - completion.cached_tokens
-    # The first token comes out of the prefill; decoding made the others.
-    made = len(completion.token_ids) - 1
-    parts = [] if load_seconds is None else [f"load {load_seconds:.2f} s"]
-    parts.append(
-        f"prompt {prompt} tokens in {completion.prefill_seconds:.2f} s"
-        f"{_per_second(prompt, completion.prefill_seconds)}"
-    )
-    if completion.cached_tokens:
-        parts.append(f"{completion.cached_tokens} more from the prefix cache")
-    parts.append(
-        f"answer {len(completion.token_ids)} tokens in {completion.decode_seconds:.2f} s"
-        f"{_per_second(made, completion.decode_seconds)}"
-    )
-    return ", ".join(parts)
-
-
-def _per_second(tokens: int, seconds: float) -> str:
-    return f" ({console.rate(tokens / seconds)} tok/s)" if tokens > 0 and seconds > 0 else ""
 
 
 def _as_json(

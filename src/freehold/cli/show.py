@@ -173,7 +173,7 @@ def _template(source: str | None) -> dict[str, Any] | None:
 
 
 def _recommended(checkpoint: Checkpoint) -> dict[str, Any]:
-    from freehold.llm import recommended_sampling
+    from freehold._llm_advice import recommended_sampling
 
     try:
         return dict(recommended_sampling(checkpoint))

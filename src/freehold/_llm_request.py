@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One request as its caller sees it: token ids from the engine become text and a `Completion`.
+
+Knows stop strings and what belongs to the visible answer. Knows neither engine nor model: `LLM`
+feeds it the outputs of its request.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from freehold.chat.detokenizer import TextStream
+from freehold.chat.tokenizer import Tokenizer
+from freehold.errors import FreeholdError
+from freehold.types import (
+    Completion,
+    FinishReason,
+    SamplingParams,
+    StreamEvent,
+    TokenLogprob,
+)
+
+if TYPE_CHECKING:
+    from freehold.engine.sequence import StepOutput
+
+
+class Request:
+    """Collects the outputs of one request; `events` is what the caller has not taken yet."""
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        tokenizer: Tokenizer | None,
+        *,
+        continues: bool,
+    ) -> None:
+        self.prompt = tuple(prompt)
+        self.params = params
+        self.events: deque[StreamEvent] = deque()
+        self.error: FreeholdError | None = None
+        self.done = False
+        self.stopped_by_text = False  # the engine does not know yet that this one is over
+        self._stream: TextStream | None = None
+        self._vocab_size = 0
+        if tokenizer is not None:
+            self._vocab_size = tokenizer.vocab_size
+            self._stream = TextStream(tokenizer, params.stop, continues=continues)
+        self._text: list[str] = []
+        self._ids: list[int] = []
+        self._logprobs: list[TokenLogprob] = []
+        self._prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
+        self._cached_tokens = 0
+
+    def take(self, output: StepOutput) -> None:
+        """Add what one step brought."""
+        if self.done:
+            return
+        self._cached_tokens = max(self._cached_tokens, output.cached_tokens)
+        if output.prompt_logprobs is not None:
+            self._prompt_logprobs = output.prompt_logprobs
+        if output.error is not None:
+            self.error, self.done = output.error, True
+            return
+        ended_by_token = output.finished == "stop" and output.stop_reason is not None
+        text, used = self._push(output.new_token_ids, ended_by_token)
+        ids = output.new_token_ids[:used]
+        logprobs = None if output.logprobs is None else output.logprobs[:used]
+        self._ids.extend(ids)
+        self._logprobs.extend(logprobs or ())
+        stop: str | int | None = None if self._stream is None else self._stream.stopped
+        finished = output.finished
+        if stop is not None:
+            self.stopped_by_text = finished is None
+            finished = "stop"
+        elif finished is not None:
+            stop = output.stop_reason
+            text += "" if self._stream is None else self._stream.finish()
+            # A stop string may be completed by what the stream still held.
+            if self._stream is not None and self._stream.stopped is not None:
+                stop, finished = self._stream.stopped, "stop"
+        self._text.append(text)
+        completion = None
+        if finished is not None:
+            completion = self._complete(finished, stop, output)
+            self.done = True
+        if text or ids or completion:
+            self.events.append(StreamEvent(text, ids, logprobs, completion))
+
+    def _push(self, ids: Sequence[int], ended_by_token: bool) -> tuple[str, int]:
+        """Text of the new ids, and how many of them count: those up to a stop string's end.
+
+        A token that ended the answer is no part of its text, whatever it stands for.
+        """
+        if self._stream is None:
+            return "", len(ids)
+        text = ""
+        visible = len(ids) - 1 if ended_by_token else len(ids)
+        for position, token_id in enumerate(ids[:visible]):
+            # Embedding tables are often longer than the vocabulary; such rows have no text.
+            if token_id < self._vocab_size:
+                text += self._stream.push((token_id,))
+            if self._stream.stopped is not None:
+                return text, position + 1
+        return text, len(ids)
+
+    def _complete(
+        self, finished: FinishReason, stop: str | int | None, output: StepOutput
+    ) -> Completion:
+        return Completion(
+            text="".join(self._text),
+            token_ids=tuple(self._ids),
+            finish_reason=finished,
+            prompt_token_ids=self.prompt,
+            cached_tokens=self._cached_tokens,
+            stop_reason=stop,
+            logprobs=tuple(self._logprobs) if self.params.logprobs is not None else None,
+            prompt_logprobs=self._prompt_logprobs,
+            prefill_seconds=output.prefill_seconds,
+            decode_seconds=output.decode_seconds,
+        )
