@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""On `cpu`, a row's bits depend on that row alone: not on how many rows run beside it, not on
+how a prompt was cut into chunks, not on the number of threads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from op_inputs import BLOCKS_OF_256, QTYPES, AttentionCase, activations, matrix
+
+from batching import make_batch
+from devices import cpu_params, open_device
+from freehold.ops import AttentionSpec
+
+
+@pytest.fixture(scope="module", params=cpu_params())
+def device(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def ops(device):
+    return open_device(device)
+
+
+def host(ops, x) -> np.ndarray:
+    return np.array(ops.to_numpy(x))
+
+
+@pytest.mark.parametrize("qtype", QTYPES)
+def test_linear_rows(ops, qtype):
+    rows, columns = 37, 768 if qtype in BLOCKS_OF_256 else 416
+    weight = ops.load_weight(matrix(qtype, rows, columns))
+    other = ops.load_weight(matrix(qtype, rows, columns, seed=1))
+    x = activations(130, columns)
+    alone = np.concatenate([host(ops, ops.linear(x[i : i + 1], weight)) for i in range(130)])
+    gated = np.concatenate(
+        [host(ops, ops.gate_up(x[i : i + 1], weight, other, "silu")) for i in range(130)]
+    )
+    for count in (*range(2, 41), 64, 65, 127, 128, 130):
+        for start in (0, 130 - count):
+            rows_of = slice(start, start + count)
+            got = host(ops, ops.linear(x[rows_of], weight))
+            np.testing.assert_array_equal(got, alone[rows_of], err_msg=f"{count} rows")
+        got = host(ops, ops.gate_up(x[:count], weight, other, "silu"))
+        np.testing.assert_array_equal(got, gated[:count], err_msg=f"{count} rows, gated")
+
+
+@pytest.mark.parametrize("qtype", ["F32", "BF16", "Q8_0", "Q4_K"])
+def test_threads(device, ops, qtype):
+    columns = 768
+    raw, x = matrix(qtype, 70, columns), activations(19, columns)
+    want = host(ops, ops.linear(x, ops.load_weight(raw)))
+    for threads in (1, 3):
+        fewer = open_device((device[0], {**device[1], "threads": threads}))
+        got = host(fewer, fewer.linear(x, fewer.load_weight(raw)))
+        np.testing.assert_array_equal(got, want, err_msg=f"{threads} threads")
+
+
+@pytest.mark.parametrize("kv_dtype", ["f32", "f16", "bf16", "q8_0"])
+@pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(4, 4, 64), (8, 2, 96), (7, 1, 32)])
+@pytest.mark.parametrize("window", [0, 21])
+def test_attention_rows(ops, heads, kv_heads, dim, window, kv_dtype):
+    spec = AttentionSpec(heads, kv_heads, dim, dim, dim**-0.5, window)
+    case = AttentionCase(heads, kv_heads, dim, dim, 16, [0, 0], [141, 90])
+    cache = case.filled(ops, kv_dtype)
+    whole = host(ops, ops.attention(np.concatenate(case.queries), cache, 1, case.batch(), spec))
+    whole = [whole[:141], whole[141:]]
+
+    def rows(*parts: tuple[int, int, int]) -> list[np.ndarray]:
+        """Rows `start .. stop` of the given sequences, in one call."""
+        batch = make_batch([[0] * (b - a) for _, a, b in parts], [a for _, a, _ in parts],
+                           [case.tables[s] for s, _, _ in parts], 16)  # fmt: skip
+        q = np.concatenate([case.queries[s][a:b] for s, a, b in parts])
+        out = host(ops, ops.attention(q, cache, 1, batch, spec))
+        return np.split(out, np.cumsum([b - a for _, a, b in parts])[:-1])
+
+    for parts in (
+        [(0, 0, 141)],
+        [(0, 0, 17), (1, 5, 9)],
+        [(0, 17, 33), (1, 88, 90), (0, 140, 141)],
+        [(1, 0, 90), (0, 64, 128)],
+        [(0, 63, 66), (0, 100, 101), (1, 31, 32), (1, 32, 33)],
+        *([(s, i, i + 1)] for s, i in ((0, 0), (0, 15), (0, 16), (0, 64), (0, 140), (1, 89))),
+    ):
+        for (s, a, b), got in zip(parts, rows(*parts), strict=True):
+            np.testing.assert_array_equal(got, whole[s][a:b], err_msg=str(parts))
