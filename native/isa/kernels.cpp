@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// Compiled once per ISA (CMakeLists.txt sets FH_ISA_* and FH_TABLE); exports one function.
+#include "../kernels.h"
+
+#include "simd.h"
+
+#include "quants.inl"
+
+#include "gemm.inl"
+
+#include "linear.inl"
+
+#include "attention.inl"
+
+namespace freehold {
+namespace {
+
+void rms_norm(const float* x, const float* w, float* out, int64_t n, float eps) {
+  vf sum[4] = {};
+  int64_t i = 0;
+  for (; i + 4 * W <= n; i += 4 * W)
+    for (int j = 0; j < 4; ++j) {
+      const vf v = f_load(x + i + j * W);
+      sum[j] = f_fma(v, v, sum[j]);
+    }
+  for (; i + W <= n; i += W) {
+    const vf v = f_load(x + i);
+    sum[0] = f_fma(v, v, sum[0]);
+  }
+  float total = f_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
+  for (; i < n; ++i) total += x[i] * x[i];
+  const float scale = 1.0f / __builtin_sqrtf(total / float(n) + eps);
+  for (i = 0; i < n; ++i) out[i] = x[i] * scale * w[i];
+}
+
+void add(float* x, const float* y, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) x[i] += y[i];
+}
+
+void rope(float* x, const float* cos, const float* sin, int64_t heads, int64_t head_dim,
+          int64_t half, bool interleaved) {
+  for (int64_t h = 0; h < heads; ++h, x += head_dim) {
+    const int64_t a = interleaved ? 2 : 1, gap = interleaved ? 1 : half;
+    for (int64_t i = 0; i < half; ++i) {
+      const float u = x[i * a], v = x[i * a + gap];
+      x[i * a] = u * cos[i] - v * sin[i];
+      x[i * a + gap] = v * cos[i] + u * sin[i];
+    }
+  }
+}
+
+double int8_peak(int64_t iters) {
+  constexpr int N = 12;  // enough independent sums to hide the latency
+  vi acc[N] = {};
+  vi w = vi{} + 0x01020301, x = vi{} + 0x02010302;
+  for (int64_t i = 0; i < iters; ++i) {
+    for (int j = 0; j < N; ++j) acc[j] = i_dot_u(acc[j], w, x);
+    asm volatile("" : "+m"(acc[0]));  // one store a round keeps the loop from being folded
+  }
+  vi s{};
+  for (int j = 0; j < N; ++j) s += acc[j];
+  volatile int32_t sink = s[0];
+  (void)sink;
+  return double(iters) * N * W * 8.0;
+}
+
+uint64_t read_sum(const uint8_t* p, int64_t bytes) {
+  vi s[4] = {};
+  for (int64_t i = 0; i + 16 * W <= bytes; i += 16 * W)
+    for (int j = 0; j < 4; ++j) s[j] ^= i_load(p + i + j * 4 * W);
+  const vi t = s[0] ^ s[1] ^ s[2] ^ s[3];
+  uint64_t r = 0;
+  for (int i = 0; i < W; ++i) r += uint32_t(t[i]);
+  return r;
+}
+
+const Kernels kTable = {
+    FH_NAME, W,      kCols,       FH_DIRECT_MAX, kHasBF16Dot, kFullU8, pad_cols, panel_bytes, quantize,
+    linear,  dequant_row, rms_norm, add,          rope,        write_kv, attention,   int8_peak,
+    read_sum,
+};
+
+}  // namespace
+
+const Kernels* FH_TABLE() { return &kTable; }
+
+}  // namespace freehold

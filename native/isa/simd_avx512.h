@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// AVX-512 F/BW/DQ/VL with VNNI; BF16 when compiled for it.
+#pragma once
+#include <immintrin.h>
+
+namespace freehold {
+namespace {
+
+constexpr bool kFullU8 = true;  // the byte dot product takes weights 0..255
+#if defined(__AVX512BF16__)
+constexpr bool kHasBF16Dot = true;
+FH_INLINE vf f_dot_bf16(vf acc, vi a, vi b) {
+  return (vf)_mm512_dpbf16_ps((__m512)acc, (__m512bh)(__m512i)a, (__m512bh)(__m512i)b);
+}
+#else
+constexpr bool kHasBF16Dot = false;
+#endif
+
+FH_INLINE vf f_fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+FH_INLINE vf f_max(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
+FH_INLINE vf f_min(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
+FH_INLINE vf f_abs(vf a) { return (vf)_mm512_abs_ps((__m512)a); }
+FH_INLINE vi i_round(vf a) { return (vi)_mm512_cvtps_epi32((__m512)a); }
+FH_INLINE vf f_from_i(vi a) { return (vf)_mm512_cvtepi32_ps((__m512i)a); }
+FH_INLINE vi i_mul(vi a, vi b) { return (vi)_mm512_mullo_epi32((__m512i)a, (__m512i)b); }
+
+// acc + sum over 4 bytes: unsigned w times signed a
+FH_INLINE vi i_dot_u(vi acc, vi w, vi a) {
+  return (vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)w, (__m512i)a);
+}
+FH_INLINE vi i_dot_s(vi acc, vi, vi) { return acc; }  // never chosen: kFullU8
+// acc + sum over 2 signed 16-bit values
+FH_INLINE vi i_dot16(vi acc, vi a, vi b) {
+  return (vi)_mm512_dpwssd_epi32((__m512i)acc, (__m512i)a, (__m512i)b);
+}
+FH_INLINE vf f_load_f16(const uint16_t* p) {
+  return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
+}
+FH_INLINE void f_store_f16(uint16_t* p, vf v) {
+  _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT));
+}
+FH_INLINE vf f_load_bf16(const uint16_t* p) {
+  return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16);
+}
+FH_INLINE vf f_f16_low(vi words) {  // half floats in the low 16 bits of each lane
+  return (vf)_mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)words));
+}
+FH_INLINE vi i_load_s8(const int8_t* p) {
+  return (vi)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p));
+}
+FH_INLINE void i_store_s8(int8_t* p, vi v) {
+  _mm_storeu_si128((__m128i*)p, _mm512_cvtsepi32_epi8((__m512i)v));
+}
+FH_INLINE vi i_lookup(vi index, const uint8_t* table) {  // 16 bytes
+  const __m512i t = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)table));
+  return (vi)_mm512_shuffle_epi8(t, (__m512i)index);
+}
+
+}  // namespace
+}  // namespace freehold

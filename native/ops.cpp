@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ops.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <limits>
+
+namespace freehold {
+namespace {
+
+int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Below this many elements a parallel region costs more than it saves.
+constexpr int64_t kSmall = 1 << 15;
+// Bytes of unpacked weights a thread works on: half of a common second-level cache.
+constexpr int64_t kPanelBudget = 512 << 10;
+
+// 16 rows of `row_bytes` each (fewer real ones at the end) into one packed group.
+void pack_group(const Matrix& m, const uint8_t* src, int64_t row_bytes, int rows, uint8_t* dst) {
+  if (m.type == QType::F16) {
+    for (int64_t i = 0; i < m.k; ++i)
+      for (int r = 0; r < rows; ++r) std::memcpy(dst + i * 32 + r * 2, src + r * row_bytes + i * 2, 2);
+    return;
+  }
+  if (m.type == QType::BF16) {  // pairs
+    for (int64_t i = 0; i < m.k; i += 2)
+      for (int r = 0; r < rows; ++r)
+        std::memcpy(dst + (i / 2) * 64 + r * 4, src + r * row_bytes + i * 2, i + 1 < m.k ? 4 : 2);
+    return;
+  }
+  const QuantLayout& q = quant_layout(m.type);
+  if (q.head_off >= 0)
+    for (int64_t b = 0; b < m.blocks; ++b)
+      for (int r = 0; r < rows; ++r)
+        std::memcpy(dst + b * 32 + r * 2, src + r * row_bytes + b * q.bytes + q.head_off, 2);
+  dst += m.head_bytes;
+  for (int64_t b = 0; b < m.blocks; ++b) {
+    const uint8_t* block = src + b * q.bytes + q.word_off;
+    for (int w = 0; w < q.words; ++w, dst += 64)
+      for (int r = 0; r < rows; ++r) std::memcpy(dst + r * 4, block + r * row_bytes + 4 * w, 4);
+  }
+}
+
+bool read_fully(int fd, uint8_t* out, int64_t bytes, int64_t offset) {
+  while (bytes > 0) {
+    const ssize_t n = pread(fd, out, size_t(bytes), offset);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return false;
+    out += n;
+    offset += n;
+    bytes -= n;
+  }
+  return true;
+}
+
+int init_id(QType t, bool full_u8) {
+  switch (t) {
+    case QType::Q3_K: return kInit16x4;
+    case QType::Q6_K: return kInit16x32;
+    case QType::Q4_0: return kInit32x8;
+    case QType::Q5_0: return kInit32x16;
+    case QType::Q8_0: case QType::IQ4_NL: case QType::IQ4_XS: return full_u8 ? int(kInit32x128) : -1;
+    default: return -1;
+  }
+}
+
+}  // namespace
+
+ActKind act_kind(QType type, const Kernels& k) {
+  switch (type) {
+    case QType::F32: case QType::F16: return ActKind::F32;
+    case QType::BF16: return k.bf16_acts ? ActKind::BF16 : ActKind::F32;
+    default: return quant_layout(type).block == 256 ? ActKind::I8x256 : ActKind::I8x32;
+  }
+}
+
+bool Context::pack(Matrix& m, const uint8_t* bytes, int fd, int64_t offset) {
+  const QuantLayout& q = quant_layout(m.type);
+  m.groups = ceil_div(m.n, kGroupRows);
+  m.blocks = m.k / q.block;
+  m.head_bytes = q.head_off >= 0 ? round_up(m.blocks * 32, 64) : 0;
+  if (m.type == QType::F16) m.group_bytes = round_up(m.k * 32, 64);
+  else if (m.type == QType::BF16) m.group_bytes = ceil_div(m.k, 2) * 64;
+  else m.group_bytes = m.head_bytes + m.blocks * q.words * 64;
+  uint8_t* packed = arena_.allocate(size_t(m.groups * m.group_bytes));
+  m.data = packed;
+
+  const int64_t row_bytes = m.blocks * q.bytes;
+  const int64_t step = std::max<int64_t>(1, (int64_t(1) << 20) / (row_bytes * kGroupRows));
+  const int64_t tasks = ceil_div(m.groups, step);
+  const int64_t buffer = step * kGroupRows * row_bytes;
+  uint8_t* buffers = bytes ? nullptr : thread_scratch_.get(size_t(buffer * threads()));
+  std::atomic<bool> ok{true};
+  pool_.run(tasks, [&](int64_t task, int thread) {
+    const int64_t g0 = task * step, g1 = std::min(g0 + step, m.groups);
+    const int64_t first = g0 * kGroupRows, rows = std::min(g1 * kGroupRows, m.n) - first;
+    const uint8_t* src = bytes ? bytes + first * row_bytes : buffers + thread * buffer;
+    if (!bytes && !read_fully(fd, buffers + thread * buffer, rows * row_bytes, offset + first * row_bytes)) {
+      ok = false;
+      return;
+    }
+    for (int64_t g = g0; g < g1; ++g)
+      pack_group(m, src + (g - g0) * kGroupRows * row_bytes, row_bytes,
+                 int(std::min<int64_t>(kGroupRows, m.n - g * kGroupRows)), packed + g * m.group_bytes);
+  });
+  return ok;
+}
+
+// ---- linear -------------------------------------------------------------------------------------
+
+Acts* Context::prepare(ActKind kind, const float* x, int64_t ldx, int64_t cols, int64_t k,
+                       const std::vector<Linear>& layers) {
+  Acts& a = acts_[int(kind)];
+  a = Acts{};
+  a.kind = kind;
+  a.k = k;
+  a.cols = int(cols);
+  a.cb = int(std::min<int64_t>(kernels_->col_block, cols));
+  a.nblk = int(ceil_div(cols, a.cb));
+  a.last_cb = kernels_->pad_cols(int(cols - int64_t(a.nblk - 1) * a.cb));
+  const int64_t padded = int64_t(a.nblk) * std::max(a.cb, a.last_cb);
+  QuantizeTask t{};
+  t.x = x;
+  t.ldx = ldx;
+  t.acts = &a;
+  const bool full_u8 = kernels_->full_u8;
+  for (const Linear& l : layers)
+    for (const Matrix* w : {l.w, l.up}) {
+      if (!w || act_kind(w->type, *kernels_) != kind) continue;
+      const int id = init_id(w->type, full_u8);
+      if (id >= 0) t.need_init[id] = true;
+      t.need_sum16 |= w->type == QType::Q2_K;
+      t.need_sum32 |= w->type == QType::Q4_K || w->type == QType::Q5_K;
+      t.need_fsum |= w->type == QType::Q4_1 || w->type == QType::Q5_1;
+    }
+  // one scratch, cut into the parts that are needed
+  int64_t bytes = 0;
+  const auto part = [&](bool need, int64_t size) {
+    const int64_t at = bytes;
+    if (need) bytes += round_up(size, 64);
+    return need ? at : -1;
+  };
+  const bool i8 = kind == ActKind::I8x32 || kind == ActKind::I8x256;
+  const int64_t per = kind == ActKind::I8x256 ? 256 : 32;
+  const int64_t at_quads = part(i8, padded * k);
+  const int64_t at_scale = part(i8, padded * (k / per) * 4);
+  const int64_t at_sum16 = part(t.need_sum16, padded * (k / 32) * 4);
+  const int64_t at_sum32 = part(t.need_sum32, padded * ceil_div(k, 64) * 4);
+  const int64_t at_fsum = part(t.need_fsum, padded * (k / 32) * 4);
+  int64_t at_init[kInitCount];
+  for (int i = 0; i < kInitCount; ++i)
+    at_init[i] = part(t.need_init[i], padded * (k / (i <= kInit16x32 ? 16 : 32)) * 4);
+  const int64_t at_f32 = part(kind == ActKind::F32, padded * round_up(k, 2) * 4);
+  const int64_t at_bf16 = part(kind == ActKind::BF16, padded * ceil_div(k, 2) * 4);
+  uint8_t* base = act_scratch_[int(kind)].get(size_t(bytes));
+  const auto at = [&](int64_t offset) { return offset < 0 ? nullptr : base + offset; };
+  a.quads = reinterpret_cast<int8_t*>(at(at_quads));
+  a.scale = reinterpret_cast<float*>(at(at_scale));
+  a.sum16 = reinterpret_cast<int16_t*>(at(at_sum16));
+  a.sum32 = reinterpret_cast<int16_t*>(at(at_sum32));
+  a.fsum = reinterpret_cast<float*>(at(at_fsum));
+  for (int i = 0; i < kInitCount; ++i) a.init[i] = reinterpret_cast<int32_t*>(at(at_init[i]));
+  a.f32 = reinterpret_cast<float*>(at(at_f32));
+  a.bf16 = reinterpret_cast<uint32_t*>(at(at_bf16));
+
+  if (cols * k < kSmall) {
+    for (int b = 0; b < a.nblk; ++b) kernels_->quantize(t, b);
+  } else {
+    pool_.run(a.nblk, [&](int64_t b, int) { kernels_->quantize(t, int(b)); });
+  }
+  return &a;
+}
+
+void Context::linear(const float* x, int64_t ldx, int64_t cols, const std::vector<Linear>& layers) {
+  if (cols == 0 || layers.empty()) return;
+  const int64_t k = layers[0].w->k;
+  Acts* acts[int(ActKind::kCount)] = {};
+  for (const Linear& l : layers)
+    for (const Matrix* w : {l.w, l.up}) {
+      if (!w) continue;
+      const ActKind kind = act_kind(w->type, *kernels_);
+      if (!acts[int(kind)]) acts[int(kind)] = prepare(kind, x, ldx, cols, k, layers);
+    }
+  struct Unit {
+    LinearTask task;
+    int64_t step, tasks, first_task;
+    bool panel;
+  };
+  std::vector<Unit> units;
+  int64_t tasks = 0, panel_bytes = 0;
+  for (const Linear& l : layers) {
+    Unit u{};
+    const bool gated = l.epilogue != Epilogue::Store;
+    u.task = {{l.w, l.up}, {acts[int(act_kind(l.w->type, *kernels_))], nullptr}, l.bias, l.out, l.ldo, l.epilogue};
+    if (gated) u.task.acts[1] = acts[int(act_kind(l.up->type, *kernels_))];
+    const int64_t b0 = kernels_->panel_bytes(*l.w), b1 = gated ? kernels_->panel_bytes(*l.up) : 0;
+    u.panel = cols > kernels_->direct_max_cols && b0 > 0 && (!gated || b1 > 0);
+    if (u.panel) {
+      u.step = std::clamp<int64_t>(kPanelBudget / (b0 + b1), 1, 8);
+      panel_bytes = std::max(panel_bytes, u.step * (b0 + b1));
+    } else {
+      u.step = std::clamp<int64_t>(l.w->groups / (threads() * 8), 1, 32);
+    }
+    u.tasks = ceil_div(l.w->groups, u.step);
+    u.first_task = tasks;
+    tasks += u.tasks;
+    units.push_back(u);
+  }
+  panel_bytes = round_up(panel_bytes, 4096);
+  uint8_t* panels = panel_bytes ? thread_scratch_.get(size_t(panel_bytes * threads())) : nullptr;
+  pool_.run(tasks, [&](int64_t task, int thread) {
+    const Unit* u = units.data() + units.size() - 1;
+    while (u->first_task > task) --u;
+    const int64_t g0 = (task - u->first_task) * u->step;
+    const int64_t g1 = std::min(g0 + u->step, u->task.w[0]->groups);
+    kernels_->linear(u->task, g0, g1, panels + (panels ? panel_bytes * thread : 0), u->panel);
+  });
+}
+
+// ---- the rest -----------------------------------------------------------------------------------
+
+template <class Fn>
+void Context::for_rows(int64_t rows, int64_t work_per_row, Fn&& fn) {
+  if (rows * work_per_row < kSmall || threads() == 1) {
+    for (int64_t r = 0; r < rows; ++r) fn(r);
+    return;
+  }
+  const int64_t step = std::max<int64_t>(1, rows / (threads() * 8));
+  pool_.run(ceil_div(rows, step), [&](int64_t task, int) {
+    for (int64_t r = task * step; r < std::min(rows, (task + 1) * step); ++r) fn(r);
+  });
+}
+
+void Context::embed(const Matrix& table, const int32_t* ids, int64_t count, float* out, int64_t ldo) {
+  for_rows(count, table.k * 8, [&](int64_t i) { kernels_->dequant_row(table, ids[i], out + i * ldo); });
+}
+
+void Context::rms_norm(float* residual, int64_t ldr, const float* x, int64_t ldx, const float* w,
+                       int64_t width, int64_t rows, int64_t heads, float eps, float* out, int64_t ldo) {
+  for_rows(rows, width * heads, [&](int64_t r) {
+    const float* src = x + r * ldx;
+    if (residual) {
+      kernels_->add(residual + r * ldr, src, width * heads);
+      src = residual + r * ldr;
+    }
+    for (int64_t h = 0; h < heads; ++h)
+      kernels_->rms_norm(src + h * width, w, out + r * ldo + h * width, width, eps);
+  });
+}
+
+void Context::rope(float* x, int64_t ldx, int64_t rows, int64_t heads, int64_t head_dim,
+                   const float* cos, const float* sin, int64_t half, bool interleaved) {
+  for_rows(rows, heads * head_dim, [&](int64_t r) {
+    kernels_->rope(x + r * ldx, cos + r * half, sin + r * half, heads, head_dim, half, interleaved);
+  });
+}
+
+void Context::write_kv(const KVLayer& kv, const int32_t* slots, int64_t rows, const float* k,
+                       int64_t ldk, const float* v, int64_t ldv) {
+  for_rows(rows, int64_t(kv.num_kv_heads) * (kv.key_dim + kv.value_dim), [&](int64_t r) {
+    kernels_->write_kv(kv, slots[r], k + r * ldk, v + r * ldv);
+  });
+}
+
+void Context::attention(AttentionTask base, const std::vector<Sequence>& sequences) {
+  const int group = base.num_heads / base.kv->num_kv_heads;
+  const int heads = std::min(group, kAttnRows);         // query heads per tile
+  const int head_tiles = int(ceil_div(group, heads));
+  const int tokens = std::max(1, kAttnRows / heads);    // query tokens per tile
+  struct Unit { int sequence; int64_t row; };
+  std::vector<Unit> units;
+  for (size_t s = 0; s < sequences.size(); ++s)
+    for (int64_t row = 0; row < sequences[s].rows; row += tokens) units.push_back({int(s), row});
+  // the longest first, so that no thread is left with a long tile at the end
+  std::stable_sort(units.begin(), units.end(), [&](const Unit& a, const Unit& b) {
+    const auto end = [&](const Unit& u) { return sequences[u.sequence].length - sequences[u.sequence].rows + u.row; };
+    return end(a) > end(b);
+  });
+  const int64_t floats = round_up(int64_t(attention_scratch_floats(base.kv->key_dim, base.kv->value_dim)), 16);
+  float* scratch = reinterpret_cast<float*>(thread_scratch_.get(size_t(floats * 4 * threads())));
+  const int64_t per_unit = int64_t(base.kv->num_kv_heads) * head_tiles;
+  const auto one = [&](int64_t task, int thread) {
+    const Unit& u = units[size_t(task / per_unit)];
+    const Sequence& s = sequences[u.sequence];
+    AttentionTask t = base;
+    t.kv_head = int(task % per_unit / head_tiles);
+    t.head0 = int(task % head_tiles) * heads;
+    t.heads = std::min(heads, group - t.head0);
+    t.tokens = int(std::min<int64_t>(tokens, s.rows - u.row));
+    t.first_row = s.first_row + u.row;
+    t.first_pos = s.length - s.rows + u.row;
+    t.block_table = s.block_table;
+    t.scratch = scratch + floats * thread;
+    kernels_->attention(t);
+  };
+  const int64_t tasks = int64_t(units.size()) * per_unit;
+  if (units.size() == 1 && sequences[0].length < 64) {  // too short to share
+    for (int64_t i = 0; i < tasks; ++i) one(i, 0);
+  } else {
+    pool_.run(tasks, one);
+  }
+}
+
+// ---- the machine's limits -----------------------------------------------------------------------
+
+double Context::read_gbps(int64_t bytes) {
+  HugeBlock block{size_t(bytes)};
+  const int64_t step = int64_t(4) << 20, tasks = bytes / step;
+  pool_.run(tasks, [&](int64_t i, int) { std::memset(block.data() + i * step, 1, size_t(step)); });
+  std::atomic<uint64_t> sink{0};
+  double best = 0.0;
+  for (int round = 0; round < 5; ++round) {
+    const auto t0 = std::chrono::steady_clock::now();
+    pool_.run(tasks, [&](int64_t i, int) { sink += kernels_->read_sum(block.data() + i * step, step); });
+    const double s = std::chrono::duration<double>(std::chrono::steady_clock::now() - t0).count();
+    best = std::max(best, double(tasks * step) / s * 1e-9);
+  }
+  return best;
+}
+
+double Context::int8_gops(double seconds) {
+  int64_t iters = 1 << 16;
+  double best = 0.0;
+  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+  do {
+    std::vector<double> ops(size_t(threads()), 0.0);
+    const auto t0 = std::chrono::steady_clock::now();
+    pool_.run(threads() * 4, [&](int64_t, int thread) { ops[size_t(thread)] += kernels_->int8_peak(iters); });
+    const double s = std::chrono::duration<double>(std::chrono::steady_clock::now() - t0).count();
+    double total = 0.0;
+    for (double o : ops) total += o;
+    best = std::max(best, total / s * 1e-9);
+    if (s < 0.005) iters *= 2;
+  } while (std::chrono::steady_clock::now() < end);
+  return best;
+}
+
+}  // namespace freehold

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// Operations split over threads. Knows shapes and threads; arithmetic lives behind kernels.h.
+#pragma once
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+#include "memory.h"
+#include "thread_pool.h"
+
+namespace freehold {
+
+class Context {
+ public:
+  Context(int threads, const Kernels* kernels) : kernels_(kernels), pool_(threads) {}
+
+  const Kernels& kernels() const { return *kernels_; }
+  int threads() const { return pool_.size(); }
+  std::mutex& mutex() { return mutex_; }
+  size_t weight_bytes() const { return arena_.used(); }
+
+  // Packs n x k weights. Exactly one source: bytes in memory, or a file read with pread, so that
+  // no page of the file is ever mapped (a file that shrinks is an error here, not a SIGBUS).
+  // Returns false when the file ended early or could not be read.
+  bool pack(Matrix& m, const uint8_t* bytes, int fd, int64_t offset);
+
+  struct Linear {
+    const Matrix* w;
+    const Matrix* up;   // with a gated epilogue
+    const float* bias;
+    float* out;
+    int64_t ldo;
+    Epilogue epilogue;
+  };
+  void linear(const float* x, int64_t ldx, int64_t cols, const std::vector<Linear>& layers);
+
+  void embed(const Matrix& table, const int32_t* ids, int64_t count, float* out, int64_t ldo);
+  // residual may be null; otherwise residual += x first and the sum is what gets normed
+  void rms_norm(float* residual, int64_t ldr, const float* x, int64_t ldx, const float* w,
+                int64_t width, int64_t rows, int64_t heads, float eps, float* out, int64_t ldo);
+  void rope(float* x, int64_t ldx, int64_t rows, int64_t heads, int64_t head_dim, const float* cos,
+            const float* sin, int64_t half, bool interleaved);
+  void write_kv(const KVLayer& kv, const int32_t* slots, int64_t rows, const float* k, int64_t ldk,
+                const float* v, int64_t ldv);
+
+  struct Sequence {
+    int64_t first_row, rows, length;
+    const int32_t* block_table;
+  };
+  void attention(AttentionTask task, const std::vector<Sequence>& sequences);
+
+  double read_gbps(int64_t bytes);
+  double int8_gops(double seconds);
+
+ private:
+  template <class Fn> void for_rows(int64_t rows, int64_t work_per_row, Fn&& fn);
+  Acts* prepare(ActKind kind, const float* x, int64_t ldx, int64_t cols, int64_t k,
+                const std::vector<Linear>& layers);
+
+  const Kernels* kernels_;
+  ThreadPool pool_;
+  std::mutex mutex_;
+  Arena arena_;
+  Scratch act_scratch_[int(ActKind::kCount)];
+  Acts acts_[int(ActKind::kCount)];
+  Scratch thread_scratch_;
+};
+
+ActKind act_kind(QType type, const Kernels& k);
+
+}  // namespace freehold
