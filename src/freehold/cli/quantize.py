@@ -6,13 +6,11 @@ Only the command line: `freehold.quantize` decides which tensor gets which type.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from freehold.cli import console, options
-from freehold.errors import InvalidParameterError
 
 
 def command(
@@ -37,33 +35,33 @@ def command(
     """Write a quantised copy of a model."""
     from freehold.quantize import quantize
 
-    target = Path(destination)
-    if target.is_dir():
-        raise InvalidParameterError(
-            f"{destination} is a directory", hint="name the GGUF file to write"
-        )
     with console.progress_bar(f"quantising to {mix}") as progress:
-        quantize(
-            Path(source),
-            target,
+        report = quantize(
+            source,
+            destination,
             mix,
             progress=progress,
             overwrite=force,
             allow_requantize=allow_requantize,
         )
-    before = _bytes_of(Path(source))
-    after = target.stat().st_size
+    for remark in report.notes:
+        console.note(f"note: {remark}")
     if as_json:
         console.data_json(
-            {"path": str(target), "type": mix, "bytes": after, "source_bytes": before}
+            {
+                "path": str(report.path),
+                "type": report.mix,
+                "bytes": report.bytes,
+                "source_bytes": report.source_bytes,
+                "types": report.types,
+                "seconds": report.seconds,
+                "notes": report.notes,
+            }
         )
-    else:
-        console.note(
-            f"wrote {target}: {console.size(after)}, {after / before:.0%} of {console.size(before)}"
-        )
-
-
-def _bytes_of(source: Path) -> int:
-    from freehold.formats.checkpoint import open_checkpoint
-
-    return open_checkpoint(source).nbytes
+        return
+    share = report.bytes / report.source_bytes if report.source_bytes else 1.0
+    types = ", ".join(f"{count} {name}" for name, count in report.types.items())
+    console.note(
+        f"wrote {report.path}: {console.size(report.bytes)}, {share:.0%} of the source, "
+        f"in {report.seconds:.1f} s ({types})"
+    )
