@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Text on its way in and out of a model: tokenizers, detokenising, chat templates."""

@@ -40,9 +40,9 @@ class LiteralMatcher:
         firsts = "".join(map(re.escape, self._root))
         self._first = re.compile(f"[{firsts}]") if firsts else None
 
-    def finditer(self, text: str, start: int = 0, end: int | None = None) -> Iterator[
-        tuple[int, int]
-    ]:
+    def finditer(
+        self, text: str, start: int = 0, end: int | None = None
+    ) -> Iterator[tuple[int, int]]:
         """Spans (start, end) of matches inside text[start:end], in order, not overlapping."""
         if self._first is None:
             return

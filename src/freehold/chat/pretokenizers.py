@@ -51,9 +51,7 @@ _PUNCTUATION_WORD = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"
 
 
 def _gpt4(digits: str, letters: str = r"\p{L}+", *, other: str = r"[^\s\p{L}\p{N}]+") -> str:
-    return (
-        rf"{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?{letters}|{digits}| ?{other}[\r\n]*|{_TAIL}"
-    )
+    return rf"{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?{letters}|{digits}| ?{other}[\r\n]*|{_TAIL}"
 
 
 def _cased(digits: str, contraction: str = "") -> str:

@@ -16,7 +16,7 @@ import operator
 import re
 import string
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -38,6 +38,7 @@ BUDGET: ContextVar[Budget] = ContextVar("template_budget")
 _NO_STR_METHODS = frozenset({"translate", "maketrans", "expandtabs", "encode", "format_map"})
 _PADDING = frozenset({"ljust", "rjust", "center", "zfill"})
 _MAX_INT_BITS = 4096
+MAX_NODES = 20_000  # of the syntax tree; compiling takes 50 µs each, real templates have 1,000
 _FORMAT_WIDTH = re.compile(r"\d{4,}|\*")
 _FORBIDDEN = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
 
@@ -94,7 +95,7 @@ class _Rewriter(NodeTransformer):
     def visit_Dict(self, node: nodes.Dict) -> nodes.Node:
         return self._container(node, [pair.value for pair in node.items])
 
-    def _container(self, node: nodes.Expr, items: list[nodes.Expr]) -> nodes.Node:
+    def _container(self, node: nodes.Expr, items: Sequence[nodes.Node]) -> nodes.Node:
         constant = all(isinstance(item, nodes.Const) for item in items)
         self.generic_visit(node)
         return node if constant else self._hook("made", [node], node.lineno)
@@ -162,6 +163,8 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
+        if sum(1 for _ in tree.find_all(nodes.Node)) > MAX_NODES:
+            raise LimitExceeded(f"it has more than {MAX_NODES} parts")
         rewritten = _Rewriter().visit(tree)
         assert isinstance(rewritten, nodes.Template)
         rewritten.set_environment(self)
@@ -198,13 +201,13 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         BUDGET.get().weigh_part(result, value)
         return result
 
-    def concat(self, parts: Iterable[str]) -> str:  # type: ignore[override]
+    def concat(self, parts: Iterable[str]) -> str:
         """What macros, set blocks and filter blocks make of their pieces."""
         return BUDGET.get().joined("", list(parts))
 
     # -- what the sandbox already lets us intercept --------------------------------------------
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(__obj, types.MethodType) and __obj.__self__ is __self:
             return __obj(*args)  # one of the hooks above
         budget = BUDGET.get()
@@ -237,7 +240,8 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         )
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        if not isinstance(value, types.BuiltinMethodType) or value.__name__ != "format":
+        methods = (types.BuiltinMethodType, types.MethodType)  # the latter for Markup
+        if not isinstance(value, methods) or value.__name__ != "format":
             return None
         text = value.__self__
         if not isinstance(text, str):
@@ -267,9 +271,7 @@ class TemplateRefusal(Exception):
     """The template called `raise_exception`."""
 
 
-def _checked_method(
-    budget: Budget, text: str, name: str, args: tuple[Any, ...]
-) -> tuple[Any, ...]:
+def _checked_method(budget: Budget, text: str, name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Refuse a string method call whose result would be too long, before it is made."""
     if name in _PADDING and args and isinstance(args[0], int):
         budget.allow(args[0])

@@ -11,7 +11,7 @@ import datetime
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -70,12 +70,10 @@ def _check(budget: Budget, name: str, args: tuple[Any, ...], kwargs: dict[str, A
             budget.allow(len(value) + (value.count("\n") + 1) * length)
 
 
-def guarded_filters(
-    filters: dict[str, Function], budget: ContextVar[Budget]
-) -> dict[str, Function]:
+def guarded_filters(filters: Mapping[str, Function], budget: ContextVar[Budget]) -> dict[str, Any]:
     """Jinja's filters, each checked before and counted after."""
     own = _own_filters(budget)
-    chosen = {name: f for name, f in (filters | own).items() if name not in _ABSENT}
+    chosen = {name: f for name, f in {**filters, **own}.items() if name not in _ABSENT}
 
     def guard(name: str, function: Function) -> Function:
         skip = 0 if getattr(function, "jinja_pass_arg", None) is None else 1
@@ -93,7 +91,7 @@ def guarded_filters(
     return {name: guard(name, function) for name, function in chosen.items()}
 
 
-def guarded_tests(tests: dict[str, Function], budget: ContextVar[Budget]) -> dict[str, Function]:
+def guarded_tests(tests: Mapping[str, Function], budget: ContextVar[Budget]) -> dict[str, Any]:
     """Jinja's tests; comparing long values takes time, so the clock is looked at."""
 
     def guard(function: Function) -> Function:

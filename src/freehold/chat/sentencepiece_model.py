@@ -14,7 +14,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from freehold.chat.vocab import Vocabulary, check_id, check_kinds, check_scores, check_texts, end_ids
+from freehold.chat.vocab import (
+    Vocabulary,
+    check_id,
+    check_kinds,
+    check_scores,
+    check_texts,
+    end_ids,
+)
 from freehold.errors import TokenizerError, UnsupportedModelError
 
 MAX_FILE_BYTES = 512 * 2**20

@@ -28,7 +28,7 @@ from freehold.types import Message
 if TYPE_CHECKING:
     from freehold.formats.checkpoint import Checkpoint
 
-MAX_SOURCE = 131_072  # characters; the longest template in use has 17,000
+MAX_SOURCE = 65_536  # characters; the longest template in use has 17,000
 MAX_OUTPUT = 4_000_000  # characters, plus 8 per input character
 _MARKS = range(0xF0000, 0xF1000)  # private use, plane 15
 
@@ -71,7 +71,7 @@ class ChatTemplate:
         self.source = source
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         self._guard = _Guard(special_texts)
-        with _limits(Budget(), "cannot be compiled"):
+        with _Limits(Budget(), "cannot be compiled"):
             self._template = _environment().from_string(source)
 
     def render(
@@ -92,7 +92,7 @@ class ChatTemplate:
         if tools is not None:
             given["tools"] = plain(tools)
         budget = Budget()
-        with _limits(budget, "failed"):
+        with _Limits(budget, "failed"):
             marked, mark = self._guard.mark(given, self.source)
             budget.admit(list(marked.values()))
             text = self._run(marked, MAX_OUTPUT + 8 * (budget.weigh(list(marked.values()))))
@@ -188,7 +188,7 @@ def _environment() -> TemplateEnvironment:
     return TemplateEnvironment()
 
 
-class _limits:  # noqa: N801 - used as a function
+class _Limits:
     """Set the budget, and turn whatever a template provokes into TemplateError."""
 
     def __init__(self, budget: Budget, verb: str) -> None:

@@ -230,9 +230,7 @@ def _from_vocab_and_merges(directory: Path, settings: _Settings, pre: str | None
     if lines[0].startswith("#version"):
         lines = lines[1:]
     merges = parse_merges([line.rstrip("\r") for line in lines if line.strip()], where="merges.txt")
-    vocab = _with_added(
-        Vocabulary(texts, bytes([TokenKind.NORMAL]) * len(texts)), settings.added
-    )
+    vocab = _with_added(Vocabulary(texts, bytes([TokenKind.NORMAL]) * len(texts)), settings.added)
     splitter = pre_splitter(pre or _splitter_name(settings))
     vocab = settings.apply(vocab, add_bos=False, add_eos=False)
     return Tokenizer(vocab, BpeEncoder(vocab, merges, splitter), spelling="bytes")

@@ -130,7 +130,9 @@ class JsonEncoder:
             if part.get("prepend_scheme") == "first":
                 part["prepend_scheme"] = "never"  # type: ignore[index]
         empty = {"type": "BPE", "vocab": {}, "merges": []}
-        return _library({"added_tokens": [], "pre_tokenizer": changed, "model": empty}).pre_tokenizer
+        return _library(
+            {"added_tokens": [], "pre_tokenizer": changed, "model": empty}
+        ).pre_tokenizer
 
     def _added(self, data: Mapping[str, Any]) -> list[AddedToken]:
         entries = data.get("added_tokens") or []

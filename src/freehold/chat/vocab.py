@@ -168,8 +168,6 @@ def gguf_array(metadata: Mapping[str, Any], key: str) -> Sequence[Any] | None:
 def gguf_id(metadata: Mapping[str, Any], key: str, size: int) -> int | None:
     """A token id stored under `key`, None when absent or written as "none"."""
     value = metadata.get(key)
-    if hasattr(value, "item"):
-        value = value.item()
     if value is None or value in (NO_ID, -1):
         return None
     return check_id(value, size, key)
@@ -178,8 +176,6 @@ def gguf_id(metadata: Mapping[str, Any], key: str, size: int) -> int | None:
 def gguf_flag(metadata: Mapping[str, Any], key: str, default: bool) -> bool:
     """A boolean stored under `key`."""
     value = metadata.get(key, default)
-    if hasattr(value, "item"):
-        value = value.item()
     if not isinstance(value, (bool, int)):
         raise TokenizerError(f"{key} must be true or false, not {value!r:.60}")
     return bool(value)
