@@ -18,7 +18,7 @@ from freehold.chat.bpe import parse_merges
 from freehold.chat.sentencepiece_model import read_sentencepiece_model
 from freehold.chat.tokenizer import Tokenizer, load_tokenizer, tokenizer_from_gguf
 from freehold.chat.tokenizer_files import parse_json, read_json, read_text
-from freehold.chat.vocab import TokenKind, Vocabulary
+from freehold.chat.vocab import END_OF_TURN_TEXTS, TokenKind, Vocabulary
 from freehold.convert.splitters import splitter_names
 from freehold.errors import TokenizerError, UnsupportedModelError
 from freehold.formats.checkpoint import Checkpoint
@@ -27,9 +27,8 @@ _PREFIX = "tokenizer.ggml."
 _FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 # What converters give to tokens that text cannot be merged into.
 _ADDED_SCORE, _PADDING_SCORE = -1000.0, -10000.0
-_TURN_END = frozenset(
-    {"<|eot_id|>", "<|im_end|>", "<|end|>", "<|eot|>", "<end_of_turn>", "<|endoftext|>", "<|EOT|>"}
-)
+_MAX_PAIR_WORK = 400_000_000  # characters compared: seconds; the largest real ones need 10 million
+_TURN_END = frozenset({"<|eot_id|>", "<|im_end|>", "<|end|>", "<|eot|>", "<end_of_turn>"})
 _MESSAGE_END = frozenset({"<|eom_id|>", "<|eom|>"})
 # Contractions, digits, cased and uncased scripts, combining marks, runs of white space, symbols.
 _PROBES = (
@@ -186,7 +185,12 @@ def _scores_by_rank(vocab: Vocabulary, directory: Path) -> list[float]:
         rank.setdefault(left + right, index)
     listed = set(merges)
     known = {t for t, k in zip(vocab.texts, vocab.kinds, strict=True) if k == TokenKind.NORMAL}
-    for text in rank:
+    if sum(len(text) ** 2 for text in known) > _MAX_PAIR_WORK:
+        raise UnsupportedModelError(
+            f"{directory}: the tokens of tokenizer.json are too long to check its merges",
+            hint="put the model's tokenizer.model beside the weights",
+        )
+    for text in known:
         for cut in range(1, len(text)):
             pair = (text[:cut], text[cut:])
             if pair[0] in known and pair[1] in known and pair not in listed:
@@ -220,19 +224,17 @@ def _special_keys(vocab: Vocabulary, directory: Path) -> tuple[dict[str, Any], t
 
 
 def _end_slots(vocab: Vocabulary, ids: dict[str, int | None]) -> tuple[str, ...]:
-    """Put further end tokens into GGUF's two slots for them, in place in `ids`."""
+    """Put further end tokens into GGUF's two slots for them, in place in `ids`.
+
+    Readers know the usual ones by their text, so others come first."""
     extra = [i for i in vocab.eos_ids if i != vocab.eos_id]
+    unusual = [i for i in extra if vocab.texts[i] not in END_OF_TURN_TEXTS]
     for slot, texts in (("eot", _TURN_END), ("eom", _MESSAGE_END)):
-        found = next((i for i in extra if vocab.texts[i] in texts), None)
-        if found is not None:
-            ids[slot] = found
-            extra.remove(found)
-    for slot in ("eot", "eom"):
-        if extra and ids.get(slot) is None:
-            ids[slot] = extra.pop(0)
-    # Readers know the usual end tokens by their text.
-    lost = [vocab.texts[i] for i in extra if vocab.texts[i] not in _TURN_END | _MESSAGE_END]
-    return tuple(f"GGUF has no place for the further end token {text!r:.60}" for text in lost)
+        usual = next((i for i in extra if vocab.texts[i] in texts), None)
+        ids[slot] = unusual.pop(0) if unusual else usual
+    return tuple(
+        f"GGUF has no place for the further end token {vocab.texts[i]!r:.60}" for i in unusual
+    )
 
 
 def _padding_id(vocab: Vocabulary, directory: Path) -> int | None:

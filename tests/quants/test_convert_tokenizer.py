@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tokenizer files as GGUF keys: splitters by name, merges, scores, special tokens, templates."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
+from tokenizers import pre_tokenizers as pre
+from tokenizers.processors import TemplateProcessing
+from tokenizers.trainers import BpeTrainer
+
+from freehold.chat.pretokenizers import PRE_SPLITTERS
+from freehold.chat.sentencepiece_model import read_sentencepiece_model
+from freehold.chat.tokenizer import load_tokenizer, tokenizer_from_gguf
+from freehold.convert.splitters import splitter_names
+from freehold.convert.tokenizer import chat_templates, tokenizer_keys
+from freehold.errors import TokenizerError, UnsupportedModelError
+
+DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
+needs_data = pytest.mark.skipif(
+    not DATA.is_dir(), reason="the shared conformance data (../shared/data) is absent"
+)
+TEXT = [
+    "The quick brown fox jumps over 12 lazy dogs, doesn't it? I'LL say so 12345 times.",
+    "naïve café Жизнь хороша 你好，世界 日本語 🚀 (parentheses) [brackets] x = y**2\n\n\tend",
+] * 4
+GPT4 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"  # noqa: E501
+SPECIALS = ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>"]
+
+
+def byte_level(splitters, *, ignore_merges=False, nfc=False, bos=True) -> Tokenizer:
+    """A small trained vocabulary with the given pre-tokenizers."""
+    tokenizer = Tokenizer(models.BPE(ignore_merges=ignore_merges))
+    tokenizer.pre_tokenizer = pre.Sequence(splitters)
+    tokenizer.decoder = decoders.ByteLevel()
+    if nfc:
+        tokenizer.normalizer = normalizers.NFC()
+    trainer = BpeTrainer(
+        vocab_size=400, initial_alphabet=pre.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(TEXT, trainer)
+    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in SPECIALS])
+    tokenizer.add_tokens([AddedToken("<tool_call>", normalized=False)])
+    if bos:
+        bos_id = tokenizer.token_to_id(SPECIALS[0])
+        tokenizer.post_processor = TemplateProcessing(
+            single=f"{SPECIALS[0]} $A", special_tokens=[(SPECIALS[0], bos_id)]
+        )
+    return tokenizer
+
+
+def split(expression: str):
+    return pre.Split(Regex(expression), "isolated")
+
+
+def raw_bytes():
+    return pre.ByteLevel(add_prefix_space=False, use_regex=False)
+
+
+def write(folder: Path, library: Tokenizer | None, /, **side_files) -> SimpleNamespace:
+    """A directory with tokenizer files, as the part of a checkpoint that tokenizers need."""
+    folder.mkdir(exist_ok=True)
+    if library is not None:
+        library.save(str(folder / "tokenizer.json"))
+    for name, content in side_files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return SimpleNamespace(
+        directory=folder, format="safetensors", metadata=side_files.get("config", {})
+    )
+
+
+def same_ids(checkpoint, keys, texts=TEXT) -> None:
+    original, copy = load_tokenizer(checkpoint), tokenizer_from_gguf(keys)
+    for text in texts:
+        assert original.encode(text) == copy.encode(text), text
+        ids = original.encode(text)
+        assert original.decode(ids) == copy.decode(ids)
+
+
+SPLITTERS = {
+    "llama-bpe": ([split(GPT4 % r"\p{N}{1,3}"), raw_bytes()], {"ignore_merges": True}),
+    "dbrx": ([split(GPT4 % r"\p{N}{1,3}"), raw_bytes()], {}),
+    "qwen2": ([split(GPT4 % r"\p{N}"), raw_bytes()], {"nfc": True}),
+    "deepseek-r1-qwen": ([split(GPT4 % r"\p{N}"), raw_bytes()], {}),
+    "gpt-2": ([pre.ByteLevel(add_prefix_space=False)], {}),
+    "smollm": ([pre.Digits(individual_digits=True), pre.ByteLevel(add_prefix_space=False)], {}),
+    "tekken": ([split(PRE_SPLITTERS["tekken"].passes[0]), raw_bytes()], {"ignore_merges": True}),
+    "deepseek-v3": ([*map(split, PRE_SPLITTERS["deepseek-v3"].passes), raw_bytes()], {}),
+    "deepseek-coder": (
+        [
+            *map(split, PRE_SPLITTERS["deepseek-coder"].passes[:-1]),
+            pre.Digits(individual_digits=True), raw_bytes(),
+        ],
+        {},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPLITTERS)
+def test_the_splitter_is_recognised_and_the_ids_stay(name, tmp_path):
+    steps, options = SPLITTERS[name]
+    tokenizer = byte_level(steps, **options)
+    checkpoint = write(tmp_path, tokenizer)
+    rows = tokenizer.get_vocab_size() + 11
+    keys = tokenizer_keys(checkpoint, rows).metadata
+    assert keys["tokenizer.ggml.model"] == "gpt2"
+    assert keys["tokenizer.ggml.pre"] == name
+    assert len(keys["tokenizer.ggml.tokens"]) == len(keys["tokenizer.ggml.token_type"]) == rows
+    assert keys["tokenizer.ggml.tokens"][-1] == f"[PAD{rows - 1}]"
+    assert keys["tokenizer.ggml.token_type"][-1] == 5
+    same_ids(checkpoint, keys)
+
+
+def test_an_unknown_splitter_is_refused(tmp_path):
+    checkpoint = write(tmp_path, byte_level([split(r"\w+|\W+"), raw_bytes()]))
+    with pytest.raises(UnsupportedModelError, match="no name in GGUF"):
+        tokenizer_keys(checkpoint, 600)
+
+
+def test_a_normaliser_gguf_cannot_say_is_refused(tmp_path):
+    """The splitter fits, but text is lower-cased first: read back, the ids would differ."""
+    tokenizer = byte_level(SPLITTERS["llama-bpe"][0], ignore_merges=True)
+    tokenizer.normalizer = normalizers.Lowercase()
+    with pytest.raises(UnsupportedModelError, match="cannot be expressed in GGUF"):
+        tokenizer_keys(write(tmp_path, tokenizer), 600)
+
+
+def test_more_tokens_than_rows_is_refused(tmp_path):
+    checkpoint = write(tmp_path, byte_level(SPLITTERS["gpt-2"][0]))
+    with pytest.raises(TokenizerError, match="300 rows"):
+        tokenizer_keys(checkpoint, 300)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [None, 7, [], {}, {"type": "Sequence"}, {"type": "Split"}, {"type": "Split", "pattern": 3},
+     {"type": "Sequence", "pretokenizers": [{"type": "Sequence"}] * 3}],
+)  # fmt: skip
+def test_odd_splitters_have_no_name(node):
+    assert splitter_names({"pre_tokenizer": node, "model": None, "normalizer": node}) == []
+
+
+def test_special_tokens_and_every_end_token(tmp_path):
+    tokenizer = byte_level(SPLITTERS["llama-bpe"][0], ignore_merges=True)
+    ids = {text: tokenizer.token_to_id(text) for text in SPECIALS}
+    checkpoint = write(
+        tmp_path, tokenizer,
+        tokenizer_config={"bos_token": SPECIALS[0], "eos_token": {"content": "<|eot_id|>"},
+                          "pad_token": SPECIALS[1]},
+        generation_config={"eos_token_id": [ids[text] for text in SPECIALS[1:]]},
+    )  # fmt: skip
+    made = tokenizer_keys(checkpoint, 600)
+    keys = made.metadata
+    named = {
+        key.removeprefix("tokenizer.ggml."): value
+        for key, value in keys.items()
+        if key.endswith("_token_id")
+    }
+    assert named == {
+        "bos_token_id": ids[SPECIALS[0]], "eos_token_id": ids["<|eot_id|>"],
+        "padding_token_id": ids[SPECIALS[1]], "eom_token_id": ids["<|eom_id|>"],
+    }  # fmt: skip
+    assert made.notes == ()  # readers know <|end_of_text|> by its text
+    assert keys["tokenizer.ggml.add_bos_token"] is True
+    kinds = keys["tokenizer.ggml.token_type"]
+    assert kinds.dtype == np.int32
+    assert {kinds[i] for i in ids.values()} == {3}
+    assert kinds[tokenizer.token_to_id("<tool_call>")] == 4
+    copy = tokenizer_from_gguf(keys)
+    assert set(copy.eos_ids) == {ids[text] for text in SPECIALS[1:]}
+
+
+def test_end_tokens_without_a_place_are_told(tmp_path):
+    tokenizer = byte_level(SPLITTERS["gpt-2"][0])
+    checkpoint = write(tmp_path, tokenizer, generation_config={"eos_token_id": [5, 6, 7, 8, 9]})
+    notes = tokenizer_keys(checkpoint, 600).notes
+    assert len(notes) == 2
+    assert all("further end token" in note for note in notes)
+
+
+def test_add_bos_follows_the_files(tmp_path):
+    with_bos = byte_level(SPLITTERS["gpt-2"][0])
+    without = byte_level(SPLITTERS["gpt-2"][0], bos=False)
+    said = {"add_bos_token": False, "bos_token": SPECIALS[0]}
+    for i, (tokenizer, config, expected) in enumerate(
+        [(with_bos, {}, True), (without, {}, False), (with_bos, said, False)]
+    ):
+        checkpoint = write(tmp_path / str(i), tokenizer, tokenizer_config=config)
+        assert tokenizer_keys(checkpoint, 600).metadata["tokenizer.ggml.add_bos_token"] is expected
+
+
+@needs_data
+def test_qwen2_files_without_tokenizer_json():
+    folder = DATA / "tokenizers" / "qwen2"
+    checkpoint = SimpleNamespace(
+        directory=folder, format="safetensors", metadata={"model_type": "qwen2"}
+    )
+    keys = tokenizer_keys(checkpoint, 151_936).metadata
+    tokens = keys["tokenizer.ggml.tokens"]
+    assert keys["tokenizer.ggml.pre"] == "qwen2"
+    assert tokens[151_645] == "<|im_end|>"
+    assert tokens[151_935] == "[PAD151935]"
+    assert keys["tokenizer.ggml.token_type"][151_645] == 3
+    assert keys["tokenizer.ggml.token_type"][151_657] == 4  # <tool_call>
+    assert keys["tokenizer.ggml.add_bos_token"] is False
+    assert len(keys["tokenizer.ggml.merges"]) == 151_387
+    assert "im_start" in keys["tokenizer.chat_template"]
+    cases = (
+        (folder / "ggml-vocab-qwen2.gguf.inp").read_text("utf-8").split("\n__ggml_vocab_test__\n")
+    )
+    expected = (folder / "ggml-vocab-qwen2.gguf.out").read_text("utf-8").splitlines()
+    copy = tokenizer_from_gguf(keys)
+    for text, ids in zip(cases, expected, strict=False):
+        assert copy.encode(text) == [int(i) for i in ids.split()], text
+
+
+# -- SentencePiece style ---------------------------------------------------------------------------
+
+
+def spm_as_json(model_file: Path) -> dict:
+    """What conversion to a "fast" tokenizer makes of a SentencePiece BPE model."""
+    vocab = read_sentencepiece_model(model_file).vocabulary
+    ids = {text: i for i, text in enumerate(vocab.texts)}
+    merges = []
+    for text in sorted(ids, key=lambda t: (-vocab.scores[ids[t]], ids[t])):
+        if vocab.kinds[ids[text]] == 1:
+            pairs = [(text[:k], text[k:]) for k in range(1, len(text))]
+            known = [p for p in pairs if p[0] in ids and p[1] in ids]
+            merges += sorted(known, key=lambda p: (ids[p[0]], ids[p[1]]))
+    return {
+        "version": "1.0",
+        "added_tokens": [
+            {"id": i, "content": text, "special": True, "single_word": False, "lstrip": False,
+             "rstrip": False, "normalized": False}
+            for i, text in enumerate(vocab.texts[:3])
+        ],
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": "▁"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+        ]},
+        "pre_tokenizer": None,
+        "post_processor": None,
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+            {"type": "ByteFallback"}, {"type": "Fuse"},
+            {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+        ]},
+        "model": {"type": "BPE", "dropout": None, "unk_token": "<unk>", "fuse_unk": True,
+                  "byte_fallback": True, "vocab": ids, "merges": [list(m) for m in merges]},
+    }  # fmt: skip
+
+
+@needs_data
+@pytest.mark.parametrize("beside", [False, True])
+def test_sentencepiece_style_tokenizer_json(beside, tmp_path):
+    """Scores come from tokenizer.model where it lies beside, else from the order of merges."""
+    stored = DATA / "weights" / "stories260K" / "hf" / "tokenizer.model"
+    checkpoint = write(
+        tmp_path, None, tokenizer=spm_as_json(stored),
+        tokenizer_config={"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": True},
+    )  # fmt: skip
+    if beside:
+        (tmp_path / "tokenizer.model").write_bytes(stored.read_bytes())
+    keys = tokenizer_keys(checkpoint, 512).metadata
+    assert keys["tokenizer.ggml.model"] == "llama"
+    assert keys["tokenizer.ggml.add_space_prefix"] is True
+    scores = read_sentencepiece_model(stored).vocabulary.scores
+    if beside:
+        assert keys["tokenizer.ggml.scores"].tolist() == np.float32(scores).tolist()
+    same_ids(checkpoint, keys, [*TEXT, (DATA / "tokenizers" / "botchan.txt").read_text()[:20_000]])
+
+
+@needs_data
+def test_merges_that_leave_pairs_out_are_refused(tmp_path):
+    data = spm_as_json(DATA / "weights" / "stories260K" / "hf" / "tokenizer.model")
+    del data["model"]["merges"][5]
+    with pytest.raises(UnsupportedModelError, match="leave out"):
+        tokenizer_keys(write(tmp_path, None, tokenizer=data), 512)
+
+
+# -- templates -------------------------------------------------------------------------------------
+
+
+def test_templates_from_every_place(tmp_path):
+    assert chat_templates(tmp_path) == {}
+    config = {
+        "chat_template": [
+            {"name": "default", "template": "A"}, {"name": "tool_use", "template": "B"},
+            {"name": "odd name!", "template": "C"}, {"name": 5}, "x",
+        ]
+    }  # fmt: skip
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    assert chat_templates(tmp_path) == {
+        "tokenizer.chat_template": "A",
+        "tokenizer.chat_template.tool_use": "B",
+        "tokenizer.chat_template.odd_name_": "C",
+        "tokenizer.chat_templates": ["tool_use", "odd_name_"],
+    }
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": "D"}))
+    assert chat_templates(tmp_path) == {"tokenizer.chat_template": "D"}
+    (tmp_path / "chat_template.jinja").write_text("E")
+    assert chat_templates(tmp_path) == {"tokenizer.chat_template": "E"}
