@@ -171,7 +171,13 @@ arrays = st.one_of(
     st.lists(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=3), max_size=3),
 )
 keys = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20)
-own = {"general.alignment", "general.architecture", "split.no", "split.count"}
+own = {
+    "general.alignment",
+    "general.architecture",
+    "split.no",
+    "split.count",
+    "split.tensors.count",
+}
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

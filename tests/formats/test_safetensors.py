@@ -17,7 +17,7 @@ from freehold.errors import (
     ModelNotFoundError,
     UnsupportedModelError,
 )
-from freehold.formats import strict_json
+from freehold.formats import safetensors, strict_json
 from freehold.formats.checkpoint import open_checkpoint
 from freehold.formats.safetensors import DTYPE_BITS, read_safetensors, read_sharded
 from freehold.formats.safetensors_writer import write_safetensors
@@ -107,7 +107,9 @@ def test_the_reference_reads_ours_and_we_read_the_reference(tmp_path):
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(
-        st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1),
+        st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1).filter(
+            lambda name: name != "__metadata__"  # the one name the format keeps for itself
+        ),
         st.tuples(
             st.sampled_from(sorted(DTYPE_BITS)), st.lists(st.integers(0, 4), max_size=4).map(tuple)
         ),
@@ -210,6 +212,24 @@ def test_depth_near_the_recursion_limit(write):
             open_checkpoint(write(stored(header, EIGHT)))
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("x" * 999, repr("x" * 80)),
+        (10**40, "a number of more than 30 digits"),
+        ([1, -2], "[1, -2]"),
+        ([1] * 21, "a list of 21"),
+        ([[]], "a list of 1"),
+        ({"a": 1}, "a dict of 1"),
+        (None, "None"),
+        (True, "True"),
+        (0.5, "0.5"),
+    ],
+)
+def test_values_in_messages_are_short(value, text):
+    assert strict_json.describe(value) == text
+
+
 def test_number_of_json_values_is_limited(write, monkeypatch):
     path = write(stored({"a": entry()}, EIGHT))
     open_checkpoint(path).close()
@@ -262,7 +282,7 @@ def test_index_and_shards(sharded, tmp_path):
 
 def test_missing_shard_is_named(sharded, tmp_path):
     sharded[1].unlink()
-    with pytest.raises(ModelNotFoundError, match="model-00002-of-00002"):
+    with pytest.raises(ModelNotFoundError, match=r"00002-of-00002\.safetensors: this shard is"):
         open_checkpoint(tmp_path)
 
 
@@ -308,6 +328,16 @@ def test_index_must_agree_with_the_shards(sharded, tmp_path):
 def test_broken_index(sharded, tmp_path, text):
     sharded[2].write_text(text)
     with pytest.raises(MalformedFileError, match="index"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "message"),
+    [("MAX_HEADER_BYTES", 60, "index.json: larger than 60"), ("MAX_SHARDS", 1, "at most 1")],
+)
+def test_size_of_an_index_is_limited(sharded, tmp_path, monkeypatch, limit, value, message):
+    monkeypatch.setattr(safetensors, limit, value)
+    with pytest.raises(MalformedFileError, match=message):
         open_checkpoint(tmp_path)
 
 
