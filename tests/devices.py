@@ -24,10 +24,11 @@ def cpu_params() -> list[Any]:
     except ImportError as error:
         reason = f"the cpu backend is not built: {error}"
         return [pytest.param(("cpu", {}), id="cpu", marks=pytest.mark.skip(reason=reason))]
-    return [
-        pytest.param(("cpu", {"isa": isa, "threads": 2}), id=f"cpu-{isa}")
-        for isa in cpu.available_isas()
-    ]
+    try:
+        isas = cpu.available_isas()
+    except AttributeError:  # a native module older than its Python side: fail there, test by test
+        return [pytest.param(("cpu", {}), id="cpu-outdated-build")]
+    return [pytest.param(("cpu", {"isa": isa, "threads": 2}), id=f"cpu-{isa}") for isa in isas]
 
 
 def all_params() -> list[Any]:
