@@ -8,7 +8,7 @@ feeds it the outputs of its request.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from freehold.chat.detokenizer import TextStream
@@ -37,11 +37,13 @@ class Request:
         *,
         continues: bool,
     ) -> None:
+        self.request_id = ""  # given by the engine
         self.prompt = tuple(prompt)
         self.params = params
         self.events: deque[StreamEvent] = deque()
         self.error: FreeholdError | None = None
         self.done = False
+        self.completion: Completion | None = None
         self.stopped_by_text = False  # the engine does not know yet that this one is over
         self._stream: TextStream | None = None
         self._vocab_size = 0
@@ -84,10 +86,17 @@ class Request:
         self._text.append(text)
         completion = None
         if finished is not None:
-            completion = self._complete(finished, stop, output)
+            completion = self.completion = self._complete(finished, stop, output)
             self.done = True
         if text or ids or completion:
             self.events.append(StreamEvent(text, ids, logprobs, completion))
+
+    def result(self) -> Completion:
+        """The whole answer of a request that is done; raises what made it fail."""
+        if self.error is not None:
+            raise self.error
+        assert self.completion is not None
+        return self.completion
 
     def _push(self, ids: Sequence[int], ended_by_token: bool) -> tuple[str, int]:
         """Text of the new ids, and how many of them count: those up to a stop string's end.
@@ -121,3 +130,40 @@ class Request:
             prefill_seconds=output.prefill_seconds,
             decode_seconds=output.decode_seconds,
         )
+
+
+class EventStream(Iterator[StreamEvent]):
+    """The events of one request as they come; closing it, or letting it go, aborts the request.
+
+    Not a generator: the engine must hear of a stream that is dropped before its first event too.
+    """
+
+    def __init__(
+        self, request: Request, step: Callable[[], None], drop: Callable[[str], None]
+    ) -> None:
+        self._request = request
+        self._step = step
+        self._drop = drop
+
+    def __next__(self) -> StreamEvent:
+        request = self._request
+        while not request.events:
+            if request.done:
+                if request.error is not None:
+                    raise request.error
+                raise StopIteration
+            try:
+                self._step()
+            except BaseException:
+                self.close()
+                raise
+        return request.events.popleft()
+
+    def close(self) -> None:
+        """Abort the request if it still runs. May be called twice."""
+        self._request.done = True
+        self._request.events.clear()
+        self._drop(self._request.request_id)
+
+    def __del__(self) -> None:
+        self.close()

@@ -87,16 +87,17 @@ def _backend(measure: bool) -> dict[str, Any]:
     from freehold.errors import FreeholdError
 
     try:
-        ops = backends.create("cpu")
-    except (FreeholdError, ImportError, OSError) as error:
+        ops: Any = backends.create("cpu")  # first, for its sentence about what is missing
+    except FreeholdError as error:
         return {"usable": False, "reason": console.one_line(str(error), 200)}
-    limits = getattr(ops, "machine_limits", None)
+    from freehold.backends.cpu import available_isas
+
     return {
         "usable": True,
-        "isa": getattr(ops, "isa", None),
-        "available_isas": list(getattr(ops, "available_isas", lambda: [])()),
-        "threads": getattr(ops, "threads", None),
-        "limits": dict(limits()) if measure and limits is not None else None,
+        "isa": ops.isa,
+        "available_isas": available_isas(),
+        "threads": ops.threads,
+        "limits": dict(ops.machine_limits()) if measure else None,
     }
 
 
