@@ -71,9 +71,9 @@ class _Rewriter(NodeTransformer):
             )
         return super().generic_visit(node, *args, **kwargs)
 
-    def _hook(self, name: str, arguments: list[nodes.Expr], line: int) -> nodes.Call:
+    def _hook(self, name: str, arguments: Sequence[nodes.Node], line: int) -> nodes.Call:
         function = nodes.EnvironmentAttribute(name, lineno=line)
-        return nodes.Call(function, arguments, [], None, None, lineno=line)
+        return nodes.Call(function, list(arguments), [], None, None, lineno=line)
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         static = sum(len(data.data) for data in node.find_all(nodes.TemplateData))
@@ -155,7 +155,8 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
             cache_size=0,
         )
         self.filters = guarded_filters(self.filters, BUDGET)
-        self.tests = guarded_tests(self.tests, BUDGET)
+        tests: Any = self.tests  # typed by Jinja as functions of no signature
+        self.tests = guarded_tests(tests, BUDGET)
         self.globals.pop("lipsum", None)
         self.globals.update(
             namespace=SafeNamespace, raise_exception=_raise_exception, strftime_now=strftime_now

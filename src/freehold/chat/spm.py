@@ -102,10 +102,13 @@ class SpmEncoder:
 
     def _normalize(self, text: str) -> str:
         if self._remove_extra:
-            text = re.sub(" +", " ", text.strip(" "))
+            text = re.sub(" +", " ", text.lstrip(" "))
         if text and self.add_space_prefix:
             text = " " + text
-        return text.replace(" ", SPACE) if self._escape else text
+        if self._escape:
+            text = text.replace(" ", SPACE)
+        # The library trims the end after escaping, so a written ▁ goes as well.
+        return text.rstrip(SPACE if self._escape else " ") if self._remove_extra else text
 
     def _stretches(self, text: str) -> Iterator[tuple[str, bool]]:
         """Cut at user-defined pieces: (stretch, whether it is one)."""
