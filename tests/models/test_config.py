@@ -207,6 +207,20 @@ def gguf_rope(**scaling):
                      llama__attention__value_length=64, **keys).rope  # fmt: skip
 
 
+def test_yarn_reaches_beyond_the_trained_context():
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}
+    assert config_of(HF, rope_scaling=yarn).context_length == 8192
+    assert config_of(HF, rope_scaling={**yarn, "factor": 0.5}).context_length == 2048
+    assert config_of(HF, rope_scaling={"type": "yarn", "factor": 4.0}).context_length == 2048
+    assert config_of(HF, rope_scaling={"type": "linear", "factor": 4.0}).context_length == 2048
+    keys = {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 4.0}
+    assert config_of({**GGUF, **keys}).context_length == 2048
+    keys["llama.rope.scaling.original_context_length"] = 2048
+    assert config_of({**GGUF, **keys}).context_length == 8192
+    keys["llama.context_length"] = 10_000
+    assert config_of({**GGUF, **keys}).context_length == 10_000
+
+
 def test_gguf_linear_spellings():
     plain = gguf_rope().inv_freq
     np.testing.assert_allclose(gguf_rope(type="linear", factor=4.0).inv_freq, plain / 4)

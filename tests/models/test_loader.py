@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import tiny_models
-from batching import PagedRunner, full_logits
+from batching import PagedRunner, full_logits, make_batch
 from conftest import SHARED_DATA, shared_path
 from freehold import backends
 from freehold.errors import (
@@ -187,6 +187,29 @@ def test_the_null_backend_counts_upwards(hf):
     logits = runner.step({"a": [5, 9], "b": [tiny_models.VOCAB - 1]})
     assert np.argmax(logits["a"], axis=1).tolist() == [6, 10]
     assert np.argmax(logits["b"], axis=1).tolist() == [0]
+
+
+def test_op_calls_per_layer_do_not_grow_with_tokens(hf):
+    """Ten calls a layer, whatever the batch: the interpreter's share of a step stays fixed."""
+
+    class Counting(type(backends.create("null"))):  # its ops call no others
+        calls = 0
+
+        def __getattribute__(self, name):
+            if not name.startswith("_") and callable(getattr(type(self), name, None)):
+                Counting.calls += 1
+            return super().__getattribute__(name)
+
+    ops = Counting()
+    model = load(hf, ops)
+    runner = PagedRunner(model, ops)
+    counts = []
+    for ids in ([3], [3] * 50):
+        batch = make_batch([ids], [0], [[0, 1, 2, 3]], 16)
+        before = Counting.calls
+        model.forward(batch, runner.cache, ops)
+        counts.append(Counting.calls - before)
+    assert counts == [3 + 10 * 3] * 2
 
 
 # -- the conformance files ----------------------------------------------------------------------

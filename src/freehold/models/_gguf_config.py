@@ -55,11 +55,12 @@ def config_from_gguf(
     if keys.integer("attention.value_length", head_dim) != head_dim:
         raise keys.bad("attention.value_length", f"equal to attention.key_length ({head_dim})")
     context = keys.integer("context_length")
+    scaling = _scaling(keys, context)
     window = keys.integer("attention.sliding_window", 0, low=0)
     return ModelConfig(
         architecture=architecture,
         vocab_size=_vocab_size(keys, tensors),
-        context_length=context,
+        context_length=scaling.reach(context),
         hidden_size=hidden,
         ffn_size=keys.integer("feed_forward_length", high=1 << 24),
         num_layers=layers,
@@ -67,7 +68,7 @@ def config_from_gguf(
         num_kv_heads=kv_heads,
         head_dim=head_dim,
         norm_eps=keys.number("attention.layer_norm_rms_epsilon", high=1.0),
-        rope=_rope(keys, tensors, head_dim, context),
+        rope=_rope(keys, tensors, head_dim, scaling),
         tied_embeddings="output.weight" not in tensors,
         sliding_window=window,
         full_attention_layers=_full_layers(keys, layers) if window else frozenset(),
@@ -121,12 +122,13 @@ def _full_layers(keys: Fields, layers: int) -> frozenset[int]:
     return frozenset(i for i in range(layers) if period > 1 and i % period == period - 1)
 
 
-def _rope(keys: Fields, tensors: Mapping[str, RawTensor], head_dim: int, context: int) -> RopeSpec:
+def _rope(
+    keys: Fields, tensors: Mapping[str, RawTensor], head_dim: int, scaling: RopeScaling
+) -> RopeSpec:
     dim = keys.integer("rope.dimension_count", head_dim, low=2, high=max(2, head_dim))
     if dim % 2 or dim > head_dim:
         raise keys.bad("rope.dimension_count", f"an even number from 2 to {head_dim}")
     base = keys.number("rope.freq_base", 10000.0, above=1.0)
-    scaling = _scaling(keys, context)
     frequencies = inverse_frequencies(dim, base, scaling)
     divisors = _divisors(keys.where, tensors, dim)
     if divisors is not None:
@@ -173,6 +175,7 @@ def _scaling(keys: Fields, context: int) -> RopeScaling:
         "yarn",
         factor,
         original_context=keys.integer("rope.scaling.original_context_length", context),
+        names_original="rope.scaling.original_context_length" in keys,
         beta_fast=fast,
         beta_slow=slow,
         ext_factor=ext,

@@ -45,11 +45,12 @@ def config_from_hf(
         default_dim = max(1, hidden // heads)
     head_dim = keys.integer("head_dim", default_dim, high=1 << 14)
     context = keys.integer("max_position_embeddings")
+    scaling = _scaling(keys, context)
     window, full = _window(keys, layers)
     return ModelConfig(
         architecture=architecture,
         vocab_size=_vocab_size(keys, tensors),
-        context_length=context,
+        context_length=scaling.reach(context),
         hidden_size=hidden,
         ffn_size=keys.integer("intermediate_size", high=1 << 24),
         num_layers=layers,
@@ -57,7 +58,7 @@ def config_from_hf(
         num_kv_heads=kv_heads,
         head_dim=head_dim,
         norm_eps=keys.number("rms_norm_eps", 1e-6, high=1.0),
-        rope=_rope(keys, head_dim, context),
+        rope=_rope(keys, head_dim, scaling),
         tied_embeddings=_tied(outer, keys, tensors),
         sliding_window=window,
         full_attention_layers=full,
@@ -129,16 +130,18 @@ def _window(keys: Fields, layers: int) -> tuple[int, frozenset[int]]:
     return window, frozenset(i for i, kind in enumerate(kinds) if kind == "full_attention")
 
 
-def _rope(keys: Fields, head_dim: int, context: int) -> RopeSpec:
+def _rope_table(keys: Fields) -> Fields | None:
     # `rope_parameters` since transformers 5; before, `rope_scaling` beside `rope_theta`.
-    table = keys.table("rope_parameters") or keys.table("rope_scaling")
+    return keys.table("rope_parameters") or keys.table("rope_scaling")
+
+
+def _rope(keys: Fields, head_dim: int, scaling: RopeScaling) -> RopeSpec:
+    table = _rope_table(keys)
     base = keys.number("rope_theta", 10000.0, above=1.0)
     partial = keys.number("partial_rotary_factor", 1.0, high=1.0)
-    scaling = RopeScaling()
     if table is not None:
         base = table.number("rope_theta", base, above=1.0)
         partial = table.number("partial_rotary_factor", partial, high=1.0)
-        scaling = _scaling(table, keys, context)
     dim = int(head_dim * partial)
     if dim < 2 or dim % 2:
         raise MalformedFileError(
@@ -148,7 +151,10 @@ def _rope(keys: Fields, head_dim: int, context: int) -> RopeSpec:
     return RopeSpec(inverse_frequencies(dim, base, scaling), False, scaling.magnitude)
 
 
-def _scaling(table: Fields, keys: Fields, context: int) -> RopeScaling:
+def _scaling(keys: Fields, context: int) -> RopeScaling:
+    table = _rope_table(keys)
+    if table is None:
+        return RopeScaling()
     kind = table.text("rope_type", table.text("type", "default"))
     if kind == "default":
         return RopeScaling()
@@ -162,7 +168,8 @@ def _scaling(table: Fields, keys: Fields, context: int) -> RopeScaling:
     trained = table.integer("original_max_position_embeddings", context)
     trained = keys.integer("original_max_position_embeddings", trained)
     if kind == "yarn":
-        return _yarn(table, context, trained)
+        named = any("original_max_position_embeddings" in fields for fields in (table, keys))
+        return _yarn(table, context, trained, named)
     low, high = table.number("low_freq_factor"), table.number("high_freq_factor")
     if high <= low:
         raise table.bad("high_freq_factor", f"above low_freq_factor ({low:g})")
@@ -170,7 +177,7 @@ def _scaling(table: Fields, keys: Fields, context: int) -> RopeScaling:
     return RopeScaling("llama3", factor, trained, low_freq_factor=low, high_freq_factor=high)
 
 
-def _yarn(table: Fields, context: int, trained: int) -> RopeScaling:
+def _yarn(table: Fields, context: int, trained: int, named: bool) -> RopeScaling:
     factor = table.number("factor", context / trained)
     # 0 and null both mean "the default" in published configs.
     fast = table.number("beta_fast", 32.0, above=-1e-9) or 32.0
@@ -186,6 +193,7 @@ def _yarn(table: Fields, context: int, trained: int) -> RopeScaling:
         "yarn",
         factor,
         trained,
+        names_original=named,
         beta_fast=fast,
         beta_slow=slow,
         truncate=table.boolean("truncate", True),

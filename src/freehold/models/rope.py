@@ -27,6 +27,7 @@ class RopeScaling:
     kind: ScalingKind = "none"
     factor: float = 1.0
     original_context: int = 0  # positions the model was first trained on
+    names_original: bool = False  # whether the file says so itself
     low_freq_factor: float = 1.0  # llama3
     high_freq_factor: float = 4.0  # llama3
     beta_fast: float = 32.0  # yarn: rotations within the original context
@@ -34,6 +35,15 @@ class RopeScaling:
     truncate: bool = True  # yarn: whole dimensions bound the ramp
     ext_factor: float = 1.0  # yarn: share of the ramp that is applied
     magnitude: float = 1.0  # yarn: multiplies cosine and sine
+
+    def reach(self, context: int) -> int:
+        """Positions the model can use where its file declares `context`.
+
+        Publishers turn YaRN on by naming a factor and the trained length, and often leave the
+        latter declared as the context."""
+        if self.kind != "yarn" or not self.names_original:
+            return context
+        return max(context, min(int(self.original_context * self.factor), 2**31 - 1))
 
 
 def yarn_magnitude(factor: float, mscale: float = 1.0) -> float:
