@@ -1,3 +1,361 @@
 // SPDX-License-Identifier: Apache-2.0
+// The only file that knows Python. Every number that comes from outside is checked here against
+// the arrays it describes; behind this file sizes are trusted.
+#include <fcntl.h>
 #include <nanobind/nanobind.h>
-NB_MODULE(_native, m) { m.doc() = "CPU kernels"; }
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <optional>
+#include <string>
+
+#include "dispatch.h"
+#include "ops.h"
+
+namespace nb = nanobind;
+using namespace freehold;
+
+namespace {
+
+using Floats1 = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Floats2 = nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>;
+using FloatsOut = nb::ndarray<float, nb::ndim<2>, nb::device::cpu>;
+using Ints1 = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Ints2 = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+constexpr int64_t kMaxDim = int64_t(1) << 31;  // rows, columns; products then fit 62 bits
+
+void need(bool ok, const char* what) {
+  if (!ok) throw nb::value_error(what);
+}
+
+template <class A> const float* rows_of(const A& a, int64_t width, const char* what) {
+  need(int64_t(a.shape(1)) == width && (a.shape(1) <= 1 || a.stride(1) == 1) && a.stride(0) >= 0, what);
+  return a.data();
+}
+float* out_rows(const FloatsOut& a, int64_t rows, int64_t width, const char* what) {
+  need(int64_t(a.shape(0)) == rows, what);
+  rows_of(a, width, what);
+  need(rows <= 1 || a.stride(0) >= width, what);
+  return a.data();
+}
+
+const char* const kTypeNames[] = {"F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1",
+                                  "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"};
+static_assert(sizeof kTypeNames / sizeof *kTypeNames == size_t(QType::kCount));
+
+QType type_of(const std::string& name) {
+  for (int i = 0; i < int(QType::kCount); ++i)
+    if (name == kTypeNames[i]) return QType(i);
+  throw nb::value_error("unknown weight type");
+}
+
+Epilogue epilogue_of(const std::string& name) {
+  if (name == "silu") return Epilogue::Silu;
+  if (name == "gelu_tanh") return Epilogue::GeluTanh;
+  if (name == "gelu") return Epilogue::Gelu;
+  throw nb::value_error("unknown activation");
+}
+
+const Kernels* kernels_named(const std::optional<std::string>& isa) {
+  const auto levels = available_kernels();
+  if (!isa) return levels.back();
+  for (const Kernels* k : levels)
+    if (*isa == k->name) return k;
+  throw nb::value_error("this processor or build has no such kernel level");
+}
+
+Matrix shape_of(const std::string& type, int64_t n, int64_t k) {
+  need(n > 0 && k > 0 && n < kMaxDim && k < kMaxDim, "matrix dimensions out of range");
+  Matrix m{};
+  m.type = type_of(type);
+  m.n = n;
+  m.k = k;
+  need(k % quant_layout(m.type).block == 0, "row length is no multiple of the block size");
+  return m;
+}
+
+Matrix pack_bytes(Context& c, const std::string& type, int64_t n, int64_t k, const Bytes& src) {
+  Matrix m = shape_of(type, n, k);
+  const QuantLayout& q = quant_layout(m.type);
+  need(int64_t(src.shape(0)) == n * (k / q.block) * q.bytes, "byte count does not match the shape");
+  nb::gil_scoped_release nogil;
+  std::lock_guard<std::mutex> lock(c.mutex());
+  c.pack(m, src.data(), -1, 0);
+  return m;
+}
+
+Matrix pack_file(Context& c, const std::string& type, int64_t n, int64_t k, const std::string& path,
+                 int64_t offset) {
+  Matrix m = shape_of(type, n, k);
+  need(offset >= 0, "negative file offset");
+  bool ok = false;
+  {
+    nb::gil_scoped_release nogil;
+    std::lock_guard<std::mutex> lock(c.mutex());
+    const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd >= 0) {
+      ok = c.pack(m, nullptr, fd, offset);
+      close(fd);
+    }
+  }
+  if (!ok) {
+    PyErr_SetString(PyExc_OSError, "the file ended early or could not be read");
+    throw nb::python_error();
+  }
+  return m;
+}
+
+void linear(Context& c, const Floats2& x, const std::vector<const Matrix*>& weights,
+            const std::vector<std::optional<Floats1>>& biases, const std::vector<FloatsOut>& outs) {
+  const size_t count = weights.size();
+  need(count > 0 && outs.size() == count && biases.size() == count, "one bias and output per weight");
+  const int64_t cols = int64_t(x.shape(0)), k = weights[0]->k;
+  const float* data = rows_of(x, k, "input width does not match the weight");
+  std::vector<Context::Linear> layers;
+  for (size_t i = 0; i < count; ++i) {
+    const Matrix* w = weights[i];
+    need(w->k == k, "weights of one call must have the same input width");
+    const float* bias = nullptr;
+    if (biases[i]) {
+      need(int64_t(biases[i]->shape(0)) == w->n, "bias length does not match the weight");
+      bias = biases[i]->data();
+    }
+    float* out = out_rows(outs[i], cols, w->n, "output shape does not match");
+    layers.push_back({w, nullptr, bias, out, int64_t(outs[i].stride(0)), Epilogue::Store});
+  }
+  nb::gil_scoped_release nogil;
+  std::lock_guard<std::mutex> lock(c.mutex());
+  c.linear(data, x.stride(0), cols, layers);
+}
+
+void gate_up(Context& c, const Floats2& x, const Matrix& gate, const Matrix& up,
+             const std::string& activation, const FloatsOut& out) {
+  need(gate.k == up.k && gate.n == up.n, "gate and up differ in shape");
+  const int64_t cols = int64_t(x.shape(0));
+  const float* data = rows_of(x, gate.k, "input width does not match the weight");
+  float* o = out_rows(out, cols, gate.n, "output shape does not match");
+  const Epilogue e = epilogue_of(activation);
+  nb::gil_scoped_release nogil;
+  std::lock_guard<std::mutex> lock(c.mutex());
+  c.linear(data, x.stride(0), cols, {{&gate, &up, nullptr, o, int64_t(out.stride(0)), e}});
+}
+
+void embed(Context& c, const Matrix& table, const Ints1& ids, const FloatsOut& out) {
+  const int64_t n = int64_t(ids.shape(0));
+  float* o = out_rows(out, n, table.k, "output shape does not match");
+  for (int64_t i = 0; i < n; ++i)
+    need(ids.data()[i] >= 0 && ids.data()[i] < table.n, "token id outside the embedding table");
+  nb::gil_scoped_release nogil;
+  std::lock_guard<std::mutex> lock(c.mutex());
+  c.embed(table, ids.data(), n, o, int64_t(out.stride(0)));
+}
+
+void rms_norm(Context& c, const Floats2& x, const Floats1& w, float eps, const FloatsOut& out,
+              const std::optional<FloatsOut>& residual) {
+  const int64_t rows = int64_t(x.shape(0)), total = int64_t(x.shape(1)), width = int64_t(w.shape(0));
+  need(width > 0 && total % width == 0, "row width is no multiple of the norm weight");
+  const float* data = rows_of(x, total, "rows must be contiguous");
+  float* o = out_rows(out, rows, total, "output shape does not match");
+  float* r = residual ? out_rows(*residual, rows, total, "residual shape does not match") : nullptr;
+  nb::gil_scoped_release nogil;
+  std::lock_guard<std::mutex> lock(c.mutex());
+  c.rms_norm(r, residual ? residual->stride(0) : 0, data, x.stride(0), w.data(), width, rows,
+             total / width, eps, o, int64_t(out.stride(0)));
+}
+
+void rope(Context& c, const FloatsOut& x, const Floats2& cos, const Floats2& sin, int64_t head_dim,
+          bool interleaved) {
+  const int64_t rows = int64_t(x.shape(0)), half = int64_t(cos.shape(1));
+  need(head_dim > 0 && int64_t(x.shape(1)) % head_dim == 0 && half * 2 <= head_dim, "head_dim does not fit");
+  need(int64_t(cos.shape(0)) == rows && int64_t(sin.shape(0)) == rows, "one angle row per token");
+  need(rows <= 1 || (cos.stride(0) == half && sin.stride(0) == half), "angle tables must be contiguous");
+  rows_of(cos, half, "angle tables must be contiguous");
+  rows_of(sin, half, "angle tables must be contiguous");
+  float* data = out_rows(x, rows, int64_t(x.shape(1)), "rows must be contiguous");
+  const int64_t heads = int64_t(x.shape(1)) / head_dim;
+  nb::gil_scoped_release nogil;
+  std::lock_guard<std::mutex> lock(c.mutex());
+  c.rope(data, x.stride(0), rows, heads, head_dim, cos.data(), sin.data(), half, interleaved);
+}
+
+// Keys and values of all layers in one mapping.
+class KVStore {
+ public:
+  KVStore(const std::vector<std::vector<int>>& layers, int64_t num_blocks, int block_size,
+          const std::string& dtype) {
+    const KVType type = dtype == "f32" ? KVType::F32 : dtype == "f16" ? KVType::F16
+                      : dtype == "bf16" ? KVType::BF16 : KVType::Q8_0;
+    need(dtype == "q8_0" || type != KVType::Q8_0, "unknown cache type");
+    need(block_size > 0 && block_size <= 4096 && block_size % 16 == 0, "block_size must be a multiple of 16");
+    need(num_blocks > 0 && num_blocks < (int64_t(1) << 27), "number of blocks out of range");
+    const int64_t elem = type == KVType::F32 ? 4 : type == KVType::Q8_0 ? 1 : 2;
+    size_t bytes = 0;
+    std::vector<size_t> at;
+    for (const auto& l : layers) {
+      need(l.size() == 3, "a layer is (kv_heads, key_dim, value_dim)");
+      need(l[0] > 0 && l[0] <= 4096 && l[1] > 0 && l[1] <= kMaxHeadDim && l[2] > 0 && l[2] <= kMaxHeadDim,
+           "cache layer shape out of range");
+      need(type != KVType::Q8_0 || (l[1] % 32 == 0 && l[2] % 32 == 0), "q8_0 needs head sizes divisible by 32");
+      const size_t tokens = size_t(num_blocks) * size_t(block_size) * size_t(l[0]);
+      for (int part = 0; part < 4; ++part) {
+        const size_t dim = size_t(l[1 + part % 2]);
+        const size_t size = part < 2 ? tokens * dim * size_t(elem)
+                                     : (type == KVType::Q8_0 ? tokens * (dim / 32) * 2 : 0);
+        at.push_back(bytes);
+        bytes += (size + 127) & ~size_t(63);  // a spare line: vector loads may read past the end
+      }
+    }
+    block_ = HugeBlock(bytes);
+    for (size_t i = 0; i < layers.size(); ++i) {
+      uint8_t* base = block_.data();
+      layers_.push_back({type, layers[i][0], layers[i][1], layers[i][2], block_size, num_blocks,
+                         base + at[4 * i], base + at[4 * i + 1],
+                         reinterpret_cast<uint16_t*>(base + at[4 * i + 2]),
+                         reinterpret_cast<uint16_t*>(base + at[4 * i + 3])});
+    }
+    elem_ = elem;
+  }
+
+  const KVLayer& layer(int i) const {
+    need(i >= 0 && size_t(i) < layers_.size(), "no such cache layer");
+    return layers_[size_t(i)];
+  }
+  size_t nbytes() const { return block_.size(); }
+
+  void copy_blocks(const Ints1& src, const Ints1& dst) {
+    need(src.shape(0) == dst.shape(0), "as many sources as destinations");
+    for (const auto& l : layers_)
+      for (size_t i = 0; i < src.shape(0); ++i) {
+        const int64_t s = src.data()[i], d = dst.data()[i];
+        need(s >= 0 && d >= 0 && s < l.num_blocks && d < l.num_blocks, "block outside the cache");
+        if (s == d) continue;
+        const size_t tokens = size_t(l.num_kv_heads) * size_t(l.block_size);
+        const auto move = [&](uint8_t* base, size_t bytes) {
+          std::copy_n(base + size_t(s) * bytes, bytes, base + size_t(d) * bytes);
+        };
+        move(l.k, tokens * size_t(l.key_dim) * size_t(elem_));
+        move(l.v, tokens * size_t(l.value_dim) * size_t(elem_));
+        if (l.type == KVType::Q8_0) {
+          move(reinterpret_cast<uint8_t*>(l.k_scale), tokens * size_t(l.key_dim / 32) * 2);
+          move(reinterpret_cast<uint8_t*>(l.v_scale), tokens * size_t(l.value_dim / 32) * 2);
+        }
+      }
+  }
+
+ private:
+  HugeBlock block_;
+  std::vector<KVLayer> layers_;
+  int64_t elem_ = 0;
+};
+
+void write_kv(Context& c, const KVStore& store, int layer, const Floats2& k, const Floats2& v,
+              const Ints1& slots) {
+  const KVLayer& kv = store.layer(layer);
+  const int64_t rows = int64_t(slots.shape(0));
+  need(int64_t(k.shape(0)) == rows && int64_t(v.shape(0)) == rows, "one slot per row");
+  const float* kp = rows_of(k, int64_t(kv.num_kv_heads) * kv.key_dim, "key width does not match the cache");
+  const float* vp = rows_of(v, int64_t(kv.num_kv_heads) * kv.value_dim, "value width does not match the cache");
+  for (int64_t i = 0; i < rows; ++i)
+    need(slots.data()[i] >= 0 && slots.data()[i] < kv.num_blocks * kv.block_size, "slot outside the cache");
+  nb::gil_scoped_release nogil;
+  std::lock_guard<std::mutex> lock(c.mutex());
+  c.write_kv(kv, slots.data(), rows, kp, k.stride(0), vp, v.stride(0));
+}
+
+void attention(Context& c, const Floats2& q, const KVStore& store, int layer, const FloatsOut& out,
+               const Ints1& query_start, const Ints1& seq_lens, const Ints2& block_tables,
+               int num_heads, float scale, int window, float softcap) {
+  const KVLayer& kv = store.layer(layer);
+  need(num_heads > 0 && num_heads <= 65536 && num_heads % kv.num_kv_heads == 0, "heads do not divide");
+  need(window >= 0 && softcap >= 0.0f, "window and softcap must not be negative");
+  const int64_t rows = int64_t(q.shape(0)), count = int64_t(seq_lens.shape(0));
+  AttentionTask t{};
+  t.kv = &kv;
+  t.q = rows_of(q, int64_t(num_heads) * kv.key_dim, "query width does not match the cache");
+  t.ldq = q.stride(0);
+  t.out = out_rows(out, rows, int64_t(num_heads) * kv.value_dim, "output shape does not match");
+  t.ldo = out.stride(0);
+  t.num_heads = num_heads;
+  t.scale = scale;
+  t.softcap = softcap;
+  t.window = window;
+  need(int64_t(query_start.shape(0)) == count + 1 && int64_t(block_tables.shape(0)) >= count, "batch arrays disagree");
+  const int32_t* start = query_start.data();
+  need(start[0] == 0 && start[count] == rows, "query_start_loc does not cover the rows");
+  std::vector<Context::Sequence> sequences;
+  const int64_t width = int64_t(block_tables.shape(1));
+  for (int64_t s = 0; s < count; ++s) {
+    const int64_t n = int64_t(start[s + 1]) - start[s], length = seq_lens.data()[s];
+    need(n >= 0 && n <= length && start[s + 1] <= rows, "sequence length and rows disagree");
+    if (n == 0) continue;
+    const int32_t* table = block_tables.data() + s * width;
+    const int64_t blocks = (length + kv.block_size - 1) / kv.block_size;
+    need(blocks <= width, "block table too short for the sequence");
+    for (int64_t b = 0; b < blocks; ++b)
+      need(table[b] >= 0 && table[b] < kv.num_blocks, "block outside the cache");
+    sequences.push_back({start[s], n, length, table});
+  }
+  nb::gil_scoped_release nogil;
+  std::lock_guard<std::mutex> lock(c.mutex());
+  c.attention(t, sequences);
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  m.doc() = "freehold's CPU kernels; use freehold.backends.cpu.";
+  m.def("available_isas", [] {
+    std::vector<std::string> names;
+    for (const Kernels* k : available_kernels()) names.emplace_back(k->name);
+    return names;
+  }, "Kernel levels of this build that this processor runs, slowest first.");
+
+  nb::class_<Matrix>(m, "Matrix")
+      .def_ro("out_features", &Matrix::n)
+      .def_ro("in_features", &Matrix::k)
+      .def_prop_ro("qtype", [](const Matrix& w) { return kTypeNames[int(w.type)]; })
+      .def_prop_ro("nbytes", [](const Matrix& w) { return w.groups * w.group_bytes; });
+
+  nb::class_<KVStore>(m, "KVStore")
+      .def(nb::init<const std::vector<std::vector<int>>&, int64_t, int, const std::string&>(),
+           nb::arg("layers"), nb::arg("num_blocks"), nb::arg("block_size"), nb::arg("dtype"))
+      .def("copy_blocks", &KVStore::copy_blocks)
+      .def_prop_ro("nbytes", &KVStore::nbytes);
+
+  nb::class_<Context>(m, "Context")
+      .def("__init__", [](Context* self, int threads, const std::optional<std::string>& isa) {
+        need(threads >= 1 && threads <= 1024, "threads must be between 1 and 1024");
+        new (self) Context(threads, kernels_named(isa));
+      }, nb::arg("threads"), nb::arg("isa").none())
+      .def_prop_ro("isa", [](const Context& c) { return c.kernels().name; })
+      .def_prop_ro("threads", &Context::threads)
+      .def_prop_ro("weight_bytes", &Context::weight_bytes)
+      .def("pack_bytes", &pack_bytes, nb::keep_alive<0, 1>())
+      .def("pack_file", &pack_file, nb::keep_alive<0, 1>())
+      .def("linear", &linear, nb::arg("x"), nb::arg("weights"), nb::arg("biases"), nb::arg("outs"))
+      .def("gate_up", &gate_up)
+      .def("embed", &embed)
+      .def("rms_norm", &rms_norm, nb::arg("x"), nb::arg("w"), nb::arg("eps"), nb::arg("out"),
+           nb::arg("residual").none())
+      .def("rope", &rope)
+      .def("write_kv", &write_kv)
+      .def("attention", &attention)
+      .def("read_gbps", [](Context& c, int64_t bytes) {
+        need(bytes >= (int64_t(4) << 20) && bytes <= (int64_t(1) << 40), "bytes out of range");
+        nb::gil_scoped_release nogil;
+        std::lock_guard<std::mutex> lock(c.mutex());
+        return c.read_gbps(bytes);
+      })
+      .def("int8_gops", [](Context& c, double seconds) {
+        need(seconds > 0.0 && seconds <= 60.0, "seconds out of range");
+        nb::gil_scoped_release nogil;
+        std::lock_guard<std::mutex> lock(c.mutex());
+        return c.int8_gops(seconds);
+      });
+}

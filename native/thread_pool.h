@@ -32,7 +32,7 @@ class ThreadPool {
     }
     dispatch(tasks, [](void* f, int64_t task, int thread) {
       (*static_cast<std::remove_reference_t<Fn>*>(f))(task, thread);
-    }, &fn);
+    }, const_cast<void*>(static_cast<const void*>(&fn)));
   }
 
  private:

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The CPU: `Ops` over the native kernels.
+
+Knows how arrays and handles cross into `freehold._native`; the arithmetic is there. Weights are
+repacked once, while they are read, into groups of 16 interleaved rows (same bits, same size) in
+huge pages; the file itself is never mapped into the process.
+
+Results do not depend on the number of rows in a call, so a sequence's logits have the same bits
+whatever else is in the batch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+
+from freehold import _native
+from freehold.batch import ForwardBatch
+from freehold.errors import (
+    CapacityError,
+    InvalidParameterError,
+    MalformedFileError,
+    UnsupportedModelError,
+)
+from freehold.ops import (
+    Activation,
+    AttentionSpec,
+    FloatArray,
+    KVCache,
+    KVDtype,
+    KVLayerSpec,
+    RawTensor,
+    RopeSpec,
+    Weight,
+)
+
+NATIVE_TYPES = frozenset(
+    ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K",
+     "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS")
+)  # fmt: skip
+# Below this many bytes NumPy's allocator answers from its own cache; above, every new array costs
+# page faults as long as the multiplication that fills it.
+_POOLED_BYTES = 1 << 16
+
+
+def available_isas() -> list[str]:
+    """Kernel levels this processor can run, slowest first."""
+    return list(_native.available_isas())
+
+
+def default_threads() -> int:
+    """One thread per physical core this process may use."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    physical = psutil.cpu_count(logical=False)
+    return max(1, min(usable or 1, physical or usable or 1))
+
+
+@dataclass(slots=True)
+class _KVCache:
+    """Handle given to models; the memory is native."""
+
+    num_blocks: int
+    block_size: int
+    dtype: KVDtype
+    nbytes: int
+    store: _native.KVStore
+
+
+class _Pool:
+    """Recycles large result arrays once nobody refers to them."""
+
+    def __init__(self) -> None:
+        self._buffers: list[npt.NDArray[np.float32]] = []
+
+    def take(self, rows: int, width: int) -> FloatArray:
+        size = rows * width
+        if size * 4 < _POOLED_BYTES:
+            return np.empty((rows, width), np.float32)
+        best = None
+        for buffer in self._buffers:
+            # list, loop variable, getrefcount's argument: three references mean it is free
+            if (
+                buffer.size >= size
+                and sys.getrefcount(buffer) <= 3
+                and (best is None or buffer.size < best.size)
+            ):
+                best = buffer
+        if best is None:
+            # drop what is free and too small, or the pool would keep every size ever asked for
+            self._buffers = [b for b in self._buffers if sys.getrefcount(b) > 3]
+            best = np.empty(size, np.float32)
+            self._buffers.append(best)
+        return best[:size].reshape(rows, width)
+
+
+class CpuOps:
+    """`Ops` on the processor's vector units.
+
+    ``threads``: workers, default one per physical core. ``isa``: one of `available_isas`, default
+    the best. Raises InvalidParameterError for values this machine does not have."""
+
+    name = "cpu"
+
+    def __init__(self, *, threads: int | None = None, isa: str | None = None) -> None:
+        if threads is None:
+            threads = default_threads()
+        if not 1 <= threads <= 1024:
+            raise InvalidParameterError(f"threads must be between 1 and 1024, not {threads}")
+        if isa is not None and isa not in available_isas():
+            raise InvalidParameterError(
+                f"kernel level {isa!r} is not available here",
+                hint=f"choose one of {', '.join(available_isas())}",
+            )
+        self._context = _native.Context(threads, isa)
+        self._pool = _Pool()
+
+    @property
+    def isa(self) -> str:
+        """The kernel level in use."""
+        return self._context.isa
+
+    @property
+    def threads(self) -> int:
+        return self._context.threads
+
+    # -- loading ---------------------------------------------------------------------------
+
+    def load_weight(self, tensor: RawTensor) -> Weight:
+        if len(tensor.shape) != 2:
+            raise MalformedFileError(f"tensor {tensor.name!r} is no matrix: shape {tensor.shape}")
+        if tensor.qtype not in NATIVE_TYPES:
+            raise UnsupportedModelError(
+                f"tensor {tensor.name!r} has type {tensor.qtype}, which the cpu backend cannot run"
+            )
+        rows, cols = tensor.shape
+        path = getattr(tensor, "path", None)
+        try:
+            if path is not None and not getattr(tensor, "big_endian", False):
+                return self._context.pack_file(
+                    tensor.qtype, rows, cols, str(path), getattr(tensor, "offset")  # noqa: B009
+                )
+            return self._context.pack_bytes(tensor.qtype, rows, cols, tensor.bytes())
+        except OSError as error:
+            raise MalformedFileError(f"tensor {tensor.name!r}: {error}") from error
+        except ValueError as error:
+            raise MalformedFileError(f"tensor {tensor.name!r}: {error}") from error
+        except MemoryError as error:
+            raise CapacityError(
+                f"not enough memory for tensor {tensor.name!r}",
+                hint="close other programs, or use a smaller model or quantisation",
+            ) from error
+
+    def load_vector(self, values: FloatArray) -> FloatArray:
+        return np.ascontiguousarray(values, np.float32)
+
+    def alloc_kv(
+        self, layers: Sequence[KVLayerSpec], num_blocks: int, block_size: int, dtype: KVDtype
+    ) -> KVCache:
+        shapes = [[s.num_kv_heads, s.key_dim, s.value_dim] for s in layers]
+        try:
+            store = _native.KVStore(shapes, num_blocks, block_size, dtype)
+        except ValueError as error:
+            raise InvalidParameterError(f"cannot make this cache: {error}") from error
+        except MemoryError as error:
+            raise CapacityError(
+                f"not enough memory for {num_blocks} cache blocks of {block_size} tokens",
+                hint="use a shorter context, fewer sequences or a smaller cache type",
+            ) from error
+        return _KVCache(num_blocks, block_size, dtype, store.nbytes, store)
+
+    # -- per token -------------------------------------------------------------------------
+
+    def embed(self, table: Weight, ids: npt.NDArray[np.int32]) -> FloatArray:
+        out = self._pool.take(len(ids), table.in_features)
+        self._context.embed(table, ids, out)
+        return out
+
+    def rms_norm(self, x: FloatArray, weight: FloatArray, eps: float) -> FloatArray:
+        out = self._pool.take(*x.shape)
+        self._context.rms_norm(x, weight, eps, out, None)
+        return out
+
+    def add_rms_norm(
+        self, residual: FloatArray, delta: FloatArray, weight: FloatArray, eps: float
+    ) -> tuple[FloatArray, FloatArray]:
+        out = self._pool.take(*delta.shape)
+        self._context.rms_norm(delta, weight, eps, out, residual)
+        return residual, out
+
+    def add(self, residual: FloatArray, delta: FloatArray) -> FloatArray:
+        residual += delta
+        return residual
+
+    def linear(self, x: FloatArray, weight: Weight, bias: FloatArray | None = None) -> FloatArray:
+        out = self._pool.take(x.shape[0], weight.out_features)
+        self._context.linear(x, [weight], [bias], [out])
+        return out
+
+    def linear_many(
+        self, x: FloatArray, weights: Sequence[Weight], biases: Sequence[FloatArray | None]
+    ) -> tuple[FloatArray, ...]:
+        outs = [self._pool.take(x.shape[0], w.out_features) for w in weights]
+        self._context.linear(x, list(weights), list(biases), outs)
+        return tuple(outs)
+
+    def gate_up(
+        self, x: FloatArray, gate: Weight, up: Weight, activation: Activation
+    ) -> FloatArray:
+        out = self._pool.take(x.shape[0], gate.out_features)
+        self._context.gate_up(x, gate, up, activation, out)
+        return out
+
+    def rope_tables(
+        self, spec: RopeSpec, positions: npt.NDArray[np.int32]
+    ) -> tuple[FloatArray, FloatArray]:
+        angles = positions[:, None] * spec.inv_freq[None, :]  # float64 [T, rotary_dim / 2]
+        cos, sin = np.cos(angles), np.sin(angles)
+        if spec.magnitude != 1.0:
+            cos *= spec.magnitude
+            sin *= spec.magnitude
+        return cos.astype(np.float32), sin.astype(np.float32)
+
+    def rope(
+        self, x: FloatArray, cos: FloatArray, sin: FloatArray, head_dim: int, interleaved: bool
+    ) -> FloatArray:
+        self._context.rope(x, cos, sin, head_dim, interleaved)
+        return x
+
+    def write_kv(
+        self, cache: KVCache, layer: int, k: FloatArray, v: FloatArray, batch: ForwardBatch
+    ) -> None:
+        assert isinstance(cache, _KVCache)
+        self._context.write_kv(cache.store, layer, k, v, batch.slot_mapping)
+
+    def attention(
+        self,
+        q: FloatArray,
+        cache: KVCache,
+        layer: int,
+        batch: ForwardBatch,
+        spec: AttentionSpec,
+    ) -> FloatArray:
+        assert isinstance(cache, _KVCache)
+        out = self._pool.take(q.shape[0], spec.num_heads * spec.value_dim)
+        self._context.attention(
+            q, cache.store, layer, out, batch.query_start_loc, batch.seq_lens,
+            batch.block_tables, spec.num_heads, spec.scale, spec.window, spec.softcap,
+        )  # fmt: skip
+        return out
+
+    def take_rows(self, x: FloatArray, rows: npt.NDArray[np.int32]) -> FloatArray:
+        return x[rows]
+
+    # -- between steps -----------------------------------------------------------------------
+
+    def copy_blocks(
+        self, cache: KVCache, src: npt.NDArray[np.int32], dst: npt.NDArray[np.int32]
+    ) -> None:
+        assert isinstance(cache, _KVCache)
+        cache.store.copy_blocks(src, dst)
+
+    def to_numpy(self, x: FloatArray) -> FloatArray:
+        return x
+
+    # -- the machine -------------------------------------------------------------------------
+
+    def machine_limits(self, *, buffer_bytes: int = 512 << 20) -> dict[str, float]:
+        """Measured now, with this object's threads and kernels: read bandwidth of memory (best of
+        five passes over a buffer in huge pages) and the rate of the byte dot product on registers
+        alone."""
+        return {
+            "read_gbps": self._context.read_gbps(buffer_bytes),
+            "int8_gops": self._context.int8_gops(0.3),
+        }
+
+
+def create(*, threads: int | None = None, isa: str | None = None) -> CpuOps:
+    """Open this backend: see `CpuOps`."""
+    return CpuOps(threads=threads, isa=isa)
