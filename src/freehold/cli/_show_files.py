@@ -58,7 +58,7 @@ def tokenizer(checkpoint: Checkpoint) -> dict[str, Any] | None:
         if not isinstance(kind, str):
             return None
         pre = checkpoint.metadata.get("tokenizer.ggml.pre")
-        tokens = checkpoint.metadata.get("tokenizer.ggml.tokens")
+        tokens: Any = checkpoint.metadata.get("tokenizer.ggml.tokens")
         return {
             "kind": f"{kind}, pre-tokenizer {pre}" if isinstance(pre, str) else kind,
             "vocab_size": len(tokens) if hasattr(tokens, "__len__") else None,

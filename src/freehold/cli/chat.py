@@ -23,6 +23,7 @@ from freehold.cli._timing import timing_line
 from freehold.errors import ContextLengthError, FreeholdError, TemplateError, UserError
 
 if TYPE_CHECKING:
+    from freehold._llm_request import EventStream
     from freehold.llm import LLM
     from freehold.types import Completion, SamplingParams
 
@@ -153,7 +154,7 @@ class Session:
 
     def _generate(self, pieces: list[str]) -> Completion | None:
         """Stream an answer into `pieces`; None when the user stopped it."""
-        events = self.llm.chat(self.messages(), self.params, stream=True)
+        events: EventStream = self.llm.chat(self.messages(), self.params, stream=True)
         with _stop_requested() as stopped:
             for event in events:
                 pieces.append(event.text)

@@ -20,6 +20,7 @@ from freehold.errors import FreeholdError, UserError
 if TYPE_CHECKING:
     from freehold.formats.checkpoint import Checkpoint
     from freehold.models.base import ModelConfig
+    from freehold.ops import KVDtype
 
 # What to call a size in files of either kind, for architectures only described.
 _SIZES: dict[str, tuple[str, str]] = {
@@ -34,7 +35,7 @@ _SIZES: dict[str, tuple[str, str]] = {
     "sliding_window": ("attention.sliding_window", "sliding_window"),
     "num_experts": ("expert_count", "num_local_experts"),
 }
-_KV_TYPES = ("f32", "f16", "bf16", "q8_0")
+_KV_TYPES: tuple[KVDtype, ...] = ("f32", "f16", "bf16", "q8_0")
 
 
 def command(
