@@ -69,8 +69,12 @@ class _Affine:
         """Set q to the nearest integers; their sums."""
         np.add(self.columns.x, minimum, out=self.q)
         np.multiply(self.q, scale_inverse, out=self.q)
-        np.rint(self.q, out=self.q)
         np.maximum(self.q, 0, out=self.q)
+        return self._round()
+
+    def _round(self) -> _AffineSums:
+        """Round q, which holds non-negative reals, and sum."""
+        np.rint(self.q, out=self.q)
         np.minimum(self.q, self.top, out=self.q)
         np.multiply(self.columns.w, self.q, out=self._wq)
         return _AffineSums(
@@ -88,8 +92,10 @@ class _Affine:
         per_span = inverse(span)
         scale, minimum = span / self.top, -low
         error = np.full_like(span, np.inf)
+        shifted = x - low
         for stretch in stretches:
-            sums = self.round_to((self.top + stretch) * per_span, -low)
+            np.multiply(shifted, (self.top + stretch) * per_span, out=self.q)
+            sums = self._round()
             candidate = sums.best()
             found = sums.error(*candidate)
             better = found < error

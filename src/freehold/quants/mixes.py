@@ -166,8 +166,12 @@ _NARROW = {
 }  # fmt: skip
 
 _IN_LAYER = re.compile(r"blk\.(\d+)\.(attn_[a-z]+|ffn_[a-z]+)[a-z_]*(?:\.\d+)?\.weight")
-# Matrices that are read by value, not multiplied in bulk: small, and sensitive.
-_KEPT = re.compile(r"(?:_norm\w*|ffn_gate_inp\w*|rope_freqs|rope_factors_\w+)\.weight$")
+# Small matrices that are added, looked up or convolved, not multiplied in bulk: all architectures
+# of GGUF, as any of its files may be quantised.
+_KEPT = re.compile(
+    r"(?:_norm\w*|ffn_gate_inp\w*|rope_freqs|rope_factors_\w+|position_embd|token_types|ssm_conv1d"
+    r"|shortconv\.conv|time_mix_\w+|attn_rel_b\w*|altup\w*|laurel\w*|per_layer_model_proj)\.weight$"
+)
 
 
 def names() -> tuple[str, ...]:
