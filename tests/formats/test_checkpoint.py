@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from freehold.errors import MalformedFileError, ModelNotFoundError, UnsupportedModelError
+from freehold.formats import checkpoint as checkpoint_module
 from freehold.formats.checkpoint import open_checkpoint
 from freehold.formats.gguf_writer import write_gguf
 from freehold.formats.safetensors_writer import write_safetensors
@@ -190,6 +191,14 @@ def test_incomplete_hugging_face_directories(tmp_path):
 def test_broken_config(tmp_path, config, message):
     hf(tmp_path, config)
     with pytest.raises(MalformedFileError, match=rf"config\.json.*{message}"):
+        open_checkpoint(tmp_path)
+
+
+def test_size_of_config_is_limited(tmp_path, monkeypatch):
+    hf(tmp_path, '{"model_type": "llama"}' + " " * 100)
+    open_checkpoint(tmp_path).close()
+    monkeypatch.setattr(checkpoint_module, "MAX_CONFIG_BYTES", 100)
+    with pytest.raises(MalformedFileError, match=r"config\.json: larger than"):
         open_checkpoint(tmp_path)
 
 

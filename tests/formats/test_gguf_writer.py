@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from freehold.errors import CapacityError, InvalidParameterError, UnsupportedModelError
+from freehold.formats import gguf_writer
 from freehold.formats.checkpoint import open_checkpoint
 from freehold.formats.gguf_types import VALUE_CODES, ValueType
 from freehold.formats.gguf_writer import write_gguf
@@ -285,6 +286,9 @@ def test_full_disk_and_unwritable_place(tmp_path, monkeypatch):
         ({"k": np.zeros((2, 2))}, [], "k: .*no array"),
         ({"k": np.zeros(2, np.float16)}, [], "k: .*no array"),
         ({"k": np.zeros(2, np.complex64)}, [], "k: .*no array"),
+        ({"k": np.float16(1)}, [], "cannot store a float16"),
+        ({"k": np.complex64(1)}, [], "cannot store a complex64"),
+        ({"k": b"x"}, [], "cannot store a bytes"),
         ({"k": "\ud800"}, [], "UTF-8"),
         ({}, [f32("a" * 65, 4)], "64 bytes"),
         ({}, [f32("", 4)], "printable"),
@@ -316,6 +320,56 @@ def test_types_that_cannot_be_swapped_are_refused_big_endian_only(tmp_path):
 def test_a_declared_bool_takes_only_bools(tmp_path, value):
     with pytest.raises(InvalidParameterError, match="does not fit BOOL"):
         write_gguf(tmp_path / "m.gguf", {"k": value}, [], value_types={"k": ValueType.BOOL})
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(1, ValueType.STRING), ("x", ValueType.ARRAY), (7, ValueType.ARRAY), ("1", ValueType.UINT8)],
+)
+def test_a_declared_type_must_fit_the_value(tmp_path, value, kind):
+    with pytest.raises(InvalidParameterError, match=r"^k\b"):
+        write_gguf(tmp_path / "m.gguf", {"k": value}, [], value_types={"k": kind})
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (0, ValueType.UINT32),
+        (2**32, ValueType.UINT64),
+        (-1, ValueType.INT32),
+        (-(2**31) - 1, ValueType.INT64),
+        (0.5, ValueType.FLOAT32),
+        (np.uint8(3), ValueType.UINT8),
+        (np.float64(0.1), ValueType.FLOAT64),
+        (np.bool_(True), ValueType.BOOL),
+        ("x", ValueType.STRING),
+    ],
+)
+def test_usual_type_of_a_value(tmp_path, value, kind):
+    (path,) = write_gguf(tmp_path / "m.gguf", {"k": value}, [])
+    with open_checkpoint(path) as checkpoint:
+        assert checkpoint.value_types["k"] == kind
+        assert checkpoint.metadata["k"] == value
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [([0, -(2**31)], np.int32), ([2**31], np.int64), ([-(2**63)], np.int64), ([2**63], np.uint64),
+     ([0.5], np.float32), ([True], np.bool_)],
+)  # fmt: skip
+def test_usual_type_of_a_list(tmp_path, values, dtype):
+    (path,) = write_gguf(tmp_path / "m.gguf", {"k": values, "none": []}, [])
+    with open_checkpoint(path) as checkpoint:
+        assert checkpoint.metadata["k"].dtype == dtype
+        assert checkpoint.metadata["k"].tolist() == values
+        assert checkpoint.get_strings("none") == []
+
+
+def test_number_of_parts_is_limited(tmp_path, monkeypatch):
+    monkeypatch.setattr(gguf_writer, "MAX_SPLITS", 2)
+    tensors = [f32(name, 4) for name in "abc"]
+    with pytest.raises(InvalidParameterError, match="3 files would be needed, at most 2"):
+        write_gguf(tmp_path / "m.gguf", {}, tensors, max_shard_bytes=16)
 
 
 def test_bad_alignment(tmp_path):

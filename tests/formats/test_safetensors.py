@@ -17,7 +17,7 @@ from freehold.errors import (
     ModelNotFoundError,
     UnsupportedModelError,
 )
-from freehold.formats import safetensors, strict_json
+from freehold.formats import safetensors, safetensors_writer, strict_json
 from freehold.formats.checkpoint import open_checkpoint
 from freehold.formats.safetensors import DTYPE_BITS, read_safetensors, read_sharded
 from freehold.formats.safetensors_writer import write_safetensors
@@ -359,3 +359,9 @@ def test_what_safetensors_cannot_express_is_refused(tmp_path, source, message):
     with pytest.raises(InvalidParameterError, match=message):
         write_safetensors(tmp_path / "x.safetensors", [source])
     assert not list(tmp_path.iterdir())
+
+
+def test_size_of_a_header_is_limited(tmp_path, monkeypatch):
+    monkeypatch.setattr(safetensors_writer, "MAX_HEADER_BYTES", 50)
+    with pytest.raises(InvalidParameterError, match="header of 56 bytes is too large"):
+        write_safetensors(tmp_path / "x.safetensors", [lazy("a", "F32", (2,))])

@@ -193,7 +193,7 @@ def _encode_as(value: Any, kind: ValueType, key: str, order: str) -> bytes:
     if (kind is ValueType.BOOL) != isinstance(value, (bool, np.bool_)):
         raise InvalidParameterError(f"{key}: {value!r:.100} does not fit {kind.name}")
     try:
-        return SCALARS[order, kind].pack(value)
+        return SCALARS[order, kind].pack(bool(value) if kind is ValueType.BOOL else value)
     except (struct.error, OverflowError):
         raise InvalidParameterError(f"{key}: {value!r:.100} does not fit {kind.name}") from None
 
@@ -221,8 +221,11 @@ def _encode_array(value: Any, key: str, order: str) -> bytes:
 def _usual_type(value: Any, key: str) -> ValueType:
     if isinstance(value, (bool, np.bool_)):
         return ValueType.BOOL
-    if isinstance(value, np.generic):
-        return _CODE_TYPES[f"{value.dtype.kind}{value.dtype.itemsize}"]
+    if isinstance(value, np.number):
+        code = f"{value.dtype.kind}{value.dtype.itemsize}"
+        if code not in _CODE_TYPES:
+            raise InvalidParameterError(f"{key}: GGUF cannot store a {value.dtype}")
+        return _CODE_TYPES[code]
     if isinstance(value, int):
         if 0 <= value < 2**32:
             return ValueType.UINT32
