@@ -259,6 +259,7 @@ class _Encoder:
         self._pool.shutdown(cancel_futures=True)
 
     def lazy_tensors(self) -> list[LazyTensor]:
+        """All tensors in their new types, in order."""
         return [
             LazyTensor(t.name, t.shape, self._types[t.name], lambda t=t: self._encode(t))  # type: ignore[misc]
             for t in self._tensors

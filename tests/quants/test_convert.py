@@ -11,12 +11,15 @@ import gguf
 import numpy as np
 import pytest
 
+import batching
 import tiny_models
+from freehold import backends
 from freehold.convert.huggingface import interleaved_rows
 from freehold.convert.model_card import general_keys, size_label
 from freehold.errors import UnsupportedModelError
 from freehold.formats.checkpoint import open_checkpoint
 from freehold.models.config import read_config
+from freehold.models.loader import load_model
 from freehold.quantize import quantize
 
 
@@ -64,6 +67,20 @@ def test_sizes_and_rotation_survive(name, converted):
     np.testing.assert_allclose(after.rope.inv_freq, before.rope.inv_freq, rtol=2e-7)
     assert after.rope.interleaved == (after.architecture == "llama")
     assert not before.rope.interleaved
+
+
+@pytest.mark.parametrize(
+    "name", ["llama-3.1-rope", "llama-attention-bias", "llama-yarn", "mistral-window", "qwen3"]
+)
+def test_the_written_file_computes_what_the_original_does(name, converted):
+    """The whole chain at once: names, rows of Q and K and their biases, rotation, window."""
+    model, _, path = converted(name)
+    ops = backends.create("reference")
+    ids = tiny_models.prompt()
+    with open_checkpoint(path) as written:
+        logits = batching.full_logits(load_model(written, ops), ops, ids)
+    expected = tiny_models.reference_logits(model, ids)
+    assert np.abs(logits - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 def test_keys_are_those_of_the_format(converted):

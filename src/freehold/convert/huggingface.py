@@ -78,12 +78,13 @@ def convert(checkpoint: Checkpoint) -> Converted:
 def _rope_table(checkpoint: Checkpoint) -> dict[str, Any]:
     """Rotary settings, old spelling and new, in one table; `read_config` has checked them."""
     keys = text_fields(checkpoint.metadata, str(checkpoint.path))
-    table: dict[str, Any] = {}
-    for name in ("rope_theta", "original_max_position_embeddings"):
-        if name in keys:
-            table[name] = keys.get(name)
     nested = keys.get("rope_parameters") or keys.get("rope_scaling") or {}
-    return table | {k: v for k, v in nested.items() if v is not None}
+    table = {k: v for k, v in nested.items() if v is not None}
+    if "rope_theta" in keys:
+        table.setdefault("rope_theta", keys.get("rope_theta"))
+    if "original_max_position_embeddings" in keys:  # counts before the nested one
+        table["original_max_position_embeddings"] = keys.get("original_max_position_embeddings")
+    return table
 
 
 def _model_keys(config: ModelConfig, rope: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,16 +115,19 @@ def _scaling_keys(config: ModelConfig, rope: Mapping[str, Any]) -> dict[str, Any
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in ("linear", "yarn"):
         return {}
-    trained = int(rope.get("original_max_position_embeddings", config.context_length))
-    factor = float(rope.get("factor", config.context_length / trained))
-    keys: dict[str, Any] = {"rope.scaling.type": kind, "rope.scaling.factor": factor}
     if kind == "linear":
-        return keys
+        return {"rope.scaling.type": kind, "rope.scaling.factor": float(rope["factor"])}
     if rope.get("truncate") is False:
         raise UnsupportedModelError(
             "GGUF has no key for a YaRN ramp between fractional dimensions (truncate = false)"
         )
-    keys["rope.scaling.original_context_length"] = trained
+    trained = int(rope.get("original_max_position_embeddings", config.context_length))
+    factor = float(rope.get("factor", config.context_length / trained))
+    keys: dict[str, Any] = {
+        "rope.scaling.type": kind,
+        "rope.scaling.factor": factor,
+        "rope.scaling.original_context_length": trained,
+    }
     for name in ("beta_fast", "beta_slow"):
         if rope.get(name):
             keys[f"rope.scaling.yarn_{name}"] = float(rope[name])

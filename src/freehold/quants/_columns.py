@@ -58,6 +58,7 @@ class Columns:
 
 
 def to_columns(values: FloatArray, sub_size: int) -> Columns:
+    """Arrange [n, values of a block], scaled by a power of two per block."""
     _, exponent = np.frexp(np.abs(values).max(axis=1))
     # Held where both 2**e and 2**-e are normal numbers; smaller blocks round to zero anyway.
     unit = np.ldexp(np.float32(1), np.clip(exponent, -120, 120)).astype(np.float32)

@@ -47,6 +47,7 @@ class Site:
 
     @property
     def in_first_eighth(self) -> bool:
+        """One of the first eighth of the layers."""
         return self.layer < self.model.num_layers // 8
 
     @property
@@ -94,6 +95,7 @@ class Mix:
 
     @property
     def is_float(self) -> bool:
+        """The base is a plain floating-point format, so that no rule applies."""
         return quants.get(self.base).is_float
 
 
