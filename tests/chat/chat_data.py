@@ -37,7 +37,9 @@ def directory_tokenizer(name: str) -> Tokenizer:
     return directory_checkpoint_tokenizer(need(DATA / "tokenizers" / name))
 
 
-def directory_checkpoint_tokenizer(directory: Path, config: Any = None, **options: Any) -> Tokenizer:
+def directory_checkpoint_tokenizer(
+    directory: Path, config: Any = None, **options: Any
+) -> Tokenizer:
     """Tokenizer of a directory that holds tokenizer files but no weights."""
     checkpoint = SimpleNamespace(format="safetensors", metadata=config or {}, directory=directory)
     return load_tokenizer(checkpoint, **options)  # type: ignore[arg-type]

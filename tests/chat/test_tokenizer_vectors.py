@@ -30,14 +30,17 @@ from freehold.chat.tokenizer import Tokenizer, load_tokenizer
 from freehold.errors import InvalidParameterError, UnsupportedModelError
 from freehold.formats.checkpoint import open_checkpoint
 
-ALL = [(gguf_tokenizer, n) for n in GGUF_NAMES] + [(directory_tokenizer, n) for n in DIRECTORY_NAMES]
+ALL = [(gguf_tokenizer, n) for n in GGUF_NAMES] + [
+    (directory_tokenizer, n) for n in DIRECTORY_NAMES
+]
 BOUNDARY_TEXT = st.lists(
     st.one_of(
         st.text(max_size=8),
         st.sampled_from(
-            [" ", "  ", "\t", "\n", "\r\n", "▁", "a", "'ll", "12345", "🦙", "👩‍👩‍👧", "é", "e\u0301"]
-            + ["漢字", "한국", "İ", "ſ", "\x00", "\x7f", "\u200d", "\ufffd", "<s>", "<|im_end|>"]
+            [" ", "  ", "\t", "\n", "\r\n", "▁", "a", "'ll", "12345", "🦙", "👩‍👩‍👧", "é"]
         ),
+        st.sampled_from(["e\u0301", "漢字", "한국", "İ", "ſ", "\x00", "\x7f", "\u200d", "\ufffd"]),
+        st.sampled_from(["<s>", "<|im_end|>", "</s>", "<unk>", "<0x41>"]),
     ),
     max_size=12,
 ).map("".join)

@@ -48,7 +48,12 @@ def parse_merges(raw: Sequence[Any], *, where: str) -> list[tuple[str, str]]:
     """Merge lines "left right" (or pairs) as pairs."""
     if len(raw) > MAX_MERGES:
         raise TokenizerError(f"{where} has {len(raw)} entries, more than {MAX_MERGES}")
-    merges = []
+    if all(type(entry) is str for entry in raw):
+        # Hundreds of thousands of lines: the ordinary shape first, in one go.
+        pairs: list[Any] = [tuple(entry.split(" ")) for entry in raw]
+        if set(map(len, pairs)) <= {2} and all(map(all, pairs)):
+            return pairs
+    merges: list[tuple[str, str]] = []
     for i, entry in enumerate(raw):
         if isinstance(entry, str):
             cut = entry.find(" ", 1)  # a raw-UTF-8 vocabulary may merge a leading space
@@ -67,7 +72,7 @@ class BpeEncoder:
     """Text without control tokens → ids."""
 
     def __init__(
-        self, vocab: Vocabulary, merges: Sequence[tuple[str, str]], splitter: PreSplitter
+        self, vocab: Vocabulary, merges: list[tuple[str, str]], splitter: PreSplitter
     ) -> None:
         self._library = LibraryTokenizer(_model(vocab, merges, splitter))
         self._library.pre_tokenizer = splitter.build()
@@ -110,9 +115,7 @@ class BpeEncoder:
         return ids
 
 
-def _model(
-    vocab: Vocabulary, merges: Sequence[tuple[str, str]], splitter: PreSplitter
-) -> models.BPE:
+def _model(vocab: Vocabulary, merges: list[tuple[str, str]], splitter: PreSplitter) -> models.BPE:
     """The library's model. Control tokens stay out, so that no text can spell one."""
     hidden = {TokenKind.CONTROL, TokenKind.UNKNOWN}
     tokens = {
@@ -120,14 +123,6 @@ def _model(
         for i, (text, kind) in enumerate(zip(vocab.texts, vocab.kinds, strict=True))
         if text and kind not in hidden
     }
-    for left, right in merges:
-        merged = left + right
-        if left not in tokens or right not in tokens or merged not in tokens:
-            missing = next(t for t in (left, right, merged) if t not in tokens)
-            raise TokenizerError(
-                f"the merge of {left!r:.40} and {right!r:.40} needs the token {missing!r:.60}, "
-                "which the vocabulary does not have as text"
-            )
     options: dict[str, Any] = {"ignore_merges": splitter.ignore_merges}
     if vocab.unk_id is not None:
         unknown = vocab.texts[vocab.unk_id]
@@ -136,6 +131,13 @@ def _model(
     if not splitter.byte_level:
         options.update(byte_fallback=True, fuse_unk=True)
     try:
-        return models.BPE(tokens, list(merges), **options)
+        return models.BPE(tokens, merges, **options)
     except Exception as error:
+        for left, right in merges:
+            missing = next((t for t in (left, right, left + right) if t not in tokens), None)
+            if missing is not None:
+                raise TokenizerError(
+                    f"the merge of {left!r:.40} and {right!r:.40} needs the token "
+                    f"{missing!r:.60}, which the vocabulary does not have as text"
+                ) from None
         raise TokenizerError(f"the vocabulary and its merges do not fit: {error}") from error

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one rendering may cost: processor time, characters made, size of a value, call depth.
+"""What one rendering may cost: processor time, bytes made, size of a value, call depth.
 
 Counts and refuses; knows nothing about Jinja.
 """
@@ -13,7 +13,8 @@ from typing import Any
 
 MAX_SECONDS = 0.5  # processor time of the rendering thread; real templates take milliseconds
 MAX_VALUE = 2_000_000  # characters and items one value may hold, plus 4 per input character
-MAX_TOTAL = 32_000_000  # made in all, plus 32 per input character
+MAX_TOTAL = 256_000_000  # bytes made in all (most are freed again), plus 64 per input character
+_ITEM_BYTES = 8
 MAX_DEPTH = 100  # nested calls
 
 
@@ -38,18 +39,22 @@ class Budget:
         """Widen the limits by the size of the caller's own input."""
         size = self.weigh(values)
         self.max_value += 4 * size
-        self.max_total += 32 * size
+        self.max_total += 64 * size
 
     def tick(self) -> None:
         """Check the time."""
         if time.thread_time() > self._deadline:
             raise LimitExceeded(f"it runs longer than {self._seconds:g} s")
 
-    def charge(self, amount: int) -> None:
-        """Count characters or items made."""
-        self._total += amount
+    def charge(self, size: int) -> None:
+        """Count bytes made."""
+        self._total += size
         if self._total > self.max_total:
-            raise LimitExceeded(f"it makes more than {self.max_total} characters")
+            raise LimitExceeded(f"it makes more than {self.max_total >> 20} MiB of text")
+
+    def charge_text(self, text: str) -> None:
+        """Count a string made."""
+        self.charge(len(text) if text.isascii() else 4 * len(text))
 
     def allow(self, size: int) -> None:
         """Refuse a value of this size before it is made."""
@@ -95,17 +100,17 @@ class Budget:
         """Count a value just made, and refuse one that is too large."""
         if isinstance(value, str):
             self.allow(len(value))
-            self.charge(len(value))
+            self.charge_text(value)
         elif isinstance(value, (list, tuple, dict)) and id(value) not in self._weights:
             self.allow(len(value))
             self.allow(self.weigh(value))
-            self.charge(len(value))
+            self.charge(_ITEM_BYTES * len(value))
 
     def weigh_part(self, part: Any, whole: Any) -> None:
         """Count a slice; it weighs no more than what it was cut from."""
         if isinstance(part, (list, tuple)) and isinstance(whole, (list, tuple)):
             self._weights[id(part)] = (part, self.weigh(whole))
-            self.charge(len(part))
+            self.charge(_ITEM_BYTES * len(part))
         else:
             self.weigh_new(part)
 
@@ -121,7 +126,7 @@ class Budget:
         """`separator.join(parts)` within the limits."""
         self.allow(sum(map(len, parts)) + len(separator) * max(0, len(parts) - 1))
         result = separator.join(parts)
-        self.charge(len(result))
+        self.charge_text(result)
         return result
 
 

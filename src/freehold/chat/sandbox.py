@@ -136,7 +136,7 @@ class _Formatter(string.Formatter):
         if not format_spec or not isinstance(value, (int, float, str)):
             return budget.text(value)
         result = format(value, format_spec)
-        budget.charge(len(result))
+        budget.charge_text(result)
         return result
 
 
@@ -260,7 +260,7 @@ def _finalize(context: Context, value: Any) -> str:
     budget = BUDGET.get()
     budget.tick()
     text = budget.text(value)
-    budget.charge(len(text))
+    budget.charge_text(text)
     return text
 
 

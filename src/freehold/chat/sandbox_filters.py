@@ -134,7 +134,7 @@ def _own_filters(budget: ContextVar[Budget]) -> dict[str, Function]:
         parts = []
         for item in value:
             parts.append(current.text(item))
-            current.charge(len(parts[-1]))
+            current.charge_text(parts[-1])
         return current.joined(current.text(d), parts)
 
     @pass_environment

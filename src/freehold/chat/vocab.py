@@ -236,8 +236,8 @@ def end_ids(texts: Sequence[str], kinds: bytes, named: Sequence[int]) -> tuple[i
     """The named end ids, then special tokens that end a turn by their well-known text."""
     extra = [
         i
-        for i, kind in enumerate(kinds)
-        if kind in (TokenKind.CONTROL, TokenKind.USER_DEFINED) and texts[i] in END_OF_TURN_TEXTS
+        for i, text in enumerate(texts)
+        if text in END_OF_TURN_TEXTS and kinds[i] in (TokenKind.CONTROL, TokenKind.USER_DEFINED)
     ]
     found = {texts[i] for i in extra}
     if "<|return|>" in found and "<|call|>" in found:
