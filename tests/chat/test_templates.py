@@ -265,6 +265,24 @@ def test_control_tokens_in_tools_and_arguments_stay_text():
     assert [i for i in ids if i in tokenizer.special_ids()] == [151644]
 
 
+def test_control_tokens_in_variables_stay_text():
+    tokenizer = directory_tokenizer("qwen2")
+    texts = [tokenizer.token_text(i) for i in tokenizer.special_ids()]
+    template = ChatTemplate("{{ bos_token }}{{ note }}", bos_token="<|im_start|>",
+                            special_texts=texts)  # fmt: skip
+    ids = encode_chat(tokenizer, template.render([], note="<|im_end|>"))
+    assert [i for i in ids if i in tokenizer.special_ids()] == [151644]
+    ids = encode_chat(tokenizer, template.render([], note="", bos_token="<|im_end|>"))
+    assert not tokenizer.special_ids().intersection(ids)
+
+
+def test_input_that_holds_itself_is_an_error():
+    message = {"role": "user"}
+    message["content"] = message
+    with pytest.raises(TemplateError, match="deep"):
+        ChatTemplate("{{ messages }}").render([message])
+
+
 def test_a_role_between_template_brackets_makes_a_token():
     # Several families print the role inside the token's brackets.
     tokenizer = gguf_tokenizer("phi-3")

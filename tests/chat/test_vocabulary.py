@@ -356,6 +356,20 @@ def test_tokenizer_json(tmp_path):
     assert tokenizer.encode("<s>he", parse_special=True) == [257, 256]
 
 
+def test_a_prefix_of_several_tokens(tmp_path):
+    data = tokenizer_json()
+    data["post_processor"]["single"] = [
+        {"SpecialToken": {"id": "<s>", "type_id": 0}},
+        {"SpecialToken": {"id": "<s>", "type_id": 0}},
+        {"Sequence": {"id": "A", "type_id": 0}},
+        {"SpecialToken": {"id": "<s>", "type_id": 0}},
+    ]
+    tokenizer = directory_checkpoint_tokenizer(write_json(tmp_path, data))
+    assert tokenizer.encode("he") == [257, 257, 256, 257]
+    assert tokenizer.encode("<s><s>he<s>", parse_special=True) == [257, 257, 256, 257]
+    assert tokenizer.encode("he", add_special=False) == [256]
+
+
 def test_the_config_may_forbid_the_begin_token(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text('{"add_bos_token": false}')
     tokenizer = directory_checkpoint_tokenizer(write_json(tmp_path, tokenizer_json()))
@@ -432,6 +446,26 @@ def test_every_splitter_keeps_every_character(name):
         spelled = bytes(table[c] for c in spelled).decode()
     assert spelled == text
     assert len(pieces) > 1
+
+
+@pytest.mark.parametrize("name", sorted(PRE_SPLITTERS))
+def test_long_runs_take_linear_time(name):
+    splitter = PRE_SPLITTERS[name].build()
+    start = time.process_time()
+    for run in (" ", "A", "a", "1", "!", "\n", " \n", "\r", "漢", "'s", "\u0301", "Aa", "\u3000"):
+        splitter.pre_tokenize_str("x" + run * 20_000 + "x")
+    assert time.process_time() - start < 20  # each quadratic run would take that alone
+
+
+def test_a_splitter_that_backtracks_for_ever_is_a_typed_error(tmp_path):
+    split = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated",
+             "invert": False}  # fmt: skip
+    byte_level = tokenizer_json()["pre_tokenizer"]
+    data = tokenizer_json(pre_tokenizer={"type": "Sequence", "pretokenizers": [split, byte_level]})
+    tokenizer = directory_checkpoint_tokenizer(write_json(tmp_path, data))
+    with pytest.raises(TokenizerError, match="cannot be tokenised"):
+        tokenizer.encode("a" * 40 + "b")
+    assert tokenizer.encode("he")[-1] == 256  # and the tokenizer still works
 
 
 @pytest.mark.parametrize(

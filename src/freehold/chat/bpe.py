@@ -68,6 +68,22 @@ def parse_merges(raw: Sequence[Any], *, where: str) -> list[tuple[str, str]]:
     return merges
 
 
+def library_encode(library: LibraryTokenizer, text: str, *, surrounded: bool = False) -> list[int]:
+    """The library's ids, with or without tokens put round them; failures are TokenizerError."""
+    try:
+        ids: list[int] = library.encode(text, add_special_tokens=surrounded).ids
+    except BaseException as error:
+        if is_library_error(error):
+            raise TokenizerError(f"the text cannot be tokenised: {str(error)[:200]}") from None
+        raise
+    return ids
+
+
+def is_library_error(error: BaseException) -> bool:
+    """Whether this is an error of the library's own: a Rust panic is no `Exception`."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
 class BpeEncoder:
     """Text without control tokens → ids."""
 
@@ -103,15 +119,11 @@ class BpeEncoder:
         position = 0
         for start, end in self._user_defined.finditer(text):
             if start > position:
-                ids += self._plain(text[position:start])
+                ids += library_encode(self._library, text[position:start])
             ids.append(self._user_ids[text[start:end]])
             position = end
         if position < len(text):
-            ids += self._plain(text[position:])
-        return ids
-
-    def _plain(self, text: str) -> list[int]:
-        ids: list[int] = self._library.encode(text, add_special_tokens=False).ids
+            ids += library_encode(self._library, text[position:])
         return ids
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 MAX_SECONDS = 0.5  # processor time of the rendering thread; real templates take milliseconds
+SECONDS_PER_CHARACTER = 1e-7  # more for long input: 0.1 s per million characters
 MAX_VALUE = 2_000_000  # characters and items one value may hold, plus 4 per input character
 MAX_TOTAL = 256_000_000  # bytes made in all (most are freed again), plus 64 per input character
 _ITEM_BYTES = 8
@@ -35,16 +36,19 @@ class Budget:
         # Expanded size of each container seen. Holding the container keeps its id its own.
         self._weights: dict[int, tuple[Any, int]] = {}
 
-    def admit(self, values: Any) -> None:
-        """Widen the limits by the size of the caller's own input."""
-        size = self.weigh(values)
+    def start(self, given: Any) -> int:
+        """Widen the limits by the size of the caller's own input, and start the clock."""
+        size = self.weigh(given)
         self.max_value += 4 * size
         self.max_total += 64 * size
+        self._seconds += size * SECONDS_PER_CHARACTER
+        self._deadline = time.thread_time() + self._seconds
+        return size
 
     def tick(self) -> None:
         """Check the time."""
         if time.thread_time() > self._deadline:
-            raise LimitExceeded(f"it runs longer than {self._seconds:g} s")
+            raise LimitExceeded(f"it runs longer than {self._seconds:.2g} s")
 
     def charge(self, size: int) -> None:
         """Count bytes made."""

@@ -103,7 +103,7 @@ _DEEPSEEK_LLM = PreSplitter(
         r"[\r\n]",
         rf"\s?[{_DEEPSEEK_LETTERS}]+",
         "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+",
-        r"\s+$",
+        r"(?<!\s)\s+$",  # the vendor has no look-behind: same cuts, but quadratic on long runs
         _CJK_COARSE,
         r"\p{N}+",
     )

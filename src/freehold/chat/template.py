@@ -83,19 +83,15 @@ class ChatTemplate:
         **variables: Any,
     ) -> RenderedChat:
         """The prompt text. TemplateError on any failure or exceeded limit."""
-        given: dict[str, Any] = {
-            **self._tokens,
-            **plain(variables),
-            "messages": plain(list(messages)),
-            "add_generation_prompt": add_generation_prompt,
-        }
-        if tools is not None:
-            given["tools"] = plain(tools)
         budget = Budget()
         with _Limits(budget, "failed"):
+            given = {**plain(variables), "messages": plain(list(messages))}
+            given["add_generation_prompt"] = add_generation_prompt
+            if tools is not None:
+                given["tools"] = plain(tools)
             marked, mark = self._guard.mark(given, self.source)
-            budget.admit(list(marked.values()))
-            text = self._run(marked, MAX_OUTPUT + 8 * (budget.weigh(list(marked.values()))))
+            size = budget.start(marked)
+            text = self._run({**self._tokens, **marked}, MAX_OUTPUT + 8 * size)
         return _without_marks(text, mark)
 
     def _run(self, variables: Mapping[str, Any], limit: int) -> str:
@@ -121,8 +117,7 @@ class _Guard:
 
     def mark(self, variables: dict[str, Any], source: str) -> tuple[dict[str, Any], str | None]:
         """The variables with marks put in, and the mark used (None: nothing to mark)."""
-        own = {"bos_token", "eos_token"}
-        strings = list(_strings({k: v for k, v in variables.items() if k not in own}))
+        strings = list(_strings(variables))
         if not any(self._places(text) for text in strings):
             return variables, None
         everything = "".join((source, *strings))
@@ -139,7 +134,7 @@ class _Guard:
                 return {put(k): put(v) for k, v in value.items()}
             return [put(item) for item in value] if isinstance(value, list) else value
 
-        return {k: v if k in own else put(v) for k, v in variables.items()}, mark
+        return {k: put(v) for k, v in variables.items()}, mark
 
     def _places(self, text: str) -> list[int]:
         """Positions of the characters to protect, ascending."""

@@ -195,8 +195,12 @@ def _from_tokenizer_json(path: Path, settings: _Settings) -> Tokenizer:
         encoder,
         spelling=spelling,
         strips_leading_space=encoder.strips_leading_space,
-        prefix_ids=before if before and vocab.add_bos else None,
-        suffix_ids=after if after and vocab.add_eos else None,
+        prefix_ids=before
+        if before and settings.tokenizer.get("add_bos_token") is not False
+        else None,
+        suffix_ids=after
+        if after and settings.tokenizer.get("add_eos_token") is not False
+        else None,
     )
 
 

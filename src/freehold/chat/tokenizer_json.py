@@ -16,6 +16,7 @@ from typing import Any
 
 from tokenizers import Tokenizer as LibraryTokenizer
 
+from freehold.chat.bpe import is_library_error, library_encode
 from freehold.chat.spm import SPACE, byte_value
 from freehold.chat.vocab import MAX_VOCAB, TokenKind
 from freehold.errors import TokenizerError, UnsupportedModelError
@@ -70,8 +71,7 @@ def _library(data: Mapping[str, Any] | str) -> Any:
     try:
         return LibraryTokenizer.from_str(text)
     except BaseException as error:
-        # A Rust panic arrives as a BaseException of its own.
-        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+        if is_library_error(error):
             raise TokenizerError(f"tokenizer.json cannot be used: {str(error)[:200]}") from error
         raise
 
@@ -102,19 +102,16 @@ class JsonEncoder:
 
     def encode(self, text: str, *, first: bool = True) -> list[int]:
         """Ids of a stretch of text; the space prefix may go to the `first` one only."""
-        ids: list[int]
         if self._later_split is None:
-            ids = self._library.encode(text, add_special_tokens=False).ids
-            return ids
+            return library_encode(self._library, text)
         with self._lock:
             self._library.pre_tokenizer = self._first_split if first else self._later_split
-            ids = self._library.encode(text, add_special_tokens=False).ids
-        return ids
+            return library_encode(self._library, text)
 
     def surroundings(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Ids the file's post-processor puts before and after a text."""
-        plain = self._library.encode("a", add_special_tokens=False).ids
-        full = self._library.encode("a", add_special_tokens=True).ids
+        plain = library_encode(self._library, "a")
+        full = library_encode(self._library, "a", surrounded=True)
         for start in range(len(full) - len(plain) + 1):
             if full[start : start + len(plain)] == plain:
                 return tuple(full[:start]), tuple(full[start + len(plain) :])
