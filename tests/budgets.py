@@ -110,10 +110,9 @@ BUDGETS: dict[tuple[str, str, str], Budget] = {
     ),
     ("cpu", "attention", "f16"): Budget(2e-5, "stored alike, hence as f32"),
     ("cpu", "attention", "bf16"): Budget(2e-5, "stored alike, hence as f32"),
-    ("cpu", "attention", "q8_0"): Budget(
-        2e-3,
-        "scales round alike but for their last bit, and a value between two steps may go "
-        "either way: 1/254 of the largest of 32, in few of hundreds of keys",
+    ("cpu", "attention", "q8_0"): Budget(2e-5, "inputs on the q8_0 grid are stored alike"),
+    ("cpu", "q8_0_steps", ""): Budget(
+        1.01, "a value between two steps may go either way, which moves it by one step"
     ),
     ("cpu", "logits", "F32"): Budget(1e-4, "float32 everywhere, as transformers"),
     ("cpu", "logits", "F16"): Budget(1e-4, "float32 everywhere, as transformers"),

@@ -172,6 +172,7 @@ SCALINGS = [
     {"rope_type": "yarn", "truncate": False, **_TRAINED},
     {"rope_type": "yarn", "attention_factor": 0.7, **_TRAINED},
     {"rope_type": "yarn", "mscale": 0.7, "mscale_all_dim": 1.3, **_TRAINED},
+    {"rope_type": "yarn", "rope_theta": 100.0, **_TRAINED},  # the ramp ends beyond the last pair
     {"rope_type": "yarn", "factor": 4.0},  # trained context = max_position_embeddings
 ]
 
@@ -194,8 +195,8 @@ def test_rope_equals_transformers(scaling, style):
     if style == "rope_parameters":
         changes = {"rope_parameters": parameters}
     else:  # before transformers 5: "type", and the base beside it
-        old = {"type": kind, **{k: v for k, v in scaling.items() if k != "rope_type"}}
-        changes = {"rope_theta": 50000.0, "rope_scaling": old}
+        old = {"type": kind, **{k: v for k, v in scaling.items() if k[:5] != "rope_"}}
+        changes = {"rope_theta": parameters["rope_theta"], "rope_scaling": old}
     ours = config_of({**HF, **sizes, "num_key_value_heads": 4}, **changes).rope
     np.testing.assert_allclose(ours.inv_freq, want, rtol=3e-6)
     assert ours.magnitude == pytest.approx(magnitude, rel=1e-9)

@@ -81,6 +81,20 @@ def test_a_missing_tensor_is_named(hf):
         load(hf)
 
 
+@pytest.mark.parametrize(
+    ("case", "hf_part", "part"),
+    [
+        ("qwen2", "k_proj.bias", "attn_k.bias"),
+        ("qwen3", "q_norm.weight", "attn_q_norm.weight"),
+    ],
+)
+def test_what_a_family_always_has_is_required(tmp_path, case, hf_part, part):
+    tiny_models.build(tiny_models.CASES[case]).save_pretrained(tmp_path)
+    rewrite(tmp_path, without(f"model.layers.2.self_attn.{hf_part}"))
+    with pytest.raises(MalformedFileError, match=f"blk.2.{part} is missing"):
+        load(tmp_path)
+
+
 def test_a_wrong_shape_is_named_with_both_shapes(hf):
     name = "model.layers.2.mlp.down_proj.weight"
     rewrite(hf, lambda t: {**t, name: np.ascontiguousarray(t[name].T)})

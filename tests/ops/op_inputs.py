@@ -79,6 +79,12 @@ def exact_activations(rows: int, columns: int, seed: int = 0) -> np.ndarray:
     return (x * 2.0 ** rng.integers(-6, 6, (rows, 1))).astype(np.float32)
 
 
+def on_q8_grid(x: np.ndarray) -> np.ndarray:
+    """`x` after one pass through Q8_0; a second pass changes nothing."""
+    kind = quants.get("Q8_0")
+    return kind.decode(kind.encode(x.ravel())).reshape(x.shape)
+
+
 @dataclass
 class AttentionCase:
     """Several sequences mid-way: their whole keys and values, and the new queries."""
@@ -124,7 +130,11 @@ class AttentionCase:
         full_v = np.full((slots, self.kv_heads * self.value_dim), garbage, dtype=np.float32)
         for layer in (0, 1):
             ops.write_kv(cache, layer, full_k, full_v, everywhere)
+        keys, values = np.concatenate(self.keys), np.concatenate(self.values)
+        if kv_dtype == "q8_0":
+            # Already on the grid: or else a value between two steps could go either way.
+            keys, values = on_q8_grid(keys), on_q8_grid(values)
         whole = make_batch([[0] * t for t in self.totals], [0] * len(self.new), self.tables,
                            self.block_size)  # fmt: skip
-        ops.write_kv(cache, 1, np.concatenate(self.keys), np.concatenate(self.values), whole)
+        ops.write_kv(cache, 1, keys, values, whole)
         return cache

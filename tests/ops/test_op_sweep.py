@@ -15,13 +15,14 @@ from op_inputs import (
     activations,
     exact_activations,
     matrix,
+    on_q8_grid,
     shapes,
 )
 
 from batching import make_batch
 from budgets import limit, linear_error, row_error
 from devices import all_params, open_device
-from freehold import backends
+from freehold import backends, quants
 from freehold.errors import InvalidParameterError
 from freehold.ops import AttentionSpec, KVLayerSpec, RopeSpec
 
@@ -255,6 +256,31 @@ def test_attention(ops, head_dim, kv_dtype):
             want = REFERENCE.attention(q, theirs, 1, batch, spec)
             error = row_error(got, want)
             assert error <= allowed(ops, "attention", kv_dtype), (heads, window, softcap)
+
+
+@pytest.mark.parametrize("kv_dtype", ["f32", "f16", "bf16", "q8_0"])
+def test_cache_stores_what_its_type_holds(ops, kv_dtype):
+    """A query that sees one key returns its value: what was stored, read back."""
+    x = activations(150, 2 * 64, seed=3)
+    cache = ops.alloc_kv([KVLayerSpec(2, 64, 64)], 10, 16, kv_dtype)
+    batch = make_batch([[0] * 150], [0], [range(10)], 16)
+    ops.write_kv(cache, 0, strided(x), strided(x), batch)
+    q = np.zeros((150, 2 * 64), dtype=np.float32)
+    spec = AttentionSpec(2, 2, 64, 64, 1.0, window=1)
+    got = ops.to_numpy(ops.attention(q, cache, 0, batch, spec))
+    if kv_dtype == "f32":
+        np.testing.assert_array_equal(got, x)
+    elif kv_dtype == "f16":
+        np.testing.assert_array_equal(got, x.astype(np.float16).astype(np.float32))
+    elif kv_dtype == "bf16":
+        kind = quants.get("BF16")
+        np.testing.assert_array_equal(got, kind.decode(kind.encode(x.ravel())).reshape(x.shape))
+    else:
+        want = on_q8_grid(x)
+        step = np.abs(x.reshape(-1, 32)).max(axis=1, keepdims=True) / 127
+        off = np.abs(got - want).reshape(-1, 32) / np.maximum(step, 1e-30)
+        assert off.max() <= limit("cpu", "q8_0_steps")
+        assert (off > 1e-3).mean() < 1e-3
 
 
 def test_attention_with_values_of_another_width(ops):

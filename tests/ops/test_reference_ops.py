@@ -185,6 +185,8 @@ def stored_rows(kv_dtype: str, rows: np.ndarray) -> np.ndarray:
 
 def test_cache_precision():
     x = activations(20, 32, seed=3)
+    # Ties: halves of a q8_0 step (which is 1 here), and of the last bit of bfloat16.
+    x[0] = [127, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 126.5, *(1 + np.arange(24) / 256)]
     np.testing.assert_array_equal(stored_rows("f32", x), x)
     np.testing.assert_array_equal(stored_rows("f16", x), x.astype(np.float16).astype(np.float32))
     for kv_dtype, qtype in (("bf16", "BF16"), ("q8_0", "Q8_0")):
