@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import resource
 import time
+from random import Random
 
 import pytest
+from chat_data import DATA, need, read_cases
 
 from freehold.chat.budget import MAX_SECONDS
 from freehold.chat.template import MAX_SOURCE, ChatTemplate
@@ -185,6 +187,30 @@ def test_sources(name):
 def test_escapes(name):
     message = stop(ESCAPES[name])
     assert "root:" not in message
+
+
+def test_mutated_templates_render_or_fail_cleanly():
+    sources = sorted(need(DATA / "templates/jinja").glob("*.jinja"))
+    contexts = list(read_cases("templates/goldens.json")["contexts"].values())
+    tokens = ["{{", "}}", "{%", "%}", "for", "if", "[", "(", "**", "*", "~", "+", "range(99999)"]
+    tokens += ["messages", "'a'*999999", "loop", "tojson", "|", ".", "'", "namespace()", "99999999"]
+    random = Random(20250710)
+    rendered = 0
+    for _ in range(250):
+        source = random.choice(sources).read_text(encoding="utf-8")
+        for _ in range(random.randint(1, 5)):
+            place = random.randrange(len(source))
+            tail = source[place + random.choice([0, 0, 1, 9]) :]
+            source = source[:place] + random.choice([*tokens, ""]) + tail
+        context = dict(random.choice(contexts))
+        start = time.thread_time()
+        try:
+            ChatTemplate(source, bos_token=context.pop("bos_token")).render(**context)
+            rendered += 1
+        except TemplateError:
+            pass  # anything else fails the test
+        assert time.thread_time() - start < CPU_SECONDS
+    assert 0 < rendered < 250
 
 
 def test_a_harmless_template_works_after_a_hostile_one():

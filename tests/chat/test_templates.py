@@ -172,6 +172,8 @@ def test_templates_in_gguf_metadata():
 def test_templates_in_a_directory(tmp_path):
     checkpoint = SimpleNamespace(format="safetensors", metadata={}, directory=tmp_path)
     assert chat_template_sources(checkpoint) == {}
+    (tmp_path / "chat_template.json").write_text('{"chat_template": "J"}')
+    assert chat_template_sources(checkpoint) == {"default": "J"}
     config = tmp_path / "tokenizer_config.json"
     config.write_text('{"chat_template": "A"}')
     assert chat_template_sources(checkpoint) == {"default": "A"}

@@ -278,6 +278,8 @@ def chat_template_sources(checkpoint: Checkpoint) -> dict[str, str]:
 
 def _sources_in(directory: Path) -> dict[str, Any]:
     listed = read_json(directory, "tokenizer_config.json").get("chat_template")
+    if listed is None:  # written by some multi-modal models
+        listed = read_json(directory, "chat_template.json").get("chat_template")
     if isinstance(listed, list):
         found = {
             str(entry.get("name", "default")): entry.get("template")
