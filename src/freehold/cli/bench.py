@@ -204,8 +204,9 @@ def _decode(llm: LLM, engine: Engine, case: Case) -> float:
 
 def _render(report: dict[str, Any]) -> str:
     head = (
-        f"{report['model']} on {report['backend']}"
-        + (f" ({report['isa']}, {report['threads']} threads)" if report["isa"] else "")
+        f"model: {report['model']}\n"
+        f"engine: {report['backend']}"
+        + (f" {report['isa']}, {report['threads']} threads" if report["isa"] else "")
         + f", weights {console.size(report['weight_bytes'])}, cache {report['kv_dtype']}"
     )
     limits = report["limits"]

@@ -174,7 +174,10 @@ class Session:
                 f"the answer ends here: all {limit} tokens of the context are used; /clear starts "
                 "afresh, --context sets a longer one"
             )
-        elif used > _NEARLY_FULL * limit:
+            return
+        if completion.finish_reason == "length":
+            console.note(f"the answer was cut at {len(completion.token_ids)} tokens (--max-tokens)")
+        if used > _NEARLY_FULL * limit:
             console.note(f"{limit - used} of {limit} tokens of the context are left")
 
     def save(self, name: str) -> None:

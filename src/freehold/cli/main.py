@@ -81,15 +81,6 @@ class LazyGroup(TyperGroup):
             )
         return name, load_command(name), args[1:]
 
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:
-            # The reader has gone; closing stdout here keeps the interpreter from complaining
-            # about it a second time on exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return EXIT_BROKEN_PIPE
-
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -137,12 +128,18 @@ def run(args: Sequence[str]) -> int:
     """Run one command line and give its exit code; the errors of every command end here."""
     group = typer.main.get_command(app)
     try:
-        result = group.main(list(args), prog_name="freehold", standalone_mode=False)
+        with group.make_context("freehold", list(args)) as ctx:
+            group.invoke(ctx)
+    except typer.Exit as done:
+        return done.exit_code
     except typer.TyperException as error:
         return _usage_error(error)
     except FreeholdError as error:
         console.failure(error.message, error.hint)
         return EXIT_USER_ERROR if isinstance(error, UserError) else EXIT_FAILURE
+    except (BrokenPipeError, SystemExit):
+        # Rich, which prints the help, exits when its reader goes away; nothing else exits here.
+        return _reader_gone()
     except OSError as error:
         return _os_error(error)
     except MemoryError:
@@ -150,7 +147,13 @@ def run(args: Sequence[str]) -> int:
         return EXIT_FAILURE
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
-    return result if isinstance(result, int) else 0
+    return 0
+
+
+def _reader_gone() -> int:
+    # What is still buffered goes nowhere, or the interpreter would complain again on exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_BROKEN_PIPE
 
 
 def _show_warning(
