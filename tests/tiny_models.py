@@ -16,6 +16,8 @@ from typing import Any
 import gguf
 import numpy as np
 
+from freehold import quants
+
 VOCAB = 160
 PROMPT_LENGTH = 40
 _COMMON = {
@@ -74,6 +76,9 @@ CASES: dict[str, Case] = {
         "Qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}
     ),
     "qwen3": Case("Qwen3", {"head_dim": 32}),
+    "llama-wide": Case(
+        "Llama", {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2}
+    ),
     "qwen3-tied": Case("Qwen3", {"head_dim": 16, "tie_word_embeddings": True}),
 }  # fmt: skip
 
@@ -157,6 +162,13 @@ def gguf_tensors(model: Any) -> dict[str, np.ndarray]:
     return tensors
 
 
+def encoded(array: np.ndarray, qtype: str) -> np.ndarray:
+    """Stored bytes, one row per row. The `gguf` package decodes K-quants but encodes none."""
+    if qtype in ("F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"):
+        return gguf.quants.quantize(array, gguf.GGMLQuantizationType[qtype])
+    return quants.get(qtype).encode(np.ascontiguousarray(array).ravel()).reshape(len(array), -1)
+
+
 def write_gguf(model: Any, path: Path, qtype: str = "F32") -> Path:
     """The model as GGUF; matrices in `qtype`, all else in F32."""
     config, arch = model.config, gguf_architecture(model)
@@ -183,7 +195,7 @@ def write_gguf(model: Any, path: Path, qtype: str = "F32") -> Path:
     kind = gguf.GGMLQuantizationType[qtype]
     for name, array in gguf_tensors(model).items():
         if array.ndim == 2 and qtype != "F32":
-            data = gguf.quants.quantize(array, kind)
+            data = encoded(array, qtype)
             writer.add_tensor(name, data, raw_dtype=kind)
         else:
             writer.add_tensor(name, np.ascontiguousarray(array, dtype=np.float32))

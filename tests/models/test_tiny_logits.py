@@ -101,15 +101,17 @@ def test_unwanted_rows_are_not_computed(model_path):
         np.testing.assert_allclose(got, whole[rows], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("qtype", ["F16", "BF16", "Q8_0", "Q4_0", "Q5_1"])
+@pytest.mark.parametrize(
+    "qtype", ["F16", "BF16", "Q8_0", "Q4_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q6_K", "IQ4_XS"]
+)
 @pytest.mark.parametrize("device", all_params())
 def test_quantised_files(device, qtype, model_path):
     """The reference decodes exactly what the `gguf` package decodes; devices stay in budget."""
     import torch
 
-    case = tiny_models.CASES["llama-gqa"]
-    path = model_path("llama-gqa", qtype)
-    judge = tiny_models.build(case)
+    case = "llama-wide" if "_K" in qtype or qtype == "IQ4_XS" else "llama-gqa"
+    path = model_path(case, qtype)
+    judge = tiny_models.build(tiny_models.CASES[case])
     with torch.no_grad():
         for parameter in judge.parameters():
             if parameter.ndim == 2:
@@ -127,5 +129,5 @@ def _through(parameter, qtype):
     import torch
 
     kind = gguf.GGMLQuantizationType[qtype]
-    data = gguf.quants.quantize(parameter.numpy(), kind)
+    data = tiny_models.encoded(parameter.numpy(), qtype)
     return torch.from_numpy(gguf.quants.dequantize(data, kind).reshape(parameter.shape).copy())
