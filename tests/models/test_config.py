@@ -172,9 +172,11 @@ SCALINGS = [
     {"rope_type": "yarn", "truncate": False, **_TRAINED},
     {"rope_type": "yarn", "attention_factor": 0.7, **_TRAINED},
     {"rope_type": "yarn", "mscale": 0.7, "mscale_all_dim": 1.3, **_TRAINED},
-    {"rope_type": "yarn", "rope_theta": 100.0, **_TRAINED},  # the ramp ends beyond the last pair
+    # The ramp ends beyond the last pair.
+    {"rope_type": "yarn", "rope_theta": 100.0, "factor": 2.0,
+     "original_max_position_embeddings": 2048},
     {"rope_type": "yarn", "factor": 4.0},  # trained context = max_position_embeddings
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("style", ["rope_parameters", "rope_scaling"])
