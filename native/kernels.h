@@ -9,7 +9,6 @@
 namespace freehold {
 
 constexpr int kGroupRows = 16;  // rows interleaved in a packed matrix: the lanes of one register
-constexpr int kMaxCols = 16;    // columns a register tile can have at most on any ISA
 
 enum class QType : int {
   F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS,
@@ -25,9 +24,9 @@ enum class ActKind : int {
   kCount
 };
 
-// Where a stored block keeps its parts. A packed matrix holds, for 16 rows at a time, first the
-// 2-byte scales of all blocks (if the type has a lone one), then every 4-byte word of the block,
-// 16 rows side by side: exactly the stored bits, in another order.
+// Where a stored block keeps its parts. A packed matrix holds, for 16 rows at a time, the 4-byte
+// words of a block, 16 rows side by side: exactly the stored bits, in another order. A lone 2-byte
+// scale (the block is then no whole number of words) goes into 64 bytes before each two blocks.
 struct QuantLayout {
   int block;      // values per block
   int bytes;      // bytes per block
@@ -42,7 +41,6 @@ struct Matrix {
   int64_t n, k;         // out_features, in_features
   int64_t groups;       // ceil(n / 16)
   int64_t blocks;       // blocks per row
-  int64_t head_bytes;   // per group, a multiple of 64
   int64_t group_bytes;  // per group, a multiple of 64
   const uint8_t* data;  // 64-byte aligned
 };
@@ -132,10 +130,10 @@ inline size_t attention_scratch_floats(int kd, int vd) {
 struct Kernels {
   const char* name;
   int lanes;                 // hardware lanes of 32 bits
-  int col_block;             // preferred columns per block
   int direct_max_cols;       // up to here weights are unpacked in registers, beyond in a panel
   bool bf16_acts;            // BF16 weights multiply bfloat16 activations
   bool full_u8;              // the byte dot product takes unsigned weights up to 255
+  int (*col_block)(int cols);  // columns per block in a call with that many
   int (*pad_cols)(int cols);  // smallest supported register tile of at least cols columns
   int64_t (*panel_bytes)(const Matrix& m);
   void (*quantize)(const QuantizeTask& t, int blk);

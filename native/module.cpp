@@ -30,8 +30,15 @@ using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::
 
 constexpr int64_t kMaxDim = int64_t(1) << 31;  // rows, columns; products then fit 62 bits
 
+// freehold.errors.InvalidParameterError, a ValueError; set when the module is loaded.
+PyObject* g_invalid = nullptr;
+
+[[noreturn]] void refuse(const char* what) {
+  PyErr_SetString(g_invalid, what);
+  throw nb::python_error();
+}
 void need(bool ok, const char* what) {
-  if (!ok) throw nb::value_error(what);
+  if (!ok) refuse(what);
 }
 
 template <class A> const float* rows_of(const A& a, int64_t width, const char* what) {
@@ -52,14 +59,14 @@ static_assert(sizeof kTypeNames / sizeof *kTypeNames == size_t(QType::kCount));
 QType type_of(const std::string& name) {
   for (int i = 0; i < int(QType::kCount); ++i)
     if (name == kTypeNames[i]) return QType(i);
-  throw nb::value_error("unknown weight type");
+  refuse("unknown weight type");
 }
 
 Epilogue epilogue_of(const std::string& name) {
   if (name == "silu") return Epilogue::Silu;
   if (name == "gelu_tanh") return Epilogue::GeluTanh;
   if (name == "gelu") return Epilogue::Gelu;
-  throw nb::value_error("unknown activation");
+  refuse("unknown activation");
 }
 
 const Kernels* kernels_named(const std::optional<std::string>& isa) {
@@ -67,7 +74,7 @@ const Kernels* kernels_named(const std::optional<std::string>& isa) {
   if (!isa) return levels.back();
   for (const Kernels* k : levels)
     if (*isa == k->name) return k;
-  throw nb::value_error("this processor or build has no such kernel level");
+  refuse("this processor or build has no such kernel level");
 }
 
 Matrix shape_of(const std::string& type, int64_t n, int64_t k) {
@@ -310,6 +317,7 @@ void attention(Context& c, const Floats2& q, const KVStore& store, int layer, co
 
 NB_MODULE(_native, m) {
   m.doc() = "freehold's CPU kernels; use freehold.backends.cpu.";
+  g_invalid = nb::object(nb::module_::import_("freehold.errors").attr("InvalidParameterError")).release().ptr();
   m.def("available_isas", [] {
     std::vector<std::string> names;
     for (const Kernels* k : available_kernels()) names.emplace_back(k->name);

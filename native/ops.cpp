@@ -21,6 +21,23 @@ constexpr int64_t kSmall = 1 << 15;
 // Bytes of unpacked weights a thread works on: half of a common second-level cache.
 constexpr int64_t kPanelBudget = 512 << 10;
 
+// The stored word that goes to each packed place: the order in which isa/quants.inl reads them.
+void word_order(QType type, uint8_t order[64]) {
+  int n = 0;
+  const auto put = [&](int first, int count) { for (int i = 0; i < count; ++i) order[n++] = uint8_t(first + i); };
+  const auto zip = [&](int a, int b) { for (int i = 0; i < 8; ++i) { put(a + i, 1); put(b + i, 1); } };
+  switch (type) {
+    case QType::Q2_K: put(20, 1), put(0, 20); break;
+    case QType::Q3_K: put(24, 3), zip(8, 0), put(16, 8); break;
+    case QType::Q5_K: put(0, 4), zip(12, 4), put(20, 24); break;
+    case QType::Q6_K:
+      put(48, 4);
+      for (int half = 0; half < 2; ++half) zip(16 * half, 32 + 8 * half), put(16 * half + 8, 8);
+      break;
+    default: put(0, quant_layout(type).words);
+  }
+}
+
 // 16 rows of `row_bytes` each (fewer real ones at the end) into one packed group.
 void pack_group(const Matrix& m, const uint8_t* src, int64_t row_bytes, int rows, uint8_t* dst) {
   if (m.type == QType::F16) {
@@ -35,15 +52,18 @@ void pack_group(const Matrix& m, const uint8_t* src, int64_t row_bytes, int rows
     return;
   }
   const QuantLayout& q = quant_layout(m.type);
-  if (q.head_off >= 0)
-    for (int64_t b = 0; b < m.blocks; ++b)
-      for (int r = 0; r < rows; ++r)
-        std::memcpy(dst + b * 32 + r * 2, src + r * row_bytes + b * q.bytes + q.head_off, 2);
-  dst += m.head_bytes;
+  uint8_t order[64];
+  word_order(m.type, order);
   for (int64_t b = 0; b < m.blocks; ++b) {
-    const uint8_t* block = src + b * q.bytes + q.word_off;
+    const uint8_t* block = src + b * q.bytes;
+    if (q.head_off >= 0) {
+      if (b % 2 == 0) dst += 64;  // scales of this block and the next
+      uint8_t* head = b % 2 == 0 ? dst - 64 : dst - 64 * q.words - 32;
+      for (int r = 0; r < rows; ++r) std::memcpy(head + r * 2, block + r * row_bytes + q.head_off, 2);
+    }
+    block += q.word_off;
     for (int w = 0; w < q.words; ++w, dst += 64)
-      for (int r = 0; r < rows; ++r) std::memcpy(dst + r * 4, block + r * row_bytes + 4 * w, 4);
+      for (int r = 0; r < rows; ++r) std::memcpy(dst + r * 4, block + r * row_bytes + 4 * order[w], 4);
   }
 }
 
@@ -84,10 +104,9 @@ bool Context::pack(Matrix& m, const uint8_t* bytes, int fd, int64_t offset) {
   const QuantLayout& q = quant_layout(m.type);
   m.groups = ceil_div(m.n, kGroupRows);
   m.blocks = m.k / q.block;
-  m.head_bytes = q.head_off >= 0 ? round_up(m.blocks * 32, 64) : 0;
   if (m.type == QType::F16) m.group_bytes = round_up(m.k * 32, 64);
   else if (m.type == QType::BF16) m.group_bytes = ceil_div(m.k, 2) * 64;
-  else m.group_bytes = m.head_bytes + m.blocks * q.words * 64;
+  else m.group_bytes = (m.blocks * q.words + (q.head_off >= 0 ? ceil_div(m.blocks, 2) : 0)) * 64;
   uint8_t* packed = arena_.allocate(size_t(m.groups * m.group_bytes));
   m.data = packed;
 
@@ -121,7 +140,7 @@ Acts* Context::prepare(ActKind kind, const float* x, int64_t ldx, int64_t cols, 
   a.kind = kind;
   a.k = k;
   a.cols = int(cols);
-  a.cb = int(std::min<int64_t>(kernels_->col_block, cols));
+  a.cb = kernels_->col_block(int(cols));
   a.nblk = int(ceil_div(cols, a.cb));
   a.last_cb = kernels_->pad_cols(int(cols - int64_t(a.nblk - 1) * a.cb));
   const int64_t padded = int64_t(a.nblk) * std::max(a.cb, a.last_cb);

@@ -24,11 +24,14 @@ void put_q8(const float* x, int n, Put&& put) {  // blocks of 32: q, f16 scale
   for (int g = 0; g < n / 32; ++g) {
     float amax = 0.0f;
     for (int i = 0; i < 32; ++i) { const float a = x[32 * g + i] < 0 ? -x[32 * g + i] : x[32 * g + i]; amax = a > amax ? a : amax; }
-    const float d = amax / 127.0f, inv = d > 0.0f ? 1.0f / d : 0.0f;
-    alignas(64) float v[32];
-    for (int i = 0; i < 32; ++i) v[i] = x[32 * g + i] * inv;
-    alignas(64) int8_t q[32];
-    for (int i = 0; i < 32; i += W) i_store_s8(q + i, i_round(f_max(f_min(f_load(v + i), f_set(127.0f)), f_set(-127.0f))));
+    // an infinite or NaN input must not reach the integer conversion
+    const bool finite = amax <= 3.0e38f;
+    const float d = finite ? amax / 127.0f : 0.0f, inv = d > 0.0f ? 1.0f / d : 0.0f;
+    int8_t q[32];
+    for (int i = 0; i < 32; ++i) {  // halves go away from zero, as every Q8_0 encoder does
+      const float v = x[32 * g + i] * inv;
+      q[i] = int8_t(v < 0 ? v - 0.5f : v + 0.5f);
+    }
     alignas(64) uint16_t half[W];
     f_store_f16(half, f_set(d));
     put(g, half[0], q);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Register tiles: 16 rows (or 2 x 16) by C columns.
+// Register tiles: 16 rows by C columns.
 //
 // Every sum of products inside a scale's reach is an exact integer; floating point enters once per
 // 32 or 256 weights, in the same order for every tile shape. A row's result therefore has the same
@@ -8,9 +8,9 @@
 namespace freehold {
 namespace {
 
-template <class F> FH_INLINE vi dot(vi acc, vi w, vi a) {
-  if constexpr (F::kSigned) return i_dot_s(acc, w, a);
-  else return i_dot_u(acc, w, a);
+template <class F> FH_INLINE vi dot(vi acc, vi w, const int8_t* a) {  // 4 activations at a
+  if constexpr (F::kSigned) return i_dot_s_at(acc, w, a);
+  else return i_dot_u_at(acc, w, a);
 }
 
 struct ColBlock {  // one column block of Acts
@@ -21,7 +21,7 @@ struct ColBlock {  // one column block of Acts
   const int32_t* init;
 };
 
-template <class F> ColBlock col_block(const Acts& a, int blk) {
+template <class F> ColBlock view(const Acts& a, int blk) {
   const int64_t first = int64_t(blk) * a.cb;
   const int64_t per = F::kK ? 256 : 32;
   ColBlock c{};
@@ -38,114 +38,92 @@ template <class F> ColBlock col_block(const Acts& a, int blk) {
   return c;
 }
 
-// tile: [R * C][16]
-template <class F, int R, int C>
-void tile_k(const uint8_t* head, int64_t head_stride, const uint8_t* words, int64_t word_stride,
-            int64_t nb, const ColBlock& a, float* tile) {
+template <class F, int C>
+void tile_k(const uint8_t* data, int64_t nb, const ColBlock& a, float* out) {
   constexpr int kSubs = 256 / F::kSub, kQuads = F::kSub / 4;
   for (int h = 0; h < kParts; ++h) {
-    vf acc[R][C] = {};
+    vf acc[C] = {};
     const int8_t* quads = a.quads;
     for (int64_t b = 0; b < nb; ++b) {
-      const uint8_t* bp = words + b * F::kWords * 64 + h * 4 * W;
-      const uint8_t* hp = head + b * 32 + h * 2 * W;
-      vi total[R][C] = {};
-      typename F::Scales s[R];
-      for (int r = 0; r < R; ++r) s[r] = F::scales(bp + r * word_stride);
+      const uint8_t* bp = block_at<F>(data, b) + h * 4 * W;
+      const uint8_t* hp = head_at<F>(data, b) + h * 2 * W;
+      const auto scales = F::scales(bp);
+      vi total[C] = {};
 #pragma GCC unroll 16
       for (int j = 0; j < kSubs; ++j) {
-        vi sum[R][C];
+        vi sum[C];
         for (int c = 0; c < C; ++c) {
-          vi start{};
-          if constexpr (F::kInit != kNoInit) start = i_set(a.init[(b * kSubs + j) * C + c]);
-          for (int r = 0; r < R; ++r) sum[r][c] = start;
+          if constexpr (F::kInit != kNoInit) sum[c] = i_set(a.init[(b * kSubs + j) * C + c]);
+          else sum[c] = vi{};
         }
 #pragma GCC unroll 8
         for (int q = 0; q < kQuads; ++q) {
-          vi w[R];
-          for (int r = 0; r < R; ++r) w[r] = F::quad(bp + r * word_stride, j * kQuads + q);
-          for (int c = 0; c < C; ++c) {
-            const vi x = i_bcast(quads + ((j * kQuads + q) * C + c) * 4);
-            for (int r = 0; r < R; ++r) sum[r][c] = dot<F>(sum[r][c], w[r], x);
-          }
+          const vi w = F::quad(bp, j * kQuads + q);
+          for (int c = 0; c < C; ++c) sum[c] = dot<F>(sum[c], w, quads + ((j * kQuads + q) * C + c) * 4);
         }
-        for (int r = 0; r < R; ++r) {
-          const vi sc = F::scale(s[r], bp + r * word_stride, j);
-          for (int c = 0; c < C; ++c) total[r][c] += i_mul(sum[r][c], sc);
-        }
+        const vi scale = F::scale(scales, bp, j);
+        for (int c = 0; c < C; ++c) total[c] += i_mul(sum[c], scale);
       }
-      for (int r = 0; r < R; ++r) {
-        const vf d = F::d(bp + r * word_stride, hp + r * head_stride);
-        for (int c = 0; c < C; ++c)
-          acc[r][c] = f_fma(d * f_set(a.scale[b * C + c]), f_from_i(total[r][c]), acc[r][c]);
-      }
+      const vf d = F::d(bp, hp);
       if constexpr (F::kMin) {
-        for (int r = 0; r < R; ++r) {
-          vi low[C] = {};
+        vi low[C] = {};
 #pragma GCC unroll 8
-          for (int p = 0; p < kSubs / 2; ++p) {
-            const vi m = F::min_pair(s[r], bp + r * word_stride, p);
-            for (int c = 0; c < C; ++c)
-              low[c] = i_dot16(low[c], m, i_bcast(a.pairs + ((b * (kSubs / 2) + p) * C + c) * 2));
-          }
-          const vf dmin = -F::dmin(bp + r * word_stride);
+        for (int p = 0; p < kSubs / 2; ++p) {
+          const vi m = F::min_pair(scales, bp, p);
           for (int c = 0; c < C; ++c)
-            acc[r][c] = f_fma(dmin * f_set(a.scale[b * C + c]), f_from_i(low[c]), acc[r][c]);
+            low[c] = i_dot16(low[c], m, i_bcast(a.pairs + ((b * (kSubs / 2) + p) * C + c) * 2));
         }
+        const vf dmin = -F::dmin(bp);
+        for (int c = 0; c < C; ++c) {
+          const vf block = f_fma(d, f_from_i(total[c]), dmin * f_from_i(low[c]));
+          acc[c] = f_fma(block, f_set(a.scale[b * C + c]), acc[c]);
+        }
+      } else {
+        for (int c = 0; c < C; ++c)
+          acc[c] = f_fma(d * f_from_i(total[c]), f_set(a.scale[b * C + c]), acc[c]);
       }
       quads += 256 * C;
     }
-    for (int r = 0; r < R; ++r)
-      for (int c = 0; c < C; ++c) f_store(tile + (r * C + c) * 16 + h * W, acc[r][c]);
+    for (int c = 0; c < C; ++c) f_store(out + c * 16 + h * W, acc[c]);
   }
 }
 
-template <class F, int R, int C>
-void tile_32(const uint8_t* head, int64_t head_stride, const uint8_t* words, int64_t word_stride,
-             int64_t nb, const ColBlock& a, float* tile) {
+template <class F, int C>
+void tile_32(const uint8_t* data, int64_t nb, const ColBlock& a, float* out) {
   for (int h = 0; h < kParts; ++h) {
-    vf acc[R][C] = {};
+    vf acc[C] = {};
     const int8_t* quads = a.quads;
     for (int64_t b = 0; b < nb; ++b) {
-      const uint8_t* bp = words + b * F::kWords * 64 + h * 4 * W;
-      const uint8_t* hp = head + b * 32 + h * 2 * W;
-      vi sum[R][C];
+      const uint8_t* bp = block_at<F>(data, b) + h * 4 * W;
+      const uint8_t* hp = head_at<F>(data, b) + h * 2 * W;
+      vi sum[C];
       for (int c = 0; c < C; ++c) {
-        vi start{};
-        if constexpr (F::kInit != kNoInit) start = i_set(a.init[b * C + c]);
-        for (int r = 0; r < R; ++r) sum[r][c] = start;
+        if constexpr (F::kInit != kNoInit) sum[c] = i_set(a.init[b * C + c]);
+        else sum[c] = vi{};
       }
 #pragma GCC unroll 8
       for (int q = 0; q < 8; ++q) {
-        vi w[R];
-        for (int r = 0; r < R; ++r) w[r] = F::quad(bp + r * word_stride, q);
-        for (int c = 0; c < C; ++c) {
-          const vi x = i_bcast(quads + (q * C + c) * 4);
-          for (int r = 0; r < R; ++r) sum[r][c] = dot<F>(sum[r][c], w[r], x);
-        }
+        const vi w = F::quad(bp, q);
+        for (int c = 0; c < C; ++c) sum[c] = dot<F>(sum[c], w, quads + (q * C + c) * 4);
       }
-      for (int r = 0; r < R; ++r) {
-        const vf d = F::d(bp + r * word_stride, hp + r * head_stride);
-        for (int c = 0; c < C; ++c)
-          acc[r][c] = f_fma(d * f_set(a.scale[b * C + c]), f_from_i(sum[r][c]), acc[r][c]);
-        if constexpr (F::kMin) {
-          const vf m = F::min(bp + r * word_stride);
-          for (int c = 0; c < C; ++c) acc[r][c] = f_fma(m, f_set(a.fsum[b * C + c]), acc[r][c]);
-        }
+      const vf d = F::d(bp, hp);
+      for (int c = 0; c < C; ++c)
+        acc[c] = f_fma(d * f_set(a.scale[b * C + c]), f_from_i(sum[c]), acc[c]);
+      if constexpr (F::kMin) {
+        const vf m = F::min(bp);
+        for (int c = 0; c < C; ++c) acc[c] = f_fma(m, f_set(a.fsum[b * C + c]), acc[c]);
       }
       quads += 32 * C;
     }
-    for (int r = 0; r < R; ++r)
-      for (int c = 0; c < C; ++c) f_store(tile + (r * C + c) * 16 + h * W, acc[r][c]);
+    for (int c = 0; c < C; ++c) f_store(out + c * 16 + h * W, acc[c]);
   }
 }
 
-template <class F, int R, int C>
-void tile(const uint8_t* head, int64_t head_stride, const uint8_t* words, int64_t word_stride,
-          int64_t nb, const Acts& a, int blk, float* out) {
-  const ColBlock cb = col_block<F>(a, blk);
-  if constexpr (F::kK) tile_k<F, R, C>(head, head_stride, words, word_stride, nb, cb, out);
-  else tile_32<F, R, C>(head, head_stride, words, word_stride, nb, cb, out);
+template <class F, int C>
+void tile(const uint8_t* data, int64_t nb, const Acts& a, int blk, float* out) {
+  const ColBlock cb = view<F>(a, blk);
+  if constexpr (F::kK) tile_k<F, C>(data, nb, cb, out);
+  else tile_32<F, C>(data, nb, cb, out);
 }
 
 // ---- float weights ----------------------------------------------------------------------------

@@ -54,8 +54,10 @@ double int8_peak(int64_t iters) {
   vi acc[N] = {};
   vi w = vi{} + 0x01020301, x = vi{} + 0x02010302;
   for (int64_t i = 0; i < iters; ++i) {
+#pragma GCC unroll 12
     for (int j = 0; j < N; ++j) acc[j] = i_dot_u(acc[j], w, x);
-    asm volatile("" : "+m"(acc[0]));  // one store a round keeps the loop from being folded
+#pragma GCC unroll 12
+    for (int j = 0; j < N; ++j) FH_OPAQUE(acc[j]);  // or the loop would be folded
   }
   vi s{};
   for (int j = 0; j < N; ++j) s += acc[j];
@@ -75,9 +77,9 @@ uint64_t read_sum(const uint8_t* p, int64_t bytes) {
 }
 
 const Kernels kTable = {
-    FH_NAME, W,      kCols,       FH_DIRECT_MAX, kHasBF16Dot, kFullU8, pad_cols, panel_bytes, quantize,
-    linear,  dequant_row, rms_norm, add,          rope,        write_kv, attention,   int8_peak,
-    read_sum,
+    FH_NAME,   W,           kDirectMax, kHasBF16Dot, kFullU8, col_block, pad_cols,  panel_bytes,
+    quantize,  linear,      dequant_row, rms_norm,   add,     rope,      write_kv,  attention,
+    int8_peak, read_sum,
 };
 
 }  // namespace

@@ -92,21 +92,23 @@ void quantize(const QuantizeTask& t, int blk) {
   }
 }
 
-// ---- one group of 16 rows (or two) times one column block -------------------------------------
+// ---- one group of 16 rows times one column block -------------------------------------
 
-// Supported tile widths: what the register file holds. Others are padded up.
+// Tile widths: what the register file holds. Wider calls are cut into blocks of equal width, other
+// widths padded up. Panels do best with a narrower tile: their weights need no unpacking that more
+// columns would share, and fewer sums leave room for the rest.
 #if defined(FH_ISA_AVX512)
 #define FH_COLS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8)
-constexpr int kCols = 8, kPanelRows = 1;
-#elif defined(FH_ISA_AVX2)
-#define FH_COLS(X) X(1) X(2) X(3) X(4)
-constexpr int kCols = 4, kPanelRows = 1;
+#define FH_PANEL_COLS(X) X(1) X(2) X(3) X(4) X(5) X(6)
+constexpr int kCols = 8, kPanelCols = 6, kDirectMax = 40;
 #elif defined(FH_ISA_NEON)
 #define FH_COLS(X) X(1) X(2) X(4) X(8)
-constexpr int kCols = 8, kPanelRows = 1;
+#define FH_PANEL_COLS FH_COLS
+constexpr int kCols = 8, kPanelCols = 8, kDirectMax = 16;
 #else
-#define FH_COLS(X) X(1) X(4)
-constexpr int kCols = 4, kPanelRows = 1;
+#define FH_COLS(X) X(1) X(2) X(4)
+#define FH_PANEL_COLS FH_COLS
+constexpr int kCols = 4, kPanelCols = 4, kDirectMax = 8;
 #endif
 
 int pad_cols(int cols) {
@@ -116,20 +118,21 @@ int pad_cols(int cols) {
   return kCols;
 }
 
+int col_block(int cols) {
+  if (cols > kDirectMax) return kPanelCols;
+  const int blocks = (cols + kCols - 1) / kCols;
+  return pad_cols((cols + blocks - 1) / blocks);
+}
+
 template <class F>
-void run_tile(const uint8_t* head, int64_t hs, const uint8_t* words, int64_t ws, int64_t nb,
-              const Acts& a, int blk, int rows, float* out) {
+void run_tile(const uint8_t* data, int64_t nb, const Acts& a, int blk, float* out) {
   const int C = a.block_cols(blk);
-  if constexpr (kPanelRows == 2) {
-    if (rows == 2) {
-#define FH_RUN(N) if (C == N) return tile<F, kPanelRows, N>(head, hs, words, ws, nb, a, blk, out);
-      FH_COLS(FH_RUN)
-#undef FH_RUN
-    }
+#define FH_RUN(N) if (C == N) return tile<F, N>(data, nb, a, blk, out);
+  if constexpr (F::kPanel) {
+    FH_PANEL_COLS(FH_RUN)
+  } else {
+    FH_COLS(FH_RUN)
   }
-  (void)rows;
-#define FH_RUN(N) if (C == N) return tile<F, 1, N>(head, hs, words, ws, nb, a, blk, out);
-  FH_COLS(FH_RUN)
 #undef FH_RUN
 }
 
@@ -145,13 +148,12 @@ void run_float(const uint8_t* words, int64_t k, const Acts& a, int blk, float* o
   X(Q6_K) X(IQ4_NL) X(IQ4_XS)
 
 void direct_tile(const Matrix& m, int64_t g, const Acts& a, int blk, float* out) {
-  const uint8_t* head = m.data + g * m.group_bytes;
-  const uint8_t* words = head + m.head_bytes;
+  const uint8_t* data = m.data + g * m.group_bytes;
   switch (m.type) {
-    case QType::F32: return run_float<QType::F32>(words, m.k, a, blk, out);
-    case QType::F16: return run_float<QType::F16>(words, m.k, a, blk, out);
-    case QType::BF16: return run_float<QType::BF16>(words, m.k, a, blk, out);
-#define FH_CASE(T) case QType::T: return run_tile<T>(head, 0, words, 0, m.blocks, a, blk, 1, out);
+    case QType::F32: return run_float<QType::F32>(data, m.k, a, blk, out);
+    case QType::F16: return run_float<QType::F16>(data, m.k, a, blk, out);
+    case QType::BF16: return run_float<QType::BF16>(data, m.k, a, blk, out);
+#define FH_CASE(T) case QType::T: return run_tile<T>(data, m.blocks, a, blk, out);
     FH_QUANTS(FH_CASE)
 #undef FH_CASE
     case QType::kCount: return;
@@ -159,20 +161,19 @@ void direct_tile(const Matrix& m, int64_t g, const Acts& a, int blk, float* out)
 }
 
 void fill_panel(const Matrix& m, int64_t g, uint8_t* panel) {
-  const uint8_t* head = m.data + g * m.group_bytes;
+  const uint8_t* data = m.data + g * m.group_bytes;
   switch (m.type) {
-#define FH_CASE(T) case QType::T: return unpack_group<T>(head, head + m.head_bytes, m.blocks, panel);
+#define FH_CASE(T) case QType::T: return unpack_group<T>(data, m.blocks, panel);
     FH_QUANTS(FH_CASE)
 #undef FH_CASE
     default: return;
   }
 }
 
-void panel_tile(const Matrix& m, const uint8_t* panel, int64_t stride, int rows, const Acts& a,
-                int blk, float* out) {
+void panel_tile(const Matrix& m, const uint8_t* panel, const Acts& a, int blk, float* out) {
   switch (m.type) {
 #define FH_CASE(T) case QType::T: \
-    return run_tile<PanelOf<T>::type>(panel, 0, panel, stride, m.blocks, a, blk, rows, out);
+    return run_tile<PanelOf<T>::type>(panel, m.blocks, a, blk, out);
     FH_QUANTS(FH_CASE)
 #undef FH_CASE
     default: return;
@@ -231,7 +232,7 @@ void store_group(const LinearTask& t, int64_t g, int blk, const float* a, const 
 }
 
 void linear(const LinearTask& t, int64_t g0, int64_t g1, uint8_t* panel, bool use_panel) {
-  alignas(64) float tiles[2][kPanelRows * kMaxCols * 16];
+  alignas(64) float tiles[2][kCols * 16];
   const bool gated = t.epilogue != Epilogue::Store;
   const int nblk = t.acts[0]->nblk;
   if (!use_panel) {
@@ -254,15 +255,10 @@ void linear(const LinearTask& t, int64_t g0, int64_t g1, uint8_t* panel, bool us
     if (gated) fill_panel(*t.w[1], g, panel1 + (g - g0) * bytes1);
   }
   for (int blk = 0; blk < nblk; ++blk) {
-    const int C = t.acts[0]->block_cols(blk);
-    for (int64_t g = g0; g < g1;) {
-      const int rows = kPanelRows == 2 && g + 1 < g1 ? 2 : 1;
-      panel_tile(*t.w[0], panel + (g - g0) * bytes0, bytes0, rows, *t.acts[0], blk, tiles[0]);
-      if (gated)
-        panel_tile(*t.w[1], panel1 + (g - g0) * bytes1, bytes1, rows, *t.acts[1], blk, tiles[1]);
-      for (int r = 0; r < rows; ++r)
-        store_group(t, g + r, blk, tiles[0] + r * C * 16, gated ? tiles[1] + r * C * 16 : nullptr);
-      g += rows;
+    for (int64_t g = g0; g < g1; ++g) {
+      panel_tile(*t.w[0], panel + (g - g0) * bytes0, *t.acts[0], blk, tiles[0]);
+      if (gated) panel_tile(*t.w[1], panel1 + (g - g0) * bytes1, *t.acts[1], blk, tiles[1]);
+      store_group(t, g, blk, tiles[0], gated ? tiles[1] : nullptr);
     }
   }
 }
@@ -272,11 +268,10 @@ void linear(const LinearTask& t, int64_t g0, int64_t g1, uint8_t* panel, bool us
 template <class F>
 void dequant_blocks(const Matrix& m, int64_t row, float* out) {
   const int lane = int(row % kGroupRows), h = lane / W, l = lane % W;
-  const uint8_t* head = m.data + (row / kGroupRows) * m.group_bytes;
-  const uint8_t* words = head + m.head_bytes;
+  const uint8_t* data = m.data + (row / kGroupRows) * m.group_bytes;
   for (int64_t b = 0; b < m.blocks; ++b) {
-    const uint8_t* bp = words + b * F::kWords * 64 + h * 4 * W;
-    const uint8_t* hp = head + b * 32 + h * 2 * W;
+    const uint8_t* bp = block_at<F>(data, b) + h * 4 * W;
+    const uint8_t* hp = head_at<F>(data, b) + h * 2 * W;
     const float d = F::d(bp, hp)[l];
     const auto value = [&](vi quad, int i) {
       const int byte = (uint32_t(quad[l]) >> (8 * i)) & 255;
@@ -310,7 +305,7 @@ void dequant_blocks(const Matrix& m, int64_t row, float* out) {
 
 void dequant_row(const Matrix& m, int64_t row, float* out) {
   const int lane = int(row % kGroupRows);
-  const uint8_t* words = m.data + (row / kGroupRows) * m.group_bytes + m.head_bytes;
+  const uint8_t* words = m.data + (row / kGroupRows) * m.group_bytes;
   switch (m.type) {
     case QType::F32:
       for (int64_t i = 0; i < m.k; ++i) std::memcpy(out + i, words + i * 64 + lane * 4, 4);

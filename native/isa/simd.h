@@ -15,6 +15,15 @@
 #define FH_LANES 4
 #endif
 
+// An empty statement that makes the compiler believe the register changed.
+#if defined(__x86_64__)
+#define FH_OPAQUE(x) asm volatile("" : "+v"(x))
+#elif defined(__aarch64__)
+#define FH_OPAQUE(x) asm volatile("" : "+w"(x))
+#else
+#define FH_OPAQUE(x) asm volatile("" : "+m"(x))
+#endif
+
 #define FH_INLINE inline __attribute__((always_inline))
 
 namespace freehold {
