@@ -23,6 +23,7 @@ ROWS = {
     "llm": 5, "quantize": 5,
     "convert": 5,
     "_llm_advice": 5,
+    "_llm_inputs": 5,
     "_llm_request": 5,
     "documents": 6, "tune": 6, "evaluate": 6,
     "cli": 7, "server": 7, "web": 7,
@@ -38,6 +39,7 @@ FORBIDDEN = {
 SAME_ROW_ALLOWED = {
     ("formats", "quants"),
     ("llm", "_llm_advice"),
+    ("llm", "_llm_inputs"),
     ("llm", "_llm_request"),
     ("quantize", "convert"),
 }

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a caller may hand to `LLM`, looked at before anything is loaded or run.
+
+Knows shapes and ranges of arguments; knows no engine and no text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from freehold.errors import InvalidParameterError
+from freehold.formats.checkpoint import Checkpoint
+from freehold.types import SamplingParams
+
+Params: TypeAlias = SamplingParams | Sequence[SamplingParams] | None
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "vocab.txt")
+
+
+def is_single(prompts: Any) -> bool:
+    """Text, or a sequence of token ids, as opposed to a list of prompts."""
+    if isinstance(prompts, str):
+        return True
+    if not isinstance(prompts, (Sequence, np.ndarray)):
+        raise InvalidParameterError(
+            f"a prompt is text or a list of token ids, not {type(prompts).__name__}"
+        )
+    return len(prompts) > 0 and isinstance(prompts[0], (int, np.integer))
+
+
+def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    """How many leading items are the same."""
+    same = (a == b for a, b in zip(left, right, strict=False))
+    return next((n for n, equal in enumerate(same) if not equal), min(len(left), len(right)))
+
+
+def per_prompt(params: Params, count: int) -> list[SamplingParams]:
+    if params is None or isinstance(params, SamplingParams):
+        return [params or SamplingParams()] * count
+    if len(params) != count:
+        raise InvalidParameterError(f"{len(params)} params for {count} prompts")
+    return list(params)
+
+
+def check_context(wanted: int | None, own: int) -> None:
+    if wanted is None:
+        return
+    if wanted < 1:
+        raise InvalidParameterError(f"context_length must be at least 1, not {wanted}")
+    if wanted > own:
+        raise InvalidParameterError(
+            f"context_length is {wanted:,} and the model was made for {own:,}",
+            hint=f"use at most {own}",
+        )
+
+
+def backend_options(threads: int | None, isa: str | None) -> dict[str, Any]:
+    """Only what was asked for: not every backend knows these."""
+    options = {"threads": threads, "isa": isa}
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def has_tokenizer(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint declares a tokenizer, sound or not."""
+    if checkpoint.format == "gguf":
+        return checkpoint.metadata.get("tokenizer.ggml.model") not in (None, "none", "no_vocab")
+    return any((checkpoint.directory / name).is_file() for name in _TOKENIZER_FILES)

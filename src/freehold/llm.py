@@ -1,0 +1,404 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`LLM`: a model as a Python object. Text or token ids in, completions out.
+
+The one place where file, backend, model, engine, tokenizer and chat template meet. It decides
+nothing about numbers and owns no generation loop: every method hands requests to the engine,
+and `_llm_request` turns what comes back into text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, overload
+
+import numpy as np
+import psutil
+
+from freehold import backends
+from freehold._llm_advice import recommended_sampling
+from freehold._llm_inputs import (
+    Params,
+    backend_options,
+    check_context,
+    common_prefix,
+    has_tokenizer,
+    is_single,
+    per_prompt,
+)
+from freehold._llm_request import EventStream, Request
+from freehold.chat.template import ChatTemplate, encode_chat, load_chat_template
+from freehold.chat.tokenizer import Tokenizer, load_tokenizer
+from freehold.config import DEFAULT_BLOCK_SIZE, EngineConfig
+from freehold.engine.engine import Engine
+from freehold.engine.kv_cache import FREE_MEMORY_SHARE, block_bytes, check_config
+from freehold.errors import InvalidParameterError, TemplateError, TokenizerError
+from freehold.formats.checkpoint import open_checkpoint
+from freehold.models.loader import load_model, read_config
+from freehold.ops import FloatArray, KVDtype
+from freehold.types import Completion, Message, Prompt, SamplingParams
+
+
+class LLM:
+    """A loaded model. Close it, or use it as a context manager.
+
+    Not thread-safe: one thread at a time may call its methods. Several streams may be open at
+    once and share every step.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        backend: str = "cpu",
+        threads: int | None = None,
+        isa: str | None = None,
+        context_length: int | None = None,
+        kv_dtype: KVDtype = "f16",
+        max_num_seqs: int = 64,
+        max_num_batched_tokens: int = 512,
+        prefix_caching: bool = True,
+        speculative_tokens: int = 0,
+        kv_memory_bytes: int | None = None,
+        skip_tokenizer_init: bool = False,
+    ) -> None:
+        """Load the model at `model`: a GGUF file, a safetensors file or a model directory.
+
+        `context_length` is the number of positions one sequence may use. None takes the model's
+        own, or what free memory holds if that is less; `notices` then says so.
+        `skip_tokenizer_init` loads no vocabulary: token ids in, token ids out.
+
+        Raises a UserError that names what is wrong with the file or a parameter, and
+        CapacityError when the memory is not there.
+        """
+        self.path = str(model)
+        self.notices: list[str] = []
+        self._requests: dict[str, Request] = {}
+        self._settings: dict[str, Any] = {
+            "max_num_seqs": max_num_seqs,
+            "max_num_batched_tokens": max_num_batched_tokens,
+            "kv_dtype": kv_dtype,
+            "prefix_caching": prefix_caching,
+            "speculative_tokens": speculative_tokens,
+            "kv_memory_bytes": kv_memory_bytes,
+        }
+        self.checkpoint = open_checkpoint(Path(model))
+        try:
+            # Everything that may be refused is looked at before the weights are loaded.
+            own = read_config(self.checkpoint).context_length
+            check_context(context_length, own)
+            check_config(EngineConfig(context_length or own, **self._settings))
+            self._tokenizer: Tokenizer | None = None
+            if not skip_tokenizer_init and has_tokenizer(self.checkpoint):
+                self._tokenizer = load_tokenizer(self.checkpoint)
+            self.ops = backends.create(backend, **backend_options(threads, isa))
+            self.model = load_model(self.checkpoint, self.ops)
+            self.config = self.model.config
+            self.context_length = self._choose_context(context_length)
+            self.engine = self.make_engine()
+        except BaseException:
+            self.checkpoint.close()
+            raise
+
+    # -- what it is --------------------------------------------------------------------------
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Text to ids and back. Raises TokenizerError when the model came without one."""
+        if self._tokenizer is None:
+            raise TokenizerError(
+                f"{self.path}: the model has no tokenizer",
+                hint="pass token ids instead of text, or use a file with a vocabulary",
+            )
+        return self._tokenizer
+
+    @cached_property
+    def chat_template(self) -> ChatTemplate | None:
+        """The model's chat template, or None."""
+        return load_chat_template(self.checkpoint, self.tokenizer)
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether `chat` can work."""
+        return self._tokenizer is not None and self.chat_template is not None
+
+    @cached_property
+    def recommended_sampling(self) -> dict[str, float | int]:
+        """The vendor's sampling settings by `SamplingParams` field; never applied by itself."""
+        return recommended_sampling(self.checkpoint)
+
+    @property
+    def kv_bytes_per_token(self) -> float:
+        """Bytes of key-value cache one position takes over all layers."""
+        block = block_bytes(self.model.kv_layers(), DEFAULT_BLOCK_SIZE, self._settings["kv_dtype"])
+        return block / DEFAULT_BLOCK_SIZE
+
+    def token_text(self, token_id: int) -> str:
+        """What a token looks like in print: its text, or ``<id>`` without a tokenizer."""
+        if self._tokenizer is None or token_id >= self._tokenizer.vocab_size:
+            return f"<{token_id}>"
+        return self._tokenizer.piece(token_id, skip_special=False).decode("utf-8", "replace")
+
+    def context_is_full(self, completion: Completion) -> bool:
+        """Whether an answer ended because its sequence reached `context_length`."""
+        used = len(completion.prompt_token_ids) + len(completion.token_ids)
+        return completion.finish_reason == "length" and used >= self.context_length
+
+    # -- text and tokens ---------------------------------------------------------------------
+
+    @overload  # a str is a sequence of str too; the first match wins
+    def generate(  # type: ignore[overload-overlap]
+        self, prompts: str, params: SamplingParams | None = ..., *, stream: Literal[False] = ...
+    ) -> Completion: ...
+    @overload
+    def generate(
+        self, prompts: Prompt, params: SamplingParams | None = ..., *, stream: Literal[True]
+    ) -> EventStream: ...
+    @overload
+    def generate(
+        self, prompts: Sequence[int], params: SamplingParams | None = ..., *,
+        stream: Literal[False] = ...,
+    ) -> Completion: ...  # fmt: skip
+    @overload
+    def generate(
+        self, prompts: Sequence[Prompt], params: Params = ..., *, stream: Literal[False] = ...
+    ) -> list[Completion]: ...
+
+    def generate(self, prompts: Any, params: Params = None, *, stream: bool = False) -> Any:
+        """Continue one prompt, or many as one batch.
+
+        A prompt is text, to which the tokenizer adds its begin token, or token ids, which are
+        taken as they are. `params` is one for all, or one per prompt. With `stream`, a single
+        prompt gives events whose texts join to the whole; the last carries the completion.
+        Completions come back in the order of the prompts.
+        """
+        if is_single(prompts):
+            return self._answer([self._ids(prompts)], params, stream, single=True, continues=True)
+        ids = [self._ids(prompt) for prompt in prompts]
+        return self._answer(ids, params, stream, single=False, continues=True)
+
+    def chat(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        params: Params = None,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        stream: bool = False,
+        **template_variables: Any,
+    ) -> Any:
+        """Answer a conversation (`Completion`, or events with `stream`), or a list of them.
+
+        The model's own template turns messages into a prompt. Raises TemplateError when the
+        model has none.
+        """
+        if not messages:
+            raise InvalidParameterError("chat needs at least one message")
+        single = isinstance(messages[0], Mapping)
+        conversations: Any = [messages] if single else messages
+        prompts = [self.chat_ids(c, tools=tools, **template_variables) for c in conversations]
+        return self._answer(prompts, params, stream, single=single, continues=False)
+
+    def chat_ids(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **template_variables: Any,
+    ) -> list[int]:
+        """The token ids the model sees for a conversation, the opening of its answer included."""
+        template = self.chat_template
+        if template is None:
+            raise TemplateError(
+                f"{self.path}: the model has no chat template",
+                hint="use generate (freehold run) to continue a text",
+            )
+        rendered = template.render(messages, tools=tools, **template_variables)
+        return encode_chat(self.tokenizer, rendered)
+
+    def _answer(
+        self, prompts: list[list[int]], params: Params, stream: bool, *, single: bool,
+        continues: bool,
+    ) -> Any:  # fmt: skip
+        """Run the prompts as one batch. `continues`: the text goes on from the prompt."""
+        if stream and not single:
+            raise InvalidParameterError("only a single prompt can be streamed")
+        requests = [
+            self._request(ids, each, continues)
+            for ids, each in zip(prompts, per_prompt(params, len(prompts)), strict=True)
+        ]
+        self._start(requests)
+        if stream:
+            return EventStream(requests[0], self._step, self._drop)
+        completions = [self._wait(request, requests) for request in requests]
+        return completions[0] if single else completions
+
+    def _request(self, ids: list[int], params: SamplingParams, continues: bool) -> Request:
+        if params.stop and self._tokenizer is None:
+            raise TokenizerError(
+                "stop strings need a tokenizer, and the model has none", hint="use stop_token_ids"
+            )
+        return Request(ids, params, self._tokenizer, continues=continues)
+
+    def _start(self, requests: list[Request]) -> None:
+        """Hand all requests to the engine, or none when one of them is refused."""
+        started: list[str] = []
+        try:
+            for request in requests:
+                request_id = self.engine.add(request.prompt, request.params)
+                request.request_id = request_id
+                self._requests[request_id] = request
+                started.append(request_id)
+        except BaseException:
+            for request_id in started:
+                self._drop(request_id)
+            raise
+
+    def _step(self) -> None:
+        """One engine step; its outputs go to the requests they belong to, whoever asked."""
+        for output in self.engine.step():
+            request = self._requests.get(output.request_id)
+            if request is None:
+                continue
+            request.take(output)
+            if request.done:
+                del self._requests[output.request_id]
+            if request.stopped_by_text:
+                self.engine.finish(output.request_id)
+
+    def _wait(self, request: Request, batch: list[Request]) -> Completion:
+        """Step until the request is over; a failure takes the rest of its batch with it."""
+        try:
+            while not request.done:
+                self._step()
+            return request.result()
+        except BaseException:
+            for other in batch:
+                self._drop(other.request_id)
+            raise
+
+    def _drop(self, request_id: str) -> None:
+        if self._requests.pop(request_id, None) is not None:
+            self.engine.abort(request_id)
+
+    # -- numbers -----------------------------------------------------------------------------
+
+    def score(self, prompt: Prompt, continuation: Prompt | None = None) -> FloatArray:
+        """Natural log-likelihoods of tokens under the untouched distribution, float32.
+
+        With a continuation, of its tokens, given the prompt and those before; without, of every
+        prompt token after the first. Two texts are joined before they are split into tokens:
+        where a token spans the border, it counts to the continuation.
+        """
+        ids = self._ids(prompt)
+        first = 1
+        if continuation is not None:
+            if isinstance(prompt, str) and isinstance(continuation, str):
+                joined = self._ids(prompt + continuation)
+                first = common_prefix(ids, joined)
+                ids = joined
+            else:
+                first = len(ids)
+                ids = ids + self._continuation_ids(continuation)
+        if first < 1 or first >= len(ids):
+            raise InvalidParameterError("there is no token to score after the first")
+        return self.engine.score(ids, first)
+
+    def embed(
+        self, texts: Prompt | Sequence[Prompt], pooling: Literal["mean", "last"] = "mean",
+        *, normalize: bool = True,
+    ) -> FloatArray:  # fmt: skip
+        """Final hidden states of each text as one vector: float32 [n, hidden].
+
+        Pooled as the mean over its tokens, or the last one's; of length 1 unless `normalize` is
+        off. The vectors of a model that was not trained for it compare texts only roughly.
+        """
+        if pooling not in ("mean", "last"):
+            raise InvalidParameterError(f"pooling must be mean or last, not {pooling!r}")
+        prompts: list[Any] = [texts] if is_single(texts) else list(texts)
+        ids = [self._ids(prompt) for prompt in prompts]
+        vectors = np.zeros((len(ids), self.config.hidden_size), np.float32)
+        for row, each in enumerate(ids):
+            vectors[row] = self.engine.embed(each, pooling)
+        if normalize:
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return vectors
+
+    def logits(self, ids: Sequence[int]) -> FloatArray:
+        """Logits after every token: float32 [tokens, vocab]. Needs no tokenizer."""
+        return self.engine.logits(self._ids(ids))
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def make_engine(self, **overrides: Any) -> Engine:
+        """Another engine over the same weights, with a cache of its own.
+
+        `overrides` replace fields of `EngineConfig`.
+        """
+        settings = {"context_length": self.context_length, **self._settings, **overrides}
+        tokenizer = self._tokenizer
+        return Engine(
+            self.model,
+            self.ops,
+            EngineConfig(**settings),
+            eos_token_ids=() if tokenizer is None else tokenizer.eos_ids,
+            token_bytes=None if tokenizer is None else self._token_bytes,
+        )
+
+    def close(self) -> None:
+        """Stop what runs and let go of the file. May be called twice."""
+        for request_id in list(self._requests):
+            self._drop(request_id)
+        self.checkpoint.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _ids(self, prompt: Prompt) -> list[int]:
+        """Token ids of a prompt; text gets the begin token the tokenizer asks for."""
+        if isinstance(prompt, str):
+            return self.tokenizer.encode(prompt)
+        ids = [int(token) for token in prompt]
+        if any(not 0 <= token < self.config.vocab_size for token in ids):
+            bad = next(token for token in ids if not 0 <= token < self.config.vocab_size)
+            raise InvalidParameterError(
+                f"token id {bad} lies outside the vocabulary of {self.config.vocab_size}"
+            )
+        return ids
+
+    def _continuation_ids(self, text: Prompt) -> list[int]:
+        if isinstance(text, str):
+            return self.tokenizer.encode(text, add_special=False)
+        return self._ids(text)
+
+    def _token_bytes(self, token_id: int) -> bytes:
+        """Bytes of a token; rows of the embedding beyond the vocabulary stand for none."""
+        tokenizer = self.tokenizer
+        return tokenizer.token_bytes(token_id) if token_id < tokenizer.vocab_size else b""
+
+    def _choose_context(self, wanted: int | None) -> int:
+        """The context to use: as asked for, else the model's own or what free memory holds."""
+        if wanted is not None:
+            return wanted
+        own = self.config.context_length
+        budget = self._settings["kv_memory_bytes"]
+        if budget is None:
+            budget = int(psutil.virtual_memory().available * FREE_MEMORY_SHARE)
+        fits = int(budget / max(self.kv_bytes_per_token, 1))
+        fits -= fits % DEFAULT_BLOCK_SIZE
+        if fits >= own or fits < DEFAULT_BLOCK_SIZE:
+            return own  # when not even a block fits, the engine says what is missing
+        self.notices.append(
+            f"the context is {fits:,} tokens: free memory does not hold the cache for all "
+            f"{own:,} of the model; context_length (--context) sets it"
+        )
+        return fits
