@@ -6,6 +6,8 @@ The reference runs too: it must not depend on strides, nor on blocks in order.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 from op_inputs import (
@@ -236,26 +238,41 @@ PAST = [0, 70, 0, 50, 300, 15]
 NEW = [1, 1, 37, 17, 5, 1]
 
 
-@pytest.mark.parametrize("kv_dtype", ["f32", "f16", "bf16", "q8_0"])
-@pytest.mark.parametrize("head_dim", [16, 32, 64, 80, 96, 128, 256])
+GROUPS = ((4, 4, 16), (8, 2, 32), (7, 1, 16), (12, 4, 64))  # heads, kv heads, block size
+MASKS = ((0, 0.0), (1, 0.0), (16, 0.0), (29, 20.0), (0, 3.0))  # window, softcap
+
+
+@functools.cache
+def attention_cases(head_dim: int, kv_dtype: str):
+    """Case, spec and the reference's answer, computed once for all devices."""
+    found = []
+    for heads, kv_heads, block_size in GROUPS:
+        case = AttentionCase(heads, kv_heads, head_dim, head_dim, block_size, PAST, NEW)
+        cache, q = case.filled(REFERENCE, kv_dtype), case.new_rows(case.queries)
+        for mask in MASKS:
+            scale = head_dim**-0.5 / 2
+            spec = AttentionSpec(heads, kv_heads, head_dim, head_dim, scale, *mask)
+            want = REFERENCE.attention(q, cache, 1, case.batch(), spec)
+            found.append((case, spec, want))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("head_dim", "kv_dtype"),
+    [(d, t) for d in (16, 32, 64, 80, 96, 128, 256) for t in ("f32", "f16", "bf16", "q8_0")],
+)
 def test_attention(ops, head_dim, kv_dtype):
     if kv_dtype == "q8_0" and head_dim % 32:
         with pytest.raises(InvalidParameterError, match="32"):
             ops.alloc_kv([KVLayerSpec(1, head_dim, head_dim)], 1, 16, kv_dtype)
         return
-    for heads, kv_heads, block_size in ((4, 4, 16), (8, 2, 32), (7, 1, 16), (12, 4, 64)):
-        case = AttentionCase(heads, kv_heads, head_dim, head_dim, block_size, PAST, NEW)
-        cache, batch = case.filled(ops, kv_dtype), case.batch()
-        theirs = case.filled(REFERENCE, kv_dtype)
-        q = case.new_rows(case.queries)
-        for window, softcap in ((0, 0.0), (1, 0.0), (16, 0.0), (29, 20.0), (0, 3.0)):
-            spec = AttentionSpec(
-                heads, kv_heads, head_dim, head_dim, head_dim**-0.5 / 2, window, softcap
-            )
-            got = ops.to_numpy(ops.attention(strided(q), cache, 1, batch, spec))
-            want = REFERENCE.attention(q, theirs, 1, batch, spec)
-            error = row_error(got, want)
-            assert error <= allowed(ops, "attention", kv_dtype), (heads, window, softcap)
+    filled = None
+    for case, spec, want in attention_cases(head_dim, kv_dtype):
+        if filled is None or filled[0] is not case:
+            filled = case, case.filled(ops, kv_dtype), strided(case.new_rows(case.queries))
+        got = ops.to_numpy(ops.attention(filled[2], filled[1], 1, case.batch(), spec))
+        error = row_error(got, want)
+        assert error <= allowed(ops, "attention", kv_dtype), spec
 
 
 @pytest.mark.parametrize("kv_dtype", ["f32", "f16", "bf16", "q8_0"])
