@@ -90,16 +90,17 @@ struct QuantizeTask {
 enum class KVType : int { F32, F16, BF16, Q8_0 };
 
 // One layer of a paged cache. 16 tokens form a tile. Keys are stored transposed
-// [block][kv_head][tile][key_dim][16], values plainly [block][kv_head][tile][16][value_dim]:
-// both products of attention then run without horizontal sums.
+// [kv_head][block][tile][key_dim][16], values plainly [kv_head][block][tile][16][value_dim]: both
+// products of attention then run without horizontal sums, and the blocks of one head, which one
+// thread reads, follow each other in memory as long as the block table counts upwards.
 struct KVLayer {
   KVType type;
   int num_kv_heads, key_dim, value_dim, block_size;
   int64_t num_blocks;
   uint8_t* k;
   uint8_t* v;
-  uint16_t* k_scale;  // Q8_0: [block][kv_head][tile][key_dim / 32][16] f16
-  uint16_t* v_scale;  // Q8_0: [block][kv_head][tile][16][value_dim / 32] f16
+  uint16_t* k_scale;  // Q8_0: [kv_head][block][tile][key_dim / 32][16] f16
+  uint16_t* v_scale;  // Q8_0: [kv_head][block][tile][16][value_dim / 32] f16
 };
 
 struct AttentionTask {

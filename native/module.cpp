@@ -242,9 +242,10 @@ class KVStore {
         const int64_t s = src.data()[i], d = dst.data()[i];
         need(s >= 0 && d >= 0 && s < l.num_blocks && d < l.num_blocks, "block outside the cache");
         if (s == d) continue;
-        const size_t tokens = size_t(l.num_kv_heads) * size_t(l.block_size);
+        const size_t tokens = size_t(l.block_size);
         const auto move = [&](uint8_t* base, size_t bytes) {
-          std::copy_n(base + size_t(s) * bytes, bytes, base + size_t(d) * bytes);
+          for (int h = 0; h < l.num_kv_heads; ++h, base += bytes * size_t(l.num_blocks))
+            std::copy_n(base + size_t(s) * bytes, bytes, base + size_t(d) * bytes);
         };
         move(l.k, tokens * size_t(l.key_dim) * size_t(elem_));
         move(l.v, tokens * size_t(l.value_dim) * size_t(elem_));

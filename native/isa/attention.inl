@@ -14,7 +14,7 @@ struct KvBF16 { static constexpr int kBytes = 2; static FH_INLINE vf load(const 
 
 // Where a tile of 16 tokens of one head starts, in elements.
 FH_INLINE int64_t tile_index(const KVLayer& kv, int64_t block, int head, int tile) {
-  return (block * kv.num_kv_heads + head) * (kv.block_size / 16) + tile;
+  return (head * kv.num_blocks + block) * (kv.block_size / 16) + tile;
 }
 
 // ---- writing ------------------------------------------------------------------------------------
@@ -239,14 +239,10 @@ void attention_typed(const AttentionTask& t) {
       index[i] = tile_index(kv, t.block_table[tile / tiles_per_block], t.kv_head,
                             int(tile % tiles_per_block));
     }
-    if (!shared) {  // the next keys live in other pages: no hardware prefetcher can guess them
-      for (int64_t p = base / 16 + tiles; p < base / 16 + tiles + kAttnKeys / 16 && p * 16 <= last; ++p) {
-        const int64_t n = tile_index(kv, t.block_table[p / tiles_per_block], t.kv_head, int(p % tiles_per_block));
-        const uint8_t* kp = kv.k + n * kd * 16 * T::kBytes;
-        const uint8_t* vp = kv.v + n * vd * 16 * T::kBytes;
-        for (int b = 0; b < kd * 16 * T::kBytes; b += 64) __builtin_prefetch(kp + b);
-        for (int b = 0; b < vd * 16 * T::kBytes; b += 64) __builtin_prefetch(vp + b);
-      }
+    for (int i = 0; i < tiles; ++i) {
+      const int64_t tile = base / 16 + i;
+      index[i] = tile_index(kv, t.block_table[tile / tiles_per_block], t.kv_head,
+                            int(tile % tiles_per_block));
     }
     for (int i = 0; i < tiles; ++i) {
       if constexpr (kQ8) {

@@ -45,14 +45,24 @@ class RawTensor(Protocol):
     def to_f32(self) -> FloatArray:
         """Decoded copy with `shape`."""
 
+    def file_span(self) -> tuple[str, int] | None:
+        """Path and offset where exactly `bytes` can be read, or None when they must be asked for."""
+
 
 class Weight(Protocol):
     """A matrix in the form a backend likes, still in the file's own quantisation."""
 
-    out_features: int
-    in_features: int
-    qtype: str
-    nbytes: int
+    @property
+    def out_features(self) -> int: ...
+
+    @property
+    def in_features(self) -> int: ...
+
+    @property
+    def qtype(self) -> str: ...
+
+    @property
+    def nbytes(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +154,10 @@ class Ops(Protocol):
     def gate_up(self, x: Array, gate: Weight, up: Weight, activation: Activation) -> Array:
         """activation(x · gateᵀ) · (x · upᵀ), elementwise product: [R, N]."""
 
-    def rope_tables(
-        self, spec: RopeSpec, positions: npt.NDArray[np.int32]
-    ) -> tuple[Array, Array]:
+    def rope_tables(self, spec: RopeSpec, positions: npt.NDArray[np.int32]) -> tuple[Array, Array]:
         """cos and sin, each [T, rotary_dim / 2], angles computed in float64. Once a step."""
 
-    def rope(
-        self, x: Array, cos: Array, sin: Array, head_dim: int, interleaved: bool
-    ) -> Array:
+    def rope(self, x: Array, cos: Array, sin: Array, head_dim: int, interleaved: bool) -> Array:
         """Rotate every head of x [T, heads · head_dim]. The memory of `x` may be reused."""
 
     def write_kv(self, cache: KVCache, layer: int, k: Array, v: Array, batch: ForwardBatch) -> None:

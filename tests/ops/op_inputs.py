@@ -35,6 +35,9 @@ class StoredMatrix:
     def bytes(self) -> np.ndarray:
         return self.data
 
+    def file_span(self) -> None:
+        return None
+
     def to_f32(self) -> np.ndarray:
         return quants.get(self.qtype).decode(self.data).reshape(self.shape)
 

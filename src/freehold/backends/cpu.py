@@ -139,16 +139,12 @@ class CpuOps:
                 f"tensor {tensor.name!r} has type {tensor.qtype}, which the cpu backend cannot run"
             )
         rows, cols = tensor.shape
-        path = getattr(tensor, "path", None)
+        span = tensor.file_span()
         try:
-            if path is not None and not getattr(tensor, "big_endian", False):
-                return self._context.pack_file(
-                    tensor.qtype, rows, cols, str(path), getattr(tensor, "offset")  # noqa: B009
-                )
+            if span is not None:
+                return self._context.pack_file(tensor.qtype, rows, cols, *span)
             return self._context.pack_bytes(tensor.qtype, rows, cols, tensor.bytes())
-        except OSError as error:
-            raise MalformedFileError(f"tensor {tensor.name!r}: {error}") from error
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise MalformedFileError(f"tensor {tensor.name!r}: {error}") from error
         except MemoryError as error:
             raise CapacityError(

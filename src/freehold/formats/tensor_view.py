@@ -74,6 +74,10 @@ class TensorView:
         raw = self.file.view(self.offset, self.nbytes)
         return swap_bytes(raw, self.qtype, self.name) if self.big_endian else raw
 
+    def file_span(self) -> tuple[str, int] | None:
+        """Where the bytes lie as they are wanted; None for a big-endian tensor."""
+        return None if self.big_endian else (str(self.path), self.offset)
+
     def to_f32(self) -> FloatArray:
         """Decoded copy with `shape`. Raises UnsupportedModelError for a type without decoder."""
         raw = self.bytes()

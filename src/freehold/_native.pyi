@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Types of the extension module built from ``native/module.cpp``."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from freehold.ops import Weight
+
+_Floats = npt.NDArray[np.float32]
+_Ints = npt.NDArray[np.int32]
+
+def available_isas() -> list[str]: ...
+
+class Matrix:
+    @property
+    def out_features(self) -> int: ...
+    @property
+    def in_features(self) -> int: ...
+    @property
+    def qtype(self) -> str: ...
+    @property
+    def nbytes(self) -> int: ...
+
+class KVStore:
+    def __init__(
+        self, layers: Sequence[Sequence[int]], num_blocks: int, block_size: int, dtype: str
+    ) -> None: ...
+    def copy_blocks(self, src: _Ints, dst: _Ints) -> None: ...
+    @property
+    def nbytes(self) -> int: ...
+
+# A `Weight` handed to a Context must be a Matrix that a Context made.
+class Context:
+    def __init__(self, threads: int, isa: str | None) -> None: ...
+    @property
+    def isa(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def weight_bytes(self) -> int: ...
+    def pack_bytes(self, qtype: str, n: int, k: int, data: npt.NDArray[np.uint8]) -> Matrix: ...
+    def pack_file(self, qtype: str, n: int, k: int, path: str, offset: int) -> Matrix: ...
+    def linear(
+        self,
+        x: _Floats,
+        weights: Sequence[Weight],
+        biases: Sequence[_Floats | None],
+        outs: Sequence[_Floats],
+    ) -> None: ...
+    def gate_up(
+        self, x: _Floats, gate: Weight, up: Weight, activation: str, out: _Floats
+    ) -> None: ...
+    def embed(self, table: Weight, ids: _Ints, out: _Floats) -> None: ...
+    def rms_norm(
+        self, x: _Floats, w: _Floats, eps: float, out: _Floats, residual: _Floats | None
+    ) -> None: ...
+    def rope(
+        self, x: _Floats, cos: _Floats, sin: _Floats, head_dim: int, interleaved: bool
+    ) -> None: ...
+    def write_kv(
+        self, store: KVStore, layer: int, k: _Floats, v: _Floats, slots: _Ints
+    ) -> None: ...
+    def attention(
+        self,
+        q: _Floats,
+        store: KVStore,
+        layer: int,
+        out: _Floats,
+        query_start: _Ints,
+        seq_lens: _Ints,
+        block_tables: _Ints,
+        num_heads: int,
+        scale: float,
+        window: int,
+        softcap: float,
+    ) -> None: ...
+    def read_gbps(self, bytes: int) -> float: ...
+    def int8_gops(self, seconds: float) -> float: ...
