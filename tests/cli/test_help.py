@@ -40,13 +40,12 @@ def test_every_command_is_listed_with_a_summary():
     assert set(COMMANDS) <= set(summaries())
     for name, summary in summaries().items():
         assert summary.endswith("."), name
-        assert len(summary) < 80, name
 
 
 def test_help_imports_neither_commands_nor_anything_heavy(imported_by_help):
     name, found = imported_by_help[0]
     assert name == ""
-    assert not found & set(HEAVY)
+    assert not found & {*HEAVY, "rich", "pydantic"}
     assert not {f"freehold.cli.{command}" for command in COMMANDS} & found
 
 
@@ -64,7 +63,7 @@ def test_the_overview_names_every_command(capsys):
     overview = capsys.readouterr().out
     for name, summary in summaries().items():
         assert name in overview
-        assert summary.split()[0] in overview
+        assert summary in overview  # whole: the list must not cut it
     assert run([]) == 0
     assert capsys.readouterr().out.split() == overview.split()
 

@@ -88,7 +88,10 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-app = typer.Typer(cls=LazyGroup, add_completion=False, invoke_without_command=True)
+# Without Rich: importing it would take as long as all the rest of `freehold --help`.
+app = typer.Typer(
+    cls=LazyGroup, add_completion=False, invoke_without_command=True, rich_markup_mode=None
+)
 
 
 @app.callback()
@@ -146,6 +149,8 @@ def run(args: Sequence[str]) -> int:
         console.failure("memory ran out", "use a smaller model or a smaller --context")
         return EXIT_FAILURE
     except (KeyboardInterrupt, typer.Abort):
+        if sys.stderr.isatty():
+            console.note("")  # the shell's prompt starts on a line of its own
         return EXIT_INTERRUPTED
     return 0
 

@@ -48,7 +48,7 @@ def command(
         ),
     ] = None,
 ) -> None:
-    """Describe a model file: sizes, types, tokenizer, template, memory."""
+    """Describe a model file and the memory it will need."""
     from freehold.formats.checkpoint import open_checkpoint
 
     with open_checkpoint(Path(model)) as checkpoint:
