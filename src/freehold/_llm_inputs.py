@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+import psutil
 
+from freehold.config import DEFAULT_BLOCK_SIZE
+from freehold.engine.kv_cache import FREE_MEMORY_SHARE
 from freehold.errors import InvalidParameterError
 from freehold.formats.checkpoint import Checkpoint
 from freehold.types import SamplingParams
@@ -67,3 +70,16 @@ def has_tokenizer(checkpoint: Checkpoint) -> bool:
     if checkpoint.format == "gguf":
         return checkpoint.metadata.get("tokenizer.ggml.model") not in (None, "none", "no_vocab")
     return any((checkpoint.directory / name).is_file() for name in _TOKENIZER_FILES)
+
+
+def context_that_fits(own: int, bytes_per_token: float, budget: int | None) -> int:
+    """The model's `own` context, or the most that `budget` bytes of cache hold.
+
+    Without a budget, a share of the memory that is free now counts.
+    """
+    if budget is None:
+        budget = int(psutil.virtual_memory().available * FREE_MEMORY_SHARE)
+    fits = int(budget / max(bytes_per_token, 1))
+    fits -= fits % DEFAULT_BLOCK_SIZE
+    # When not even a block fits, the engine says what is missing.
+    return fits if DEFAULT_BLOCK_SIZE <= fits < own else own

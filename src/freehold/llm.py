@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, Self, TypeVar, overload
 
 import numpy as np
-import psutil
 
 from freehold import backends
 from freehold._llm_advice import recommended_sampling
@@ -24,6 +23,7 @@ from freehold._llm_inputs import (
     backend_options,
     check_context,
     common_prefix,
+    context_that_fits,
     has_tokenizer,
     is_single,
     per_prompt,
@@ -33,12 +33,15 @@ from freehold.chat.template import ChatTemplate, encode_chat, load_chat_template
 from freehold.chat.tokenizer import Tokenizer, load_tokenizer
 from freehold.config import DEFAULT_BLOCK_SIZE, EngineConfig
 from freehold.engine.engine import Engine
-from freehold.engine.kv_cache import FREE_MEMORY_SHARE, block_bytes, check_config
+from freehold.engine.kv_cache import block_bytes, check_config
 from freehold.errors import InvalidParameterError, TemplateError, TokenizerError
 from freehold.formats.checkpoint import open_checkpoint
+from freehold.models.base import CausalLM
 from freehold.models.loader import load_model, read_config
 from freehold.ops import FloatArray, KVDtype
 from freehold.types import Completion, Message, Prompt, SamplingParams
+
+_Part = TypeVar("_Part")
 
 
 class LLM:
@@ -94,15 +97,34 @@ class LLM:
             if not skip_tokenizer_init and has_tokenizer(self.checkpoint):
                 self._tokenizer = load_tokenizer(self.checkpoint)
             self.ops = backends.create(backend, **backend_options(threads, isa))
-            self.model = load_model(self.checkpoint, self.ops)
+            self._model: CausalLM | None = load_model(self.checkpoint, self.ops)
             self.config = self.model.config
-            self.context_length = self._choose_context(context_length)
-            self.engine = self.make_engine()
+            self.context_length = context_length or own
+            if context_length is None:
+                self.context_length = context_that_fits(
+                    own, self.kv_bytes_per_token, kv_memory_bytes
+                )
+            if self.context_length < own and context_length is None:
+                self.notices.append(
+                    f"the context is {self.context_length:,} tokens: free memory does not hold the "
+                    f"cache for all {own:,} of the model; context_length (--context) sets it"
+                )
+            self._engine: Engine | None = self.make_engine()
         except BaseException:
             self.checkpoint.close()
             raise
 
     # -- what it is --------------------------------------------------------------------------
+
+    @property
+    def model(self) -> CausalLM:
+        """The loaded model. Raises InvalidParameterError once closed."""
+        return _open(self._model)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that every method of this object shares."""
+        return _open(self._engine)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -347,9 +369,10 @@ class LLM:
         )
 
     def close(self) -> None:
-        """Stop what runs and let go of the file. May be called twice."""
+        """Abort what runs, give the memory back and let go of the file. May be called twice."""
         for request_id in list(self._requests):
             self._drop(request_id)
+        self._engine = self._model = None
         self.checkpoint.close()
 
     def __enter__(self) -> Self:
@@ -385,20 +408,8 @@ class LLM:
         tokenizer = self.tokenizer
         return tokenizer.token_bytes(token_id) if token_id < tokenizer.vocab_size else b""
 
-    def _choose_context(self, wanted: int | None) -> int:
-        """The context to use: as asked for, else the model's own or what free memory holds."""
-        if wanted is not None:
-            return wanted
-        own = self.config.context_length
-        budget = self._settings["kv_memory_bytes"]
-        if budget is None:
-            budget = int(psutil.virtual_memory().available * FREE_MEMORY_SHARE)
-        fits = int(budget / max(self.kv_bytes_per_token, 1))
-        fits -= fits % DEFAULT_BLOCK_SIZE
-        if fits >= own or fits < DEFAULT_BLOCK_SIZE:
-            return own  # when not even a block fits, the engine says what is missing
-        self.notices.append(
-            f"the context is {fits:,} tokens: free memory does not hold the cache for all "
-            f"{own:,} of the model; context_length (--context) sets it"
-        )
-        return fits
+
+def _open(part: _Part | None) -> _Part:
+    if part is None:
+        raise InvalidParameterError("the model was closed", hint="load it again with LLM(path)")
+    return part

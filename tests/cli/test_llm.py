@@ -351,6 +351,24 @@ def test_prompts_outside_the_vocabulary_are_refused(reference, prompt):
         reference.generate(prompt if prompt != [] else [[]], GREEDY)
 
 
+def test_a_closed_model_says_so_and_gives_its_memory_back():
+    llm = LLM(model(*STORIES), backend="reference")
+    kind = type(llm.model)
+    loaded = sum(isinstance(thing, kind) for thing in gc.get_objects())
+    stream = llm.generate("Once", SamplingParams(max_tokens=50), stream=True)
+    next(stream)
+    llm.close()
+    llm.close()
+    gc.collect()
+    assert sum(isinstance(thing, kind) for thing in gc.get_objects()) == loaded - 1
+    stream.close()
+    for call in (llm.generate, llm.score, llm.embed):
+        with pytest.raises(InvalidParameterError, match="closed"):
+            call("Once")
+    with pytest.raises(InvalidParameterError, match="closed"):
+        llm.logits([1, 2])
+
+
 def test_no_prompts_no_completions(reference):
     assert reference.generate([], GREEDY) == []
 
