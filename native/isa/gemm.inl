@@ -13,6 +13,15 @@ template <class F> FH_INLINE vi dot(vi acc, vi w, const int8_t* a) {  // 4 activ
   else return i_dot_u_at(acc, w, a);
 }
 
+// Packed weights come straight from memory, in one ascending stream. With few columns the hardware
+// prefetchers keep up with it and any help disturbs them (measured: -20 % at one column); with more,
+// the arithmetic spaces the reads out so far that they give up (+40 % at eight columns). Into the
+// second-level cache, because a first level of 32 KiB already holds the activations.
+template <class F, int C> FH_INLINE void prefetch(const uint8_t* bp, int i) {
+  if constexpr (!F::kPanel && C >= 4)
+    if (i < F::kWords) __builtin_prefetch(bp + 4096 + 64 * i, 0, 2);
+}
+
 struct ColBlock {  // one column block of Acts
   const int8_t* quads;
   const float* scale;
@@ -58,6 +67,7 @@ void tile_k(const uint8_t* data, int64_t nb, const ColBlock& a, float* out) {
         }
 #pragma GCC unroll 8
         for (int q = 0; q < kQuads; ++q) {
+          if (h == 0) prefetch<F, C>(bp, j * kQuads + q);
           const vi w = F::quad(bp, j * kQuads + q);
           for (int c = 0; c < C; ++c) sum[c] = dot<F>(sum[c], w, quads + ((j * kQuads + q) * C + c) * 4);
         }
@@ -103,6 +113,7 @@ void tile_32(const uint8_t* data, int64_t nb, const ColBlock& a, float* out) {
       }
 #pragma GCC unroll 8
       for (int q = 0; q < 8; ++q) {
+        if (h == 0) prefetch<F, C>(bp, q);
         const vi w = F::quad(bp, q);
         for (int c = 0; c < C; ++c) sum[c] = dot<F>(sum[c], w, quads + (q * C + c) * 4);
       }
