@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The only bridge between the engine's thread and asyncio.
+
+One thread owns the engine and steps it while there is work; coroutines hand it commands and
+receive each request's outputs in a queue of their own. Knows nothing of HTTP or text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+
+from freehold.engine.engine import Engine
+from freehold.engine.sequence import LogitsProcessor, StepOutput
+from freehold.errors import CapacityError, EngineError, FreeholdError
+from freehold.types import SamplingParams
+
+
+@dataclass(slots=True)
+class _Listener:
+    loop: asyncio.AbstractEventLoop
+    queue: asyncio.Queue[StepOutput | BaseException] = field(default_factory=asyncio.Queue)
+
+    def put(self, item: StepOutput | BaseException) -> None:
+        """From any thread. A loop that is gone has nobody left to tell."""
+        try:
+            self.loop.call_soon_threadsafe(self.queue.put_nowait, item)
+        except RuntimeError:
+            return
+
+
+class AsyncEngine:
+    """Serves one `Engine` to any number of coroutines, on any number of loops.
+
+    `max_waiting` requests beyond those running are taken; more are refused with CapacityError,
+    which a server answers with "come back later".
+    """
+
+    def __init__(self, engine: Engine, *, max_waiting: int = 1024) -> None:
+        self._engine = engine
+        self._limit = engine.config.max_num_seqs + max_waiting
+        self._wake = threading.Condition()
+        self._commands: deque[Callable[[], None]] = deque()
+        self._listeners: dict[str, _Listener] = {}  # touched by the engine thread only
+        self._open = 0  # requests accepted and not over, guarded by _wake
+        self._count = 0
+        self._closing = False
+        self._draining = False
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="freehold-engine", daemon=True)
+        self._thread.start()
+
+    async def stream(
+        self,
+        prompt_token_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        logits_processor: LogitsProcessor | None = None,
+    ) -> AsyncIterator[StepOutput]:
+        """Outputs of one request as they come. Leaving the iteration early aborts the request.
+
+        Raises what `Engine.add` raises, the request's own error, CapacityError when too many are
+        waiting, and EngineError when the engine has stopped.
+        """
+        listener = _Listener(asyncio.get_running_loop())
+        request_id = self._admit()
+        self._send(
+            lambda: self._add(request_id, prompt_token_ids, params, logits_processor, listener)
+        )
+        over = False
+        try:
+            while not over:
+                item = await listener.queue.get()
+                if isinstance(item, BaseException):
+                    over = True
+                    raise item
+                over = item.finished is not None
+                if item.error is not None:
+                    raise item.error
+                yield item
+        finally:
+            with self._wake:
+                self._open -= 1
+            if not over:
+                self._send(lambda: self._abort(request_id))
+
+    async def drain(self) -> None:
+        """Take no more requests and wait until those accepted are over."""
+        with self._wake:
+            self._draining = True
+        while True:
+            with self._wake:
+                if self._open == 0:
+                    return
+            await asyncio.sleep(0.01)
+
+    def close(self) -> None:
+        """Stop the thread. Requests that are not over end with EngineError. May be called twice."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    # -- coroutine side --------------------------------------------------------------------------
+    def _admit(self) -> str:
+        with self._wake:
+            if self._failure is not None:
+                raise EngineError(f"the engine has stopped: {self._failure}") from self._failure
+            if self._closing or self._draining:
+                raise EngineError("the engine is shutting down")
+            if self._open >= self._limit:
+                raise CapacityError(
+                    f"{self._open} requests are running or waiting", hint="try again later"
+                )
+            self._open += 1
+            self._count += 1
+            return f"stream-{self._count}"
+
+    def _send(self, command: Callable[[], None]) -> None:
+        with self._wake:
+            self._commands.append(command)
+            self._wake.notify()
+
+    # -- engine thread ----------------------------------------------------------------------------
+    def _add(
+        self,
+        request_id: str,
+        ids: Sequence[int],
+        params: SamplingParams,
+        logits_processor: LogitsProcessor | None,
+        listener: _Listener,
+    ) -> None:
+        try:
+            self._engine.add(ids, params, request_id=request_id, logits_processor=logits_processor)
+        except FreeholdError as error:
+            listener.put(error)
+            return
+        self._listeners[request_id] = listener
+
+    def _abort(self, request_id: str) -> None:
+        if self._listeners.pop(request_id, None) is not None:
+            self._engine.abort(request_id)
+
+    def _run(self) -> None:
+        try:
+            while self._obey():
+                for output in self._engine.step():
+                    listener = self._listeners.get(output.request_id)
+                    if listener is None:
+                        continue
+                    listener.put(output)
+                    if output.finished is not None:
+                        del self._listeners[output.request_id]
+            self._tell_all(EngineError("the engine was shut down"))
+        except BaseException as error:  # whatever it is, no stream may hang
+            with self._wake:
+                self._failure = error
+            self._tell_all(EngineError(f"the engine has stopped: {error}"))
+
+    def _obey(self) -> bool:
+        """Carry out commands; sleep while there is nothing to do. False = stop."""
+        while True:
+            with self._wake:
+                while not (self._commands or self._closing or self._engine.has_unfinished()):
+                    self._wake.wait()
+                if self._closing:
+                    return False
+                commands, self._commands = self._commands, deque()
+            for command in commands:
+                command()
+            if self._engine.has_unfinished():
+                return True
+
+    def _tell_all(self, error: EngineError) -> None:
+        with self._wake:
+            self._closing = True
+            commands, self._commands = self._commands, deque()
+        for command in commands:  # requests that arrived too late learn it too
+            command()
+        for listener in self._listeners.values():
+            listener.put(error)
+        self._listeners.clear()

@@ -1,0 +1,434 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The generation loop: schedule, run, sample, publish. There is no other one.
+
+Synchronous and single-threaded; token ids in, token ids out. Text, stop strings and networks are
+other people's business (`freehold.chat`, `async_engine`, the server).
+
+A sequence's results do not depend on what shares its steps: backends guarantee it for the
+numbers, and everything random is kept per sequence.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from freehold.config import EngineConfig
+from freehold.engine.block_manager import BlockManager
+from freehold.engine.kv_cache import check_config, make_kv_cache
+from freehold.engine.logprobs import token_logprob
+from freehold.engine.metrics import EngineStats
+from freehold.engine.model_runner import ModelRunner, RowSpan
+from freehold.engine.results import ROWS_PER_SLICE, collect
+from freehold.engine.sampler import BreakerMasks, SequenceSampler, uses_dry
+from freehold.engine.scheduler import Scheduler, StepPlan
+from freehold.engine.sequence import (
+    LogitsProcessor,
+    SequenceState,
+    SequenceStatus,
+    StepOutput,
+    Want,
+)
+from freehold.engine.speculative import DraftControl, StepCost
+from freehold.errors import (
+    ContextLengthError,
+    EngineError,
+    FreeholdError,
+    InvalidParameterError,
+)
+from freehold.models.base import CausalLM
+from freehold.ops import Array, FloatArray, Ops
+from freehold.types import FinishReason, SamplingParams, TokenLogprob
+
+Pooling = Literal["mean", "last"]
+
+
+class Engine:
+    """Runs many sequences over one model and one cache.
+
+    `eos_token_ids` end a sequence unless it asks otherwise; `token_bytes` is needed only for
+    DRY's sequence breakers. Raises InvalidParameterError and CapacityError for settings that
+    cannot work.
+    """
+
+    def __init__(
+        self,
+        model: CausalLM,
+        ops: Ops,
+        config: EngineConfig,
+        *,
+        eos_token_ids: Sequence[int] = (),
+        token_bytes: Callable[[int], bytes] | None = None,
+    ) -> None:
+        check_config(config)
+        self.config = config
+        self.stats = EngineStats()
+        self._vocab_size = model.config.vocab_size
+        self._eos = frozenset(eos_token_ids)
+        self._breakers = BreakerMasks(self._vocab_size, token_bytes)
+        cache = make_kv_cache(ops, model.kv_layers(), config)
+        self.kv_bytes = cache.nbytes
+        self.max_length = min(config.context_length, cache.num_blocks * cache.block_size)
+        self.blocks = BlockManager(
+            cache.num_blocks, cache.block_size, prefix_caching=config.prefix_caching
+        )
+        self._scheduler = Scheduler(
+            self.blocks,
+            max_num_seqs=config.max_num_seqs,
+            max_num_batched_tokens=config.max_num_batched_tokens,
+            stats=self.stats,
+        )
+        max_blocks = -(-self.max_length // cache.block_size)
+        self._runner = ModelRunner(model, ops, cache, self._scheduler.max_num_seqs, max_blocks)
+        self._sequences: dict[str, SequenceState] = {}
+        self._arrivals = 0
+        self._cost = StepCost()
+        self._idle_steps = 0
+        self._held_back: list[StepOutput] = []  # of other requests, while `score` and kin ran
+
+    # -- requests ------------------------------------------------------------------------------
+    def add(
+        self,
+        prompt_token_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        request_id: str | None = None,
+        logits_processor: LogitsProcessor | None = None,
+    ) -> str:
+        """Queue a prompt; returns its request id.
+
+        Raises ContextLengthError when the prompt leaves no room for an answer and
+        InvalidParameterError for an empty prompt or ids outside the vocabulary.
+        """
+        ids = self._checked(prompt_token_ids, self.max_length - 1)
+        for name in ("logit_bias", "stop_token_ids"):
+            for token in getattr(params, name):
+                self._check_id(token, name)
+        room = self.max_length - len(ids)
+        max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
+        # A drawn sequence without a seed still needs one, or preempting it could change it.
+        if params.seed is None:
+            params = replace(params, seed=int(np.random.SeedSequence().generate_state(1)[0]))
+        ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self._eos)
+        sampler = SequenceSampler(
+            params,
+            ids,
+            self._vocab_size,
+            end_token_ids=ends,
+            breakers=self._breakers.get(params.dry_sequence_breakers) if uses_dry(params) else None,
+            logits_processor=logits_processor,
+        )
+        drafts = self.config.speculative_tokens
+        wants_prompt = params.prompt_logprobs is not None
+        return self._queue(
+            request_id,
+            params=params,
+            tokens=ids,
+            num_tokens=len(ids),
+            prompt_len=len(ids),
+            max_len=len(ids) + max_tokens,
+            next_wanted_row=0 if wants_prompt else len(ids) - 1,
+            sampler=sampler,
+            draft_control=DraftControl(drafts) if drafts else None,
+            end_token_ids=ends,
+            prompt_logprobs=[None] if wants_prompt else None,
+        ).request_id
+
+    def abort(self, request_id: str) -> None:
+        """Drop a request; nothing more comes for it. Unknown ids are ignored."""
+        if self._forget(request_id):
+            self.stats.requests_aborted += 1
+
+    def finish(self, request_id: str, reason: FinishReason = "stop") -> None:
+        """End a request whose text reached a stop string. Unknown ids are ignored."""
+        if reason == "abort":
+            self.abort(request_id)
+        elif self._forget(request_id):
+            self.stats.requests_finished += 1
+
+    def has_unfinished(self) -> bool:
+        """Whether `step` has anything to do or to hand out."""
+        return self._scheduler.has_unfinished() or bool(self._held_back)
+
+    @property
+    def num_unfinished(self) -> int:
+        """Requests that are waiting or running."""
+        return len(self._sequences)
+
+    # -- the loop ------------------------------------------------------------------------------
+    def step(self) -> list[StepOutput]:
+        """One forward pass for whoever is due; what it brought to each request."""
+        if self._held_back:
+            held, self._held_back = self._held_back, []
+            return held
+        started = time.perf_counter()
+        plan = self._scheduler.schedule()
+        if not plan.items:
+            self._check_progress()
+            return []
+        self._idle_steps = 0
+        self._add_drafts(plan)
+        for item in plan.items:
+            if item.seq.first_scheduled < 0:
+                item.seq.first_scheduled = started
+        before_model = time.perf_counter()
+        hidden, spans = self._runner.run(plan)
+        logits = self._sampling_logits(hidden, spans)
+        model_seconds = time.perf_counter() - before_model
+        outputs = self._publish(plan, spans, hidden, logits)
+        if plan.num_decoding == len(plan.items):
+            self._cost.observe(plan.num_tokens, model_seconds)
+        self.stats.steps += 1
+        self.stats.model_seconds += model_seconds
+        self.stats.step_seconds += time.perf_counter() - started
+        return outputs
+
+    # -- numbers instead of tokens ---------------------------------------------------------------
+    def score(self, ids: Sequence[int], first: int = 1) -> FloatArray:
+        """Log-probability of each token from position `first` on, given those before it:
+        float32 [len(ids) - first]."""
+        tokens = self._checked(ids, self.max_length + 1)
+        if not 1 <= first < len(tokens):
+            raise InvalidParameterError("there is no token to score after the first")
+        results = np.empty(len(tokens) - first, np.float32)
+        # The last token is a target only: it is never computed, but it stays in the buffer.
+        seq = self._measure(tokens, len(tokens) - 1, first - 1, "scores", results)
+        assert seq.results is not None
+        return seq.results
+
+    def logits(self, ids: Sequence[int]) -> FloatArray:
+        """Logits after every token: float32 [len(ids), vocab_size]."""
+        tokens = self._checked(ids, self.max_length)
+        results = np.empty((len(tokens), self._vocab_size), np.float32)
+        seq = self._measure(tokens, len(tokens), 0, "logits", results)
+        assert seq.results is not None
+        return seq.results
+
+    def embed(self, ids: Sequence[int], pooling: Pooling = "mean") -> FloatArray:
+        """Final-normed hidden states, averaged over the tokens or the last one's: float32
+        [hidden_size]. Not scaled to unit length."""
+        if pooling not in ("mean", "last"):
+            raise InvalidParameterError(f"pooling must be mean or last, not {pooling!r}")
+        tokens = self._checked(ids, self.max_length)
+        first = len(tokens) - 1 if pooling == "last" else 0
+        seq = self._measure(tokens, len(tokens), first, "hidden", None)
+        assert seq.pooled is not None
+        return (seq.pooled / seq.num_pooled).astype(np.float32)
+
+    def _measure(
+        self,
+        tokens: np.ndarray[tuple[int], np.dtype[np.int32]],
+        count: int,
+        first_row: int,
+        want: Want,
+        results: FloatArray | None,
+    ) -> SequenceState:
+        seq = self._queue(
+            None,
+            params=SamplingParams(),
+            tokens=tokens,
+            num_tokens=count,
+            prompt_len=count,
+            max_len=count,
+            next_wanted_row=first_row,
+            want=want,
+            results=results,
+        )
+        held: list[StepOutput] = []
+        try:
+            while seq.status is not SequenceStatus.FINISHED:
+                held.extend(self.step())
+        finally:
+            self._forget(seq.request_id)
+            self._held_back.extend(held)
+        return seq
+
+    # -- parts of a step ---------------------------------------------------------------------------
+    def _add_drafts(self, plan: StepPlan) -> None:
+        if not self.config.speculative_tokens:
+            return
+        for item in plan.items[: plan.num_decoding]:
+            seq = item.seq
+            if seq.draft_control is None or not seq.output_ids:
+                continue
+            drafts = seq.draft_control.drafts(seq.context(), plan.num_decoding, self._cost)
+            if drafts:
+                self._scheduler.grant_drafts(item, plan, drafts)
+                self.stats.drafts_proposed += len(item.drafts)
+
+    def _sampling_logits(self, hidden: Array, spans: list[RowSpan]) -> list[FloatArray]:
+        """One array per slice of the rows that choose tokens, in the order of the spans."""
+        rows: list[int] = []
+        for span in spans:
+            if span.item.seq.want == "tokens":
+                skip = _prompt_rows(span)
+                rows.extend(range(span.start + skip, span.start + span.count))
+        if not rows:
+            return []
+        chosen = hidden if len(rows) == hidden.shape[0] else self._runner.take(hidden, rows)
+        return [
+            self._runner.logits(chosen[at : at + ROWS_PER_SLICE])
+            for at in range(0, len(rows), ROWS_PER_SLICE)
+        ]
+
+    def _publish(
+        self, plan: StepPlan, spans: list[RowSpan], hidden: Array, logits: list[FloatArray]
+    ) -> list[StepOutput]:
+        now = time.perf_counter()
+        by_item = {id(span.item): span for span in spans}
+        outputs: list[StepOutput] = []
+        row = 0  # of all sampling rows
+        for item in plan.items:
+            seq = item.seq
+            begin, known = seq.num_computed, item.num_new - len(item.drafts)
+            if begin < seq.prompt_len:
+                self.stats.prefill_tokens += known
+            span = by_item.get(id(item))
+            if span is None:
+                self._scheduler.commit(seq, begin + known)
+                continue
+            if seq.want != "tokens":
+                collect(seq, self._runner, hidden, span.start, span.count, span.position)
+                seq.next_wanted_row = span.position + span.count
+                self._scheduler.commit(seq, begin + known)
+                if seq.num_remaining == 0:
+                    self._forget(seq.request_id)
+                continue
+            skip = _prompt_rows(span)
+            if skip:
+                collect(seq, self._runner, hidden, span.start, skip, span.position)
+                seq.next_wanted_row = span.position + skip
+            count = span.count - skip
+            if count == 0:
+                self._scheduler.commit(seq, begin + known)
+                continue
+            choices = [
+                logits[r // ROWS_PER_SLICE][r % ROWS_PER_SLICE] for r in range(row, row + count)
+            ]
+            row += count
+            outputs.append(self._take_tokens(seq, item.drafts, choices, begin + known, now))
+        return outputs
+
+    def _take_tokens(
+        self,
+        seq: SequenceState,
+        drafts: Sequence[int],
+        choices: list[FloatArray],
+        computed: int,
+        now: float,
+    ) -> StepOutput:
+        """Choose the next token, and one more for every draft that was right."""
+        assert seq.sampler is not None
+        tokens: list[int] = []
+        logprobs: list[TokenLogprob] = []
+        finished: FinishReason | None = None
+        stop_reason: int | None = None
+        error: FreeholdError | None = None
+        for i, logits in enumerate(choices):
+            try:
+                token = seq.sampler.choose(logits, seq.context(), seq.output_ids)
+            except FreeholdError as problem:  # this request's own fault: the others go on
+                error, finished = problem, "abort"
+                break
+            seq.append(token)
+            seq.sampler.accept(token, seq.context())
+            tokens.append(token)
+            if seq.params.logprobs is not None:
+                logprobs.append(token_logprob(logits, token, seq.params.logprobs))
+            if token in seq.end_token_ids:
+                finished, stop_reason = "stop", token
+            elif seq.num_tokens >= seq.max_len:
+                finished = "length"
+            if finished is not None or i >= len(drafts) or token != drafts[i]:
+                break
+        accepted = max(0, len(tokens) - 1)
+        if drafts and seq.draft_control is not None:
+            seq.draft_control.judge(len(drafts), accepted)
+            self.stats.drafts_accepted += accepted
+        self._scheduler.commit(seq, computed + accepted)
+        seq.next_wanted_row = seq.num_tokens - 1
+        if seq.first_token < 0:
+            seq.first_token = now
+        prompt_logprobs = None
+        if seq.prompt_logprobs is not None and len(seq.output_ids) == len(tokens):
+            prompt_logprobs = tuple(seq.prompt_logprobs)
+        self.stats.decode_tokens += len(tokens)
+        if finished is not None:
+            self._forget(seq.request_id)
+            if finished == "abort":
+                self.stats.requests_aborted += 1
+            else:
+                self.stats.requests_finished += 1
+        return StepOutput(
+            request_id=seq.request_id,
+            new_token_ids=tuple(tokens),
+            logprobs=tuple(logprobs) if seq.params.logprobs is not None else None,
+            finished=finished,
+            stop_reason=stop_reason,
+            cached_tokens=max(0, seq.cached_tokens),
+            prompt_logprobs=prompt_logprobs,
+            error=error,
+            prefill_seconds=seq.first_token - seq.first_scheduled,
+            decode_seconds=now - seq.first_token,
+        )
+
+    # -- small things ------------------------------------------------------------------------------
+    def _queue(self, request_id: str | None, **fields: object) -> SequenceState:
+        if request_id is None:
+            request_id = f"request-{self._arrivals}"
+        if request_id in self._sequences:
+            raise InvalidParameterError(f"request id {request_id!r} is already in use")
+        seq = SequenceState(request_id=request_id, arrival=self._arrivals, **fields)  # type: ignore[arg-type]
+        self._arrivals += 1
+        self._sequences[request_id] = seq
+        self._scheduler.add(seq)
+        self.stats.requests_added += 1
+        return seq
+
+    def _forget(self, request_id: str) -> bool:
+        seq = self._sequences.pop(request_id, None)
+        if seq is None:
+            return False
+        self._scheduler.remove(seq)
+        return True
+
+    def _checked(
+        self, ids: Sequence[int], limit: int
+    ) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+        if len(ids) == 0:
+            raise InvalidParameterError("the prompt is empty", hint="give at least one token")
+        if len(ids) > limit:
+            raise ContextLengthError(
+                f"the prompt has {len(ids)} tokens and the context holds {self.max_length}, "
+                "the answer included",
+                hint="shorten the prompt, or raise the context length (--context)",
+            )
+        tokens = np.asarray(ids, np.int64)
+        bad = np.flatnonzero((tokens < 0) | (tokens >= self._vocab_size))
+        if len(bad):
+            self._check_id(int(tokens[bad[0]]), "the prompt")
+        return tokens.astype(np.int32)
+
+    def _check_id(self, token: int, where: str) -> None:
+        if not 0 <= token < self._vocab_size:
+            raise InvalidParameterError(
+                f"{where}: token id {token} lies outside the vocabulary of {self._vocab_size}"
+            )
+
+    def _check_progress(self) -> None:
+        """A step may be empty after a preemption, but never several in a row."""
+        if not self._scheduler.has_unfinished():
+            return
+        self._idle_steps += 1
+        if self._idle_steps > 8:
+            raise EngineError("the scheduler makes no progress: no waiting request can start")
+
+
+def _prompt_rows(span: RowSpan) -> int:
+    """How many leading rows of the span are for prompt log-probabilities only."""
+    before_last = span.item.seq.prompt_len - 1 - span.position
+    return min(max(0, before_last), span.count)

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a step plan to hidden states: the only place that builds a `ForwardBatch`.
+
+On the decode path, hence mostly whole-array arithmetic. Knows no policy and samples nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from freehold.batch import ForwardBatch, IntArray
+from freehold.engine.scheduler import ScheduledSequence, StepPlan
+from freehold.models.base import CausalLM
+from freehold.ops import Array, FloatArray, KVCache, Ops
+
+
+@dataclass(slots=True)
+class RowSpan:
+    """Which output rows of the step belong to one sequence.
+
+    Output row ``start + i`` is the one at position ``position + i``.
+    """
+
+    item: ScheduledSequence
+    start: int
+    count: int
+    position: int
+
+
+class ModelRunner:
+    """Runs plans over one model and one cache; keeps the block tables."""
+
+    def __init__(
+        self, model: CausalLM, ops: Ops, cache: KVCache, max_num_seqs: int, max_blocks: int
+    ) -> None:
+        self.model = model
+        self.ops = ops
+        self.cache = cache
+        # One row per running sequence; only new blocks are written, once.
+        self._tables = np.zeros((max_num_seqs, max_blocks), np.int32)
+        self._block_size = cache.block_size
+
+    def build(self, plan: StepPlan) -> tuple[ForwardBatch, list[RowSpan]]:
+        """The plan as arrays, and where each sequence's output rows will be."""
+        items = plan.items
+        count = len(items)
+        rows = np.empty(count, np.int32)
+        new = np.empty(count, np.int32)
+        starts = np.empty(count, np.int32)
+        ids = np.empty(plan.num_tokens, np.int32)
+        wanted: list[int] = []
+        spans: list[RowSpan] = []
+        at = width = 0
+        for i, item in enumerate(items):
+            seq = item.seq
+            if seq.table_len != len(seq.block_ids):
+                self._tables[seq.table_row, seq.table_len : len(seq.block_ids)] = seq.block_ids[
+                    seq.table_len :
+                ]
+                seq.table_len = len(seq.block_ids)
+            width = max(width, seq.table_len)
+            num_new, begin = item.num_new, seq.num_computed
+            rows[i], new[i], starts[i] = seq.table_row, num_new, begin
+            known = num_new - len(item.drafts)
+            ids[at : at + known] = seq.tokens[begin : begin + known]
+            if item.drafts:
+                ids[at + known : at + num_new] = item.drafts
+            skip = max(0, seq.next_wanted_row - begin)
+            if skip < num_new:
+                spans.append(RowSpan(item, len(wanted), num_new - skip, begin + skip))
+                wanted.extend(range(at + skip, at + num_new))
+            at += num_new
+        return self._batch(ids, rows, new, starts, width, wanted), spans
+
+    def _batch(
+        self,
+        ids: IntArray,
+        rows: IntArray,
+        new: IntArray,
+        starts: IntArray,
+        width: int,
+        wanted: list[int],
+    ) -> ForwardBatch:
+        size = self._block_size
+        query_start_loc = np.zeros(len(new) + 1, np.int32)
+        np.cumsum(new, out=query_start_loc[1:])
+        if len(ids) == len(new):  # one token each: pure decode
+            positions, owner = starts, rows
+        else:
+            offsets = starts - query_start_loc[:-1]
+            positions = np.arange(len(ids), dtype=np.int32) + np.repeat(offsets, new)
+            owner = np.repeat(rows, new)
+        slots = self._tables[owner, positions // size] * size + positions % size
+        return ForwardBatch(
+            token_ids=ids,
+            positions=positions,
+            slot_mapping=slots,
+            query_start_loc=query_start_loc,
+            seq_lens=starts + new,
+            block_tables=self._tables[rows, :width],
+            logits_rows=np.array(wanted, np.int32),
+        )
+
+    def run(self, plan: StepPlan) -> tuple[Array, list[RowSpan]]:
+        """Copy blocks, run the model. Hidden states of all output rows: [R, hidden_size]."""
+        if plan.copies:
+            pairs = np.array(plan.copies, np.int32)
+            self.ops.copy_blocks(self.cache, pairs[:, 0].copy(), pairs[:, 1].copy())
+        batch, spans = self.build(plan)
+        return self.model.forward(batch, self.cache, self.ops), spans
+
+    def logits(self, hidden: Array) -> FloatArray:
+        """Logits of hidden rows, on the host: [R, vocab_size] float32."""
+        return self.ops.to_numpy(self.model.logits(hidden, self.ops))
+
+    def take(self, hidden: Array, rows: list[int]) -> Array:
+        """Some of the hidden rows, in the order given."""
+        return self.ops.take_rows(hidden, np.array(rows, np.int32))
+
+    def to_host(self, hidden: Array) -> FloatArray:
+        """Hidden rows on the host: [R, hidden_size] float32."""
+        return self.ops.to_numpy(hidden)

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One request on its way through the engine: its tokens, its blocks, how far it has come.
+
+Knows no model and no scheduling policy; the scheduler moves it, the engine feeds it.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from freehold.errors import FreeholdError
+from freehold.ops import FloatArray
+from freehold.types import FinishReason, SamplingParams, TokenLogprob
+
+if TYPE_CHECKING:
+    from freehold.engine.sampler import SequenceSampler
+    from freehold.engine.speculative import DraftControl
+
+# What a sequence asks of the rows it computes: tokens, or the numbers behind them.
+Want: TypeAlias = Literal["tokens", "scores", "logits", "hidden"]
+# (ids generated so far, logits [vocab], writable) -> logits [vocab]
+LogitsProcessor: TypeAlias = Callable[[Sequence[int], FloatArray], FloatArray]
+
+ROOT_HASH = b""
+_DIGEST_BYTES = 16
+
+
+def hash_block(parent: bytes, token_bytes: bytes) -> bytes:
+    """Name of a full block: its tokens and, through `parent`, all tokens before them.
+
+    A 128-bit BLAKE2b digest, because a prompt must not be able to collide its way into the
+    cached keys of another.
+    """
+    return hashlib.blake2b(parent + token_bytes, digest_size=_DIGEST_BYTES).digest()
+
+
+class SequenceStatus(enum.Enum):
+    """Where a sequence is. A preempted one is WAITING again."""
+
+    WAITING = enum.auto()
+    RUNNING = enum.auto()
+    FINISHED = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """What one step brought to one request. Nothing follows an output with `finished` set."""
+
+    request_id: str
+    new_token_ids: tuple[int, ...] = ()  # an end token that stopped the request is included
+    logprobs: tuple[TokenLogprob, ...] | None = None  # one per new token, when asked for
+    finished: FinishReason | None = None
+    stop_reason: int | None = None  # the end token, when one stopped the request
+    cached_tokens: int = 0  # prompt tokens found in the prefix cache at first admission
+    prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None  # once, with the first token
+    error: FreeholdError | None = None  # why `finished` is "abort", when the request failed
+    prefill_seconds: float = 0.0  # from first scheduling to the first token
+    decode_seconds: float = 0.0  # from the first token to this output
+
+
+@dataclass(slots=True, eq=False)
+class SequenceState:
+    """Mutable state of one request.
+
+    ``next_wanted_row`` is the lowest position whose output is still needed: the step returns
+    outputs for every computed position from there on. For generation it is the last token's;
+    with prompt log-probabilities or scoring it starts at the first one that matters. A cached
+    prefix may never reach beyond it, which makes every recomputation rule one comparison.
+    """
+
+    request_id: str
+    arrival: int  # total order of requests
+    params: SamplingParams
+    tokens: npt.NDArray[np.int32]  # buffer; the first `num_tokens` are real
+    num_tokens: int
+    prompt_len: int
+    max_len: int  # the request ends when it has this many tokens
+    next_wanted_row: int
+    want: Want = "tokens"
+    sampler: SequenceSampler | None = None
+    draft_control: DraftControl | None = None
+    end_token_ids: frozenset[int] = frozenset()
+
+    status: SequenceStatus = SequenceStatus.WAITING
+    num_computed: int = 0  # tokens whose keys and values are in the cache
+    block_ids: list[int] = field(default_factory=list)
+    block_hashes: list[bytes] = field(default_factory=list)  # of full blocks, as far as computed
+    num_registered: int = 0  # leading blocks known to the prefix cache
+    num_pending: int = 0  # leading blocks announced to sequences that could share them
+    table_row: int = -1  # row of the runner's block table
+    table_len: int = 0  # blocks already written there
+    waits_for: bytes | None = None  # hash of a block that another sequence is computing
+
+    output_ids: list[int] = field(default_factory=list)
+    cached_tokens: int = -1  # -1 = not admitted yet
+    prompt_logprobs: list[TokenLogprob | None] | None = None
+    results: FloatArray | None = None  # scores or logits of the rows asked for
+    pooled: npt.NDArray[np.float64] | None = None  # [hidden] sum of hidden states
+    num_pooled: int = 0
+    first_scheduled: float = -1.0
+    first_token: float = -1.0
+
+    @property
+    def num_remaining(self) -> int:
+        """Known tokens that are not in the cache yet."""
+        return self.num_tokens - self.num_computed
+
+    def append(self, token: int) -> None:
+        """Take a generated token."""
+        if self.num_tokens == len(self.tokens):
+            grown = np.empty(max(64, 2 * len(self.tokens)), np.int32)
+            grown[: self.num_tokens] = self.tokens
+            self.tokens = grown
+        self.tokens[self.num_tokens] = token
+        self.num_tokens += 1
+        self.output_ids.append(token)
+
+    def context(self) -> npt.NDArray[np.int32]:
+        """All tokens, prompt first: a view, [num_tokens]."""
+        return self.tokens[: self.num_tokens]
+
+    def hash_blocks(self, block_size: int, upto: int) -> list[bytes]:
+        """Hashes of the full blocks among the first `upto` tokens, computed once."""
+        have = len(self.block_hashes)
+        want = min(upto, self.num_tokens) // block_size
+        if want > have:
+            parent = self.block_hashes[-1] if have else ROOT_HASH
+            raw = self.tokens[have * block_size : want * block_size].astype("<i4").tobytes()
+            width = 4 * block_size
+            for start in range(0, len(raw), width):
+                parent = hash_block(parent, raw[start : start + width])
+                self.block_hashes.append(parent)
+        return self.block_hashes
