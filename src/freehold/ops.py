@@ -46,7 +46,7 @@ class RawTensor(Protocol):
         """Decoded copy with `shape`."""
 
     def file_span(self) -> tuple[str, int] | None:
-        """Path and offset where exactly `bytes` can be read, or None when they must be asked for."""
+        """Path and offset where exactly `bytes` lie, or None when they must be asked for."""
 
 
 class Weight(Protocol):
