@@ -202,7 +202,8 @@ def _check_destination(checkpoint: Checkpoint, destination: Path, overwrite: boo
         )
     if not overwrite:
         raise InvalidParameterError(
-            f"{destination} exists already", hint="name another output, or allow overwriting"
+            f"{destination} exists already",
+            hint="name another output, or allow overwriting (overwrite, --force)",
         )
 
 

@@ -38,6 +38,7 @@ def test_an_existing_file_is_kept_unless_forced(tmp_path, capsys):
     args = ["quantize", model(*STORIES), str(target), "--type", "Q8_0"]
     assert run(args) == 2
     assert target.read_bytes() == b"precious"
+    assert "--force" in capsys.readouterr().err
     assert run([*args, "--force"]) == 0
     assert target.read_bytes()[:4] == b"GGUF"
     capsys.readouterr()

@@ -55,7 +55,7 @@ def tokenizer(checkpoint: Checkpoint) -> dict[str, Any] | None:
     """Kind and vocabulary size as declared, or None when there is no tokenizer."""
     if checkpoint.format == "gguf":
         kind = checkpoint.metadata.get("tokenizer.ggml.model")
-        if not isinstance(kind, str):
+        if not isinstance(kind, str) or kind in ("none", "no_vocab"):
             return None
         pre = checkpoint.metadata.get("tokenizer.ggml.pre")
         tokens: Any = checkpoint.metadata.get("tokenizer.ggml.tokens")

@@ -253,7 +253,9 @@ def _size_rows(sizes: Mapping[str, int | None]) -> list[list[str]]:
 def _rope_text(rope: Mapping[str, Any]) -> str:
     base = "default" if rope["base"] is None else f"{rope['base']:,.0f}"
     dims = f", {rope['rotary_dim']} dimensions" if rope["rotary_dim"] else ""
-    scaling = ", ".join(f"{k} {v}" for k, v in (rope["scaling"] or {}).items())
+    declared = dict(rope["scaling"] or {})
+    kind = [str(declared.pop(key)) for key in ("type", "rope_type") if key in declared][:1]
+    scaling = ", ".join(kind + [f"{k} {v}" for k, v in declared.items()])
     return f"base {base}{dims}" + (f", scaling: {scaling}" if scaling else ", no scaling")
 
 
