@@ -18,7 +18,6 @@ from freehold import LLM, SamplingParams
 from worker_protocol import random_ids, serve
 
 STREAM_CONTEXT = 256  # as the peer: 128 of prompt, 32 timed, and room
-BLOCK = 16
 
 
 def greedy(tokens: int) -> SamplingParams:
@@ -64,9 +63,10 @@ class Ours:
             backend=backend,
             threads=threads,
             context_length=context,
+            max_num_seqs=1,  # sizes the cache of its engine to one context, like the peer's
             skip_tokenizer_init=True,
         )
-        self.single = self._engine(context, 1)
+        self.single = self.llm.engine
         seconds = time.perf_counter() - began
         self.max_streams = streams
         return {
@@ -76,14 +76,6 @@ class Ours:
             "model_bytes": self.llm.model.weight_bytes(),
             "shape": asdict(shape_of(self.llm)),
         }
-
-    def _engine(self, positions: int, sequences: int) -> Any:
-        return self.llm.make_engine(
-            context_length=positions,
-            max_num_seqs=sequences,
-            num_blocks=(positions // BLOCK + 1) * sequences,
-            kv_memory_bytes=None,
-        )
 
     def _ids(self, count: int, seed: int) -> list[int]:
         return random_ids(count, self.llm.config.vocab_size, seed)
@@ -127,7 +119,9 @@ class Ours:
     def streams(self, streams: int, prompt: int, n: int, seed: int) -> dict[str, Any]:
         """Seconds for n steps of `streams` sequences together; prompts are not timed."""
         if self.many is None:
-            self.many = self._engine(STREAM_CONTEXT, self.max_streams)
+            self.many = self.llm.make_engine(
+                context_length=STREAM_CONTEXT, max_num_seqs=self.max_streams
+            )
         prompts = [self._ids(prompt, seed * 1000 + s) for s in range(streams)]
         return self._timed(self.many, prompts, n)
 
