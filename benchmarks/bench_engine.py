@@ -297,6 +297,9 @@ def show(bench: Bench) -> None:
     say(table(["figure", "unit", *bench.engines, "ratio", "limit", "share", "foreign"], rows))
     say("ratio: freehold against the better llama.cpp setting, above 1 is better for freehold")
     say("share: freehold's part of the limit; foreign: processor time other processes took")
+    disturbed = [f["name"] for f in bench.figures if f.get("foreign_cpu", 0) > FOREIGN_SHARE]
+    if disturbed:
+        say(f"DISTURBED, no evidence: {', '.join(disturbed)} (repeat on a quiet machine)")
 
 
 def main() -> int:
