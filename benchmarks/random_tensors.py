@@ -37,6 +37,9 @@ class RandomTensor:
     def nbytes(self) -> int:
         return quants.get(self.qtype).nbytes(math.prod(self.shape))
 
+    def file_span(self) -> None:
+        """There is no file: the bytes are made, not read."""
+
     def bytes(self) -> np.ndarray:
         blocks = pool(self.qtype)
         picks = np.random.default_rng(self.seed).integers(
