@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -315,9 +316,12 @@ def main() -> int:
                 "or pass --engines freehold"
             )
             return 2
+    # `timeout` and Ctrl-C alike: the figures that are complete are still told.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     result = header("engine")
     bench = Bench(args)
     began = time.perf_counter()
+    interrupted = False
     try:
         if groups & {"prefill", "decode", "streams"}:
             bench.start()
@@ -329,6 +333,9 @@ def main() -> int:
     except WorkerError as error:
         progress(f"bench_engine.py: {error}")
         return 1
+    except KeyboardInterrupt:
+        interrupted = True
+        progress("interrupted: only the figures completed so far follow")
     finally:
         bench.close()
     bench.add_shares()
@@ -341,10 +348,11 @@ def main() -> int:
         limits={key: bench.limit(key) for key in ("int8_ops", "attention_flops", "read_bytes")},
         figures=bench.figures,
         wall_seconds=time.perf_counter() - began,
+        interrupted=interrupted,
     )
     show(bench)
     finish(result, args.output)
-    return 0
+    return 1 if interrupted else 0
 
 
 if __name__ == "__main__":

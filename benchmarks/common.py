@@ -87,7 +87,7 @@ class Worker:
         assert self.process.stdin is not None
         try:
             self.process.stdin.close()
-            self.process.wait(timeout=20)
+            self.process.wait(timeout=5)  # a worker interrupted in a long call is not waited for
         except (BrokenPipeError, subprocess.TimeoutExpired):
             self.process.kill()
             self.process.wait()
