@@ -32,7 +32,8 @@ void word_order(QType type, uint8_t order[64]) {
     case QType::Q5_K: put(0, 4), zip(12, 4), put(20, 24); break;
     case QType::Q6_K:
       put(48, 4);
-      for (int half = 0; half < 2; ++half) zip(16 * half, 32 + 8 * half), put(16 * half + 8, 8);
+      for (int half = 0; half < 2; ++half)
+        for (int i = 0; i < 8; ++i) put(16 * half + i, 1), put(16 * half + 8 + i, 1), put(32 + 8 * half + i, 1);
       break;
     default: put(0, quant_layout(type).words);
   }
@@ -206,39 +207,45 @@ void Context::linear(const float* x, int64_t ldx, int64_t cols, const std::vecto
       const ActKind kind = act_kind(w->type, *kernels_);
       if (!acts[int(kind)]) acts[int(kind)] = prepare(kind, x, ldx, cols, k, layers);
     }
-  struct Unit {
-    LinearTask task;
-    int64_t step, tasks, first_task;
+  std::vector<LinearTask> jobs;
+  struct Chunk {
+    int job;
     bool panel;
+    int64_t g0, g1;
   };
-  std::vector<Unit> units;
-  int64_t tasks = 0, panel_bytes = 0;
+  std::vector<Chunk> chunks;
+  int64_t left = 0, panel_bytes = 0;  // left: groups not handed out yet
+  for (const Linear& l : layers) left += l.w->groups;
   for (const Linear& l : layers) {
-    Unit u{};
+    LinearTask job{};
     const bool gated = l.epilogue != Epilogue::Store;
-    u.task = {{l.w, l.up}, {acts[int(act_kind(l.w->type, *kernels_))], nullptr}, l.bias, l.out, l.ldo, l.epilogue};
-    if (gated) u.task.acts[1] = acts[int(act_kind(l.up->type, *kernels_))];
+    job.w[0] = l.w;
+    job.w[1] = l.up;
+    job.acts[0] = acts[int(act_kind(l.w->type, *kernels_))];
+    if (gated) job.acts[1] = acts[int(act_kind(l.up->type, *kernels_))];
+    job.bias = l.bias;
+    job.out = l.out;
+    job.ldo = l.ldo;
+    job.epilogue = l.epilogue;
     const int64_t b0 = kernels_->panel_bytes(*l.w), b1 = gated ? kernels_->panel_bytes(*l.up) : 0;
-    u.panel = cols > kernels_->direct_max_cols && b0 > 0 && (!gated || b1 > 0);
-    if (u.panel) {
-      u.step = std::clamp<int64_t>(kPanelBudget / (b0 + b1), 1, 8);
-      panel_bytes = std::max(panel_bytes, u.step * (b0 + b1));
-    } else {
-      u.step = std::clamp<int64_t>(l.w->groups / (threads() * 8), 1, 32);
+    const bool panel = cols > kernels_->direct_max_cols && b0 > 0 && (!gated || b1 > 0);
+    const int64_t most = panel ? std::clamp<int64_t>(kPanelBudget / (b0 + b1), 1, 8) : 64;
+    if (panel) panel_bytes = std::max(panel_bytes, most * (b0 + b1));
+    // Long stretches first, which the prefetchers like, ever shorter ones towards the end, so that
+    // the threads finish together.
+    for (int64_t g = 0; g < l.w->groups;) {
+      const int64_t n = std::min(std::clamp<int64_t>(left / (threads() * 2), 1, most), l.w->groups - g);
+      chunks.push_back({int(jobs.size()), panel, g, g + n});
+      g += n;
+      left -= n;
     }
-    u.tasks = ceil_div(l.w->groups, u.step);
-    u.first_task = tasks;
-    tasks += u.tasks;
-    units.push_back(u);
+    jobs.push_back(job);
   }
   panel_bytes = round_up(panel_bytes, 4096);
   uint8_t* panels = panel_bytes ? thread_scratch_.get(size_t(panel_bytes * threads())) : nullptr;
-  pool_.run(tasks, [&](int64_t task, int thread) {
-    const Unit* u = units.data() + units.size() - 1;
-    while (u->first_task > task) --u;
-    const int64_t g0 = (task - u->first_task) * u->step;
-    const int64_t g1 = std::min(g0 + u->step, u->task.w[0]->groups);
-    kernels_->linear(u->task, g0, g1, panels + (panels ? panel_bytes * thread : 0), u->panel);
+  pool_.run(int64_t(chunks.size()), [&](int64_t i, int thread) {
+    const Chunk& c = chunks[size_t(i)];
+    kernels_->linear(jobs[size_t(c.job)], c.g0, c.g1, panels + (panels ? panel_bytes * thread : 0), c.panel);
   });
 }
 

@@ -50,6 +50,7 @@ template <class F> ColBlock view(const Acts& a, int blk) {
 template <class F, int C>
 void tile_k(const uint8_t* data, int64_t nb, const ColBlock& a, float* out) {
   constexpr int kSubs = 256 / F::kSub, kQuads = F::kSub / 4;
+  constexpr int L = C <= 2 && W == 16 ? F::kLockstep : 1;
   for (int h = 0; h < kParts; ++h) {
     vf acc[C] = {};
     const int8_t* quads = a.quads;
@@ -59,20 +60,29 @@ void tile_k(const uint8_t* data, int64_t nb, const ColBlock& a, float* out) {
       const auto scales = F::scales(bp);
       vi total[C] = {};
 #pragma GCC unroll 16
-      for (int j = 0; j < kSubs; ++j) {
-        vi sum[C];
-        for (int c = 0; c < C; ++c) {
-          if constexpr (F::kInit != kNoInit) sum[c] = i_set(a.init[(b * kSubs + j) * C + c]);
-          else sum[c] = vi{};
-        }
+      for (int o = 0; o < kSubs / L; ++o) {
+        vi sum[L][C];
+#pragma GCC unroll 4
+        for (int l = 0; l < L; ++l)
+          for (int c = 0; c < C; ++c) {
+            if constexpr (F::kInit != kNoInit) sum[l][c] = i_set(a.init[(b * kSubs + sub_block<L>(o, l)) * C + c]);
+            else sum[l][c] = vi{};
+          }
 #pragma GCC unroll 8
         for (int q = 0; q < kQuads; ++q) {
-          if (h == 0) prefetch<F, C>(bp, j * kQuads + q);
-          const vi w = F::quad(bp, j * kQuads + q);
-          for (int c = 0; c < C; ++c) sum[c] = dot<F>(sum[c], w, quads + ((j * kQuads + q) * C + c) * 4);
+#pragma GCC unroll 4
+          for (int l = 0; l < L; ++l) {
+            const int quad = sub_block<L>(o, l) * kQuads + q;
+            if (h == 0) prefetch<F, C>(bp, quad);
+            const vi w = F::quad(bp, quad);
+            for (int c = 0; c < C; ++c) sum[l][c] = dot<F>(sum[l][c], w, quads + (quad * C + c) * 4);
+          }
         }
-        const vi scale = F::scale(scales, bp, j);
-        for (int c = 0; c < C; ++c) total[c] += i_mul(sum[c], scale);
+#pragma GCC unroll 4
+        for (int l = 0; l < L; ++l) {
+          const vi scale = F::scale(scales, bp, sub_block<L>(o, l));
+          for (int c = 0; c < C; ++c) total[c] += i_mul(sum[l][c], scale);
+        }
       }
       const vf d = F::d(bp, hp);
       if constexpr (F::kMin) {

@@ -99,7 +99,15 @@ struct Q5_1 : Affine32 {
 
 // ---- super-blocks of 256 with integer sub-block scales ----------------------------------------
 
+// Sub-blocks that share words: with few columns there are registers to sum `kLockstep` of them at
+// once, which reads every word once and spreads the reads evenly. Step o, place l: sub-block
+// 2 o + l of the types with 32-value sub-blocks; of the others, every second one of a half.
+template <int Lockstep> FH_INLINE constexpr int sub_block(int o, int l) {
+  return Lockstep == 1 ? o : Lockstep == 2 ? 2 * o + l : (o / 2) * 8 + 2 * l + o % 2;
+}
+
 struct Block256 {
+  static constexpr int kLockstep = 1;
   static constexpr bool kK = true, kHead = false, kPanel = false;
   static constexpr bool kMin = false, kSigned = false;
 };
@@ -108,7 +116,7 @@ struct Scales6 {  // the 12 bytes of 6-bit scales and minima of Q4_K and Q5_K
   vi a, b, c;
 };
 template <int Words> struct K45 : Block256 {
-  static constexpr int kWords = Words, kSub = 32, kInit = kNoInit, kOffset = 0;
+  static constexpr int kWords = Words, kSub = 32, kInit = kNoInit, kOffset = 0, kLockstep = 2;
   static constexpr bool kMin = true;
   using Scales = Scales6;
   static FH_INLINE Scales scales(const uint8_t* bp) { return {word(bp, 1), word(bp, 2), word(bp, 3)}; }
@@ -143,7 +151,7 @@ struct Q5_K : K45<44> {
 
 struct NoScales {};
 struct Q6_K : Block256 {
-  static constexpr int kWords = 52, kSub = 16, kInit = kInit16x32, kOffset = 32;
+  static constexpr int kWords = 52, kSub = 16, kInit = kInit16x32, kOffset = 32, kLockstep = 4;
   static constexpr bool kHead = true;
   using Scales = NoScales;
   static FH_INLINE Scales scales(const uint8_t*) { return {}; }
@@ -153,9 +161,9 @@ struct Q6_K : Block256 {
   static FH_INLINE vi min_pair(const Scales&, const uint8_t*, int) { return vi{}; }
   static FH_INLINE vi quad(const uint8_t* bp, int q) {
     const int half = q / 32, quarter = (q % 32) / 8, i = q % 8;
-    const int base = 4 + 24 * half;
-    const vi low = nibbles(word(bp, base + (quarter & 1 ? 16 + i : 2 * i)), quarter >= 2);
-    const vi high = word(bp, base + 2 * i + 1);
+    const int base = 4 + 24 * half + 3 * i;  // low bits of quarters 0 and 2, of 1 and 3, high bits
+    const vi low = nibbles(word(bp, base + (quarter & 1)), quarter >= 2);
+    const vi high = word(bp, base + 2);
     const vi two = (quarter == 3   ? i_shr<2>(high)
                     : quarter == 2 ? high
                     : quarter == 1 ? i_shl<2>(high)
@@ -166,7 +174,7 @@ struct Q6_K : Block256 {
   static FH_INLINE vf dmin(const uint8_t*) { return vf{}; }
 };
 struct Q3_K : Block256 {
-  static constexpr int kWords = 27, kSub = 16, kInit = kInit16x4, kOffset = 4;
+  static constexpr int kWords = 27, kSub = 16, kInit = kInit16x4, kOffset = 4, kLockstep = 4;
   static constexpr bool kHead = true;
   using Scales = Scales6;
   static FH_INLINE Scales scales(const uint8_t* bp) { return {word(bp, 0), word(bp, 1), word(bp, 2)}; }
@@ -186,7 +194,7 @@ struct Q3_K : Block256 {
   static FH_INLINE vf dmin(const uint8_t*) { return vf{}; }
 };
 struct Q2_K : Block256 {
-  static constexpr int kWords = 21, kSub = 16, kInit = kNoInit, kOffset = 0;
+  static constexpr int kWords = 21, kSub = 16, kInit = kNoInit, kOffset = 0, kLockstep = 4;
   static constexpr bool kMin = true;
   using Scales = NoScales;
   static FH_INLINE Scales scales(const uint8_t*) { return {}; }
