@@ -28,7 +28,8 @@ using Ints1 = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::
 using Ints2 = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
-constexpr int64_t kMaxDim = int64_t(1) << 31;  // rows, columns; products then fit 62 bits
+constexpr int64_t kMaxDim = int64_t(1) << 31;       // rows, columns
+constexpr int64_t kMaxElements = int64_t(1) << 42;  // of one matrix; byte counts then fit easily
 
 // freehold.errors.InvalidParameterError, a ValueError; set when the module is loaded.
 PyObject* g_invalid = nullptr;
@@ -78,7 +79,7 @@ const Kernels* kernels_named(const std::optional<std::string>& isa) {
 }
 
 Matrix shape_of(const std::string& type, int64_t n, int64_t k) {
-  need(n > 0 && k > 0 && n < kMaxDim && k < kMaxDim, "matrix dimensions out of range");
+  need(n > 0 && k > 0 && n < kMaxDim && k < kMaxDim && n <= kMaxElements / k, "matrix dimensions out of range");
   Matrix m{};
   m.type = type_of(type);
   m.n = n;
@@ -202,6 +203,7 @@ class KVStore {
     need(block_size > 0 && block_size <= 4096 && block_size % 16 == 0, "block_size must be a multiple of 16");
     need(num_blocks > 0 && num_blocks < (int64_t(1) << 27), "number of blocks out of range");
     const int64_t elem = type == KVType::F32 ? 4 : type == KVType::Q8_0 ? 1 : 2;
+    need(layers.size() <= 4096, "too many cache layers");
     size_t bytes = 0;
     std::vector<size_t> at;
     for (const auto& l : layers) {
@@ -214,6 +216,7 @@ class KVStore {
         const size_t dim = size_t(l[1 + part % 2]);
         const size_t size = part < 2 ? tokens * dim * size_t(elem)
                                      : (type == KVType::Q8_0 ? tokens * (dim / 32) * 2 : 0);
+        if (size > size_t(1) << 46) throw std::bad_alloc();
         at.push_back(bytes);
         bytes += (size + 127) & ~size_t(63);  // a spare line: vector loads may read past the end
       }
@@ -343,6 +346,11 @@ NB_MODULE(_native, m) {
         new (self) Context(threads, kernels_named(isa));
       }, nb::arg("threads"), nb::arg("isa").none())
       .def_prop_ro("isa", [](const Context& c) { return c.kernels().name; })
+      .def("self_check", [](Context& c) {
+        nb::gil_scoped_release nogil;
+        std::lock_guard<std::mutex> lock(c.mutex());
+        return c.self_check();
+      }, "Whether this level computes what the baseline level computes.")
       .def_prop_ro("threads", &Context::threads)
       .def_prop_ro("weight_bytes", &Context::weight_bytes)
       .def("pack_bytes", &pack_bytes, nb::keep_alive<0, 1>())

@@ -51,6 +51,10 @@ class Context {
   };
   void attention(AttentionTask task, const std::vector<Sequence>& sequences);
 
+  // Multiplies a little of every type on this level and on the baseline level and compares: a
+  // kernel that a processor or its emulation gets wrong must not answer anybody.
+  bool self_check();
+
   double read_gbps(int64_t bytes);
   double int8_gops(double seconds);
 

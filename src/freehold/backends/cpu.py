@@ -22,8 +22,10 @@ import psutil
 
 from freehold import _native
 from freehold.batch import ForwardBatch
+from freehold.config import env_isa, env_threads
 from freehold.errors import (
     CapacityError,
+    EngineError,
     InvalidParameterError,
     MalformedFileError,
     UnsupportedModelError,
@@ -102,14 +104,15 @@ class _Pool:
 class CpuOps:
     """`Ops` on the processor's vector units.
 
-    ``threads``: workers, default one per physical core. ``isa``: one of `available_isas`, default
-    the best. Raises InvalidParameterError for values this machine does not have."""
+    ``threads``: workers, default `FREEHOLD_THREADS`, else one per physical core. ``isa``: one of
+    `available_isas`, default `FREEHOLD_ISA`, else the best. Raises InvalidParameterError for values
+    this machine does not have."""
 
     name = "cpu"
 
     def __init__(self, *, threads: int | None = None, isa: str | None = None) -> None:
-        if threads is None:
-            threads = default_threads()
+        threads = threads if threads is not None else env_threads() or default_threads()
+        isa = isa if isa is not None else env_isa()
         if not 1 <= threads <= 1024:
             raise InvalidParameterError(f"threads must be between 1 and 1024, not {threads}")
         if isa is not None and isa not in available_isas():
@@ -118,6 +121,11 @@ class CpuOps:
                 hint=f"choose one of {', '.join(available_isas())}",
             )
         self._context = _native.Context(threads, isa)
+        if not self._context.self_check():
+            raise EngineError(
+                f"the {self.isa} kernels give wrong results on this processor",
+                hint="set FREEHOLD_ISA=baseline and please report the processor",
+            )
         self._pool = _Pool()
 
     @property
