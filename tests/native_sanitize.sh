@@ -28,5 +28,6 @@ g++ -std=gnu++20 -O1 -g $vnni -fsanitize=address,undefined -fno-sanitize-recover
   native/memory.cpp native/thread_pool.cpp $objects -pthread -o "$out/kernel_check"
 "$out/kernel_check"
 
-LD_PRELOAD=$(g++ -print-file-name=libasan.so) "$out/venv/bin/python" -m pytest -q -p no:cacheprovider \
+# libstdc++ as well: the sanitizer looks for the real __cxa_throw when it starts.
+LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so)" "$out/venv/bin/python" -m pytest -p no:cacheprovider \
   tests/ops/test_op_sweep.py -k "cpu"
