@@ -50,7 +50,8 @@ template <class F> ColBlock view(const Acts& a, int blk) {
 template <class F, int C>
 void tile_k(const uint8_t* data, int64_t nb, const ColBlock& a, float* out) {
   constexpr int kSubs = 256 / F::kSub, kQuads = F::kSub / 4;
-  constexpr int L = C <= 2 && W == 16 ? F::kLockstep : 1;
+  constexpr bool kRoom = C <= 3 || (C == 4 && F::kSub == 16);  // of 32 registers
+  constexpr int L = W == 16 && kRoom ? F::kLockstep : 1;
   for (int h = 0; h < kParts; ++h) {
     vf acc[C] = {};
     const int8_t* quads = a.quads;
