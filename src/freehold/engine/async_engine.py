@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from freehold.engine.engine import Engine
 from freehold.engine.sequence import LogitsProcessor, StepOutput
-from freehold.errors import CapacityError, EngineError, FreeholdError
+from freehold.errors import CapacityError, EngineError
 from freehold.types import SamplingParams
 
 
@@ -66,10 +66,7 @@ class AsyncEngine:
         waiting, and EngineError when the engine has stopped.
         """
         listener = _Listener(asyncio.get_running_loop())
-        request_id = self._admit()
-        self._send(
-            lambda: self._add(request_id, prompt_token_ids, params, logits_processor, listener)
-        )
+        request_id = self._admit(prompt_token_ids, params, logits_processor, listener)
         over = False
         try:
             while not over:
@@ -106,7 +103,15 @@ class AsyncEngine:
             self._thread.join()
 
     # -- coroutine side --------------------------------------------------------------------------
-    def _admit(self) -> str:
+    def _admit(
+        self,
+        ids: Sequence[int],
+        params: SamplingParams,
+        logits_processor: LogitsProcessor | None,
+        listener: _Listener,
+    ) -> str:
+        """Hand the request over, or refuse it: in one go, lest the engine stop in between and
+        nobody answer."""
         with self._wake:
             if self._failure is not None:
                 raise EngineError(f"the engine has stopped: {self._failure}") from self._failure
@@ -118,10 +123,12 @@ class AsyncEngine:
                 )
             self._open += 1
             self._count += 1
-            return f"stream-{self._count}"
+            request_id = f"stream-{self._count}"
+            self._send(lambda: self._add(request_id, ids, params, logits_processor, listener))
+            return request_id
 
     def _send(self, command: Callable[[], None]) -> None:
-        with self._wake:
+        with self._wake:  # its lock is reentrant
             self._commands.append(command)
             self._wake.notify()
 
@@ -136,7 +143,7 @@ class AsyncEngine:
     ) -> None:
         try:
             self._engine.add(ids, params, request_id=request_id, logits_processor=logits_processor)
-        except FreeholdError as error:
+        except Exception as error:  # even one nobody foresaw is this request's own
             listener.put(error)
             return
         self._listeners[request_id] = listener
@@ -181,6 +188,7 @@ class AsyncEngine:
             commands, self._commands = self._commands, deque()
         for command in commands:  # requests that arrived too late learn it too
             command()
-        for listener in self._listeners.values():
+        for request_id, listener in self._listeners.items():
             listener.put(error)
+            self._engine.abort(request_id)
         self._listeners.clear()

@@ -69,21 +69,21 @@ def make_kv_cache(ops: Ops, layers: Sequence[KVLayerSpec], config: EngineConfig)
 def check_config(config: EngineConfig) -> None:
     """Raise InvalidParameterError for settings that cannot work."""
     for name in ("context_length", "max_num_seqs", "max_num_batched_tokens", "block_size"):
-        value = getattr(config, name)
-        if value < 1:
-            raise InvalidParameterError(f"{name} must be at least 1, not {value}")
+        _need_whole(config, name, 1, "at least 1")
     for name in ("num_blocks", "kv_memory_bytes"):
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise InvalidParameterError(f"{name} must be at least 1, not {value}")
-    if config.speculative_tokens < 0:
-        raise InvalidParameterError(
-            f"speculative_tokens must be 0 (off) or more, not {config.speculative_tokens}"
-        )
+        if getattr(config, name) is not None:
+            _need_whole(config, name, 1, "at least 1")
+    _need_whole(config, "speculative_tokens", 0, "0 (off) or more")
     if config.kv_dtype not in _ELEMENT_BYTES:
         raise InvalidParameterError(
             f"kv_dtype must be one of {', '.join(_ELEMENT_BYTES)}, not {config.kv_dtype!r}"
         )
+
+
+def _need_whole(config: EngineConfig, name: str, least: int, rule: str) -> None:
+    value = getattr(config, name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidParameterError(f"{name} must be a whole number, {rule}, not {value!r:.40}")
 
 
 def _mib(count: int) -> str:

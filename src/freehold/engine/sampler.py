@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from freehold.engine import samplers
-from freehold.engine.samplers import Candidates
+from freehold.engine.samplers import MAX_CHANGE, Candidates
 from freehold.engine.selection import IndexArray
 from freehold.engine.sequence import LogitsProcessor
 from freehold.errors import EngineError, FreeholdError, InvalidParameterError
@@ -81,7 +81,13 @@ class SequenceSampler:
         self._breakers = breakers
         self._end_ids = np.array(sorted(end_token_ids), np.int64)
         self._bias_ids = np.array(list(params.logit_bias), np.int64)
-        self._bias = np.array(list(params.logit_bias.values()), np.float32)
+        self._bias = np.array(
+            [
+                bias if bias == -np.inf else min(max(float(bias), -MAX_CHANGE), MAX_CHANGE)
+                for bias in params.logit_bias.values()
+            ],
+            np.float32,
+        )
         self._greedy = params.temperature == 0.0
         active = [name for name in params.sampler_order if _ACTIVE[name](params)]
         if self._greedy:
@@ -144,16 +150,18 @@ class SequenceSampler:
     def _processed(self, logits: FloatArray, output_ids: Sequence[int]) -> FloatArray:
         assert self._processor is not None
         try:
-            result = np.asarray(self._processor(output_ids, logits), np.float32)
+            with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused below
+                result = np.asarray(self._processor(output_ids, logits), np.float32)
         except FreeholdError:
             raise
         except Exception as error:  # foreign code: whatever it raises ends its own request only
             raise InvalidParameterError(
                 f"the logits processor failed: {type(error).__name__}: {error}"
             ) from error
-        if result.shape != (self._vocab_size,) or np.isnan(result).any():
+        # The maximum alone tells: NaN spreads to it, and +inf leaves no distribution.
+        if result.shape != (self._vocab_size,) or not float(result.max()) < np.inf:
             raise InvalidParameterError(
-                f"the logits processor must return {self._vocab_size} numbers"
+                f"the logits processor must return {self._vocab_size} numbers below infinity"
             )
         return result
 

@@ -19,7 +19,8 @@ from freehold.engine.selection import IndexArray, ranked_prefixes, top_indices
 
 # Longest repetition DRY measures; by then the penalty is far beyond any logit.
 DRY_MAX_MATCH = 50
-_MAX_PENALTY = 1e30
+# Settings may be any finite number; what they make of a logit stays this far inside float32.
+MAX_CHANGE = 1e30
 
 
 @dataclass(slots=True)
@@ -68,7 +69,8 @@ class Candidates:
 
 def _weights(logits: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], float]:
     """exp(x - max x) and its sum: p is their quotient."""
-    weights = np.exp(logits - logits.max())
+    with np.errstate(over="ignore"):  # a difference beyond float32 is a weight of 0 all the same
+        weights = np.exp(logits - logits.max())
     return weights, float(weights.sum(dtype=np.float64))
 
 
@@ -90,11 +92,16 @@ def penalties(
     at, which = c.locate(tokens)
     if not len(at):
         return c
+    repetition = min(max(repetition, 1 / MAX_CHANGE), MAX_CHANGE)
+    presence, frequency = (
+        float(np.clip(p, -MAX_CHANGE, MAX_CHANGE)) for p in (presence, frequency)
+    )
     x = c.writable()
     seen = x[at].astype(np.float64)
+    possible = seen > -np.inf
     seen = np.where(seen > 0, seen / repetition, seen * repetition)
     seen -= presence + frequency * counts[which]
-    x[at] = seen
+    x[at] = np.clip(seen, -MAX_CHANGE, MAX_CHANGE, out=seen, where=possible)
     return c
 
 
@@ -122,7 +129,8 @@ def dry(
         return c
     with np.errstate(over="ignore"):
         growth = np.power(float(base), (lengths[which] - allowed_length).astype(np.float64))
-    c.writable()[at] -= np.minimum(multiplier * growth, _MAX_PENALTY).astype(np.float32)
+        penalty = np.minimum(multiplier * growth, MAX_CHANGE)
+    c.writable()[at] -= penalty.astype(np.float32)
     return c
 
 
@@ -161,8 +169,8 @@ def top_n_sigma(c: Candidates, n: float) -> Candidates:
     x = c.logits
     top, bottom = float(x.max()), float(x.min())
     finite = x if bottom > -np.inf else x[x > -np.inf]
-    # Centred first: float32 sums of squares lose the small deviations of large logits.
-    sigma = float(np.std(finite - np.float32(top)))
+    # float64: in float32 squares of large logits overflow and small deviations get lost.
+    sigma = float(np.std(finite.astype(np.float64) - top))
     return c.keep(x >= top - n * sigma)
 
 
@@ -231,8 +239,8 @@ def xtc(c: Candidates, threshold: float) -> Candidates:
 
 def temperature(c: Candidates, value: float) -> Candidates:
     """x / value. Logits are first shifted so that the best is 0: no small value overflows."""
-    shifted = (c.logits - c.logits.max()).astype(np.float64) / value
     with np.errstate(over="ignore"):
+        shifted = (c.logits - c.logits.max()).astype(np.float64) / value
         return Candidates(shifted.astype(np.float32), c.ids, owned=True)
 
 

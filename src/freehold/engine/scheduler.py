@@ -57,8 +57,9 @@ class Scheduler:
         max_num_batched_tokens: int,
         stats: EngineStats | None = None,
     ) -> None:
-        # One token a step for each decoding sequence must fit the budget.
-        self.max_num_seqs = min(max_num_seqs, max_num_batched_tokens)
+        # One token a step for each decoding sequence must fit the budget, and each running
+        # sequence holds a block.
+        self.max_num_seqs = min(max_num_seqs, max_num_batched_tokens, blocks.num_blocks)
         self.max_num_batched_tokens = max_num_batched_tokens
         self.blocks = blocks
         self.stats = stats if stats is not None else EngineStats()
