@@ -1,28 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Engine`: requests of token ids in, tokens out, one step at a time.
+"""The generation loop: schedule, run, sample, publish. There is no other one.
 
-Synchronous and single-threaded; every forward pass of freehold runs in `Engine.step`. Knows no
-text: stop strings and detokenising belong to the caller.
+Synchronous and single-threaded; token ids in, token ids out. Text, stop strings and networks are
+other people's business (`freehold.chat`, `async_engine`, the server).
+
+A sequence's results do not depend on what shares its steps: backends guarantee it for the
+numbers, and everything random is kept per sequence.
 """
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from freehold.batch import IntArray
 from freehold.config import EngineConfig
-from freehold.engine import results, speculative
 from freehold.engine.block_manager import BlockManager
+from freehold.engine.inputs import check_token_id, token_array
 from freehold.engine.kv_cache import check_config, make_kv_cache
 from freehold.engine.logprobs import token_logprob
 from freehold.engine.metrics import EngineStats
 from freehold.engine.model_runner import ModelRunner, RowSpan
-from freehold.engine.sampler import BreakerMasks, SequenceSampler, TokenBytes, uses_dry
+from freehold.engine.results import ROWS_PER_SLICE, collect
+from freehold.engine.sampler import BreakerMasks, SequenceSampler, uses_dry
 from freehold.engine.scheduler import Scheduler, StepPlan
 from freehold.engine.sequence import (
     LogitsProcessor,
@@ -31,21 +35,26 @@ from freehold.engine.sequence import (
     StepOutput,
     Want,
 )
-from freehold.engine.validation import check_params, check_prompt
-from freehold.errors import EngineError, FreeholdError, InvalidParameterError
+from freehold.engine.speculative import DraftControl, StepCost
+from freehold.errors import (
+    ContextLengthError,
+    EngineError,
+    FreeholdError,
+    InvalidParameterError,
+)
 from freehold.models.base import CausalLM
 from freehold.ops import Array, FloatArray, Ops
 from freehold.types import FinishReason, SamplingParams, TokenLogprob
 
-_NO_SAMPLING = SamplingParams()
+Pooling = Literal["mean", "last"]
 
 
 class Engine:
-    """Batches all requests it holds into steps over one model and one cache.
+    """Runs many sequences over one model and one cache.
 
-    A sequence never uses more than ``max_model_len`` positions: the configured context, or
-    what an explicitly small block pool can hold. What else is in a batch, how a prompt is cut,
-    what the prefix cache held, preemption and drafts never change a result.
+    `eos_token_ids` end a sequence unless it asks otherwise; `token_bytes` is needed only for
+    DRY's sequence breakers. Raises InvalidParameterError and CapacityError for settings that
+    cannot work.
     """
 
     def __init__(
@@ -55,32 +64,34 @@ class Engine:
         config: EngineConfig,
         *,
         eos_token_ids: Sequence[int] = (),
-        token_bytes: TokenBytes | None = None,
-        clock: Callable[[], float] = time.perf_counter,
+        token_bytes: Callable[[int], bytes] | None = None,
     ) -> None:
         check_config(config)
         self.config = config
         self.stats = EngineStats()
+        self._vocab_size = model.config.vocab_size
+        # A tokenizer may name tokens the model has no row for; they cannot occur.
+        self._eos = frozenset(t for t in eos_token_ids if 0 <= t < self._vocab_size)
+        self._breakers = BreakerMasks(self._vocab_size, token_bytes)
         cache = make_kv_cache(ops, model.kv_layers(), config)
-        self.num_blocks = cache.num_blocks
-        self.kv_cache_bytes = cache.nbytes
-        self.max_model_len = min(config.context_length, cache.num_blocks * config.block_size)
-        self.vocab_size = model.config.vocab_size
-        self._eos = frozenset(int(i) for i in eos_token_ids)
-        self._breakers = BreakerMasks(self.vocab_size, token_bytes)
+        self.kv_bytes = cache.nbytes
+        self.max_length = min(config.context_length, cache.num_blocks * cache.block_size)
+        self.blocks = BlockManager(
+            cache.num_blocks, cache.block_size, prefix_caching=config.prefix_caching
+        )
         self._scheduler = Scheduler(
-            BlockManager(cache.num_blocks, config.block_size, prefix_caching=config.prefix_caching),
+            self.blocks,
             max_num_seqs=config.max_num_seqs,
             max_num_batched_tokens=config.max_num_batched_tokens,
             stats=self.stats,
         )
-        max_blocks = -(-self.max_model_len // config.block_size)
+        max_blocks = -(-self.max_length // cache.block_size)
         self._runner = ModelRunner(model, ops, cache, self._scheduler.max_num_seqs, max_blocks)
-        self._costs = speculative.StepCosts()
-        self._clock = clock
-        self._seqs: dict[str, SequenceState] = {}
-        self._held: list[StepOutput] = []  # made while score, logits or embed was stepping
-        self._arrivals = itertools.count()
+        self._sequences: dict[str, SequenceState] = {}
+        self._arrivals = 0
+        self._cost = StepCost()
+        self._idle_steps = 0
+        self._held_back: list[StepOutput] = []  # of other requests, while `score` and kin ran
 
     # -- requests ------------------------------------------------------------------------------
     def add(
@@ -91,216 +102,276 @@ class Engine:
         request_id: str | None = None,
         logits_processor: LogitsProcessor | None = None,
     ) -> str:
-        """Queue a request; returns its id.
+        """Queue a prompt; returns its request id.
 
-        `logits_processor` is called as ``f(ids generated so far, logits [vocab])`` before the
-        samplers, may change the logits in place and returns the ones to use.
-
-        Raises InvalidParameterError (empty prompt, unknown ids, id in use, settings that do not
-        fit this model) or ContextLengthError (no room for even one new token).
+        Raises ContextLengthError when the prompt leaves no room for an answer and
+        InvalidParameterError for an empty prompt or ids outside the vocabulary.
         """
-        tokens = check_prompt(prompt_token_ids, self.vocab_size, self.max_model_len - 1)
-        check_params(params, self.vocab_size)
-        breakers = None
-        if uses_dry(params):
-            breakers = self._breakers.get(params.dry_sequence_breakers)
-        end_ids = frozenset(params.stop_token_ids)
-        if not params.ignore_eos:
-            end_ids |= self._eos
-        length = len(tokens)
-        room = self.max_model_len - length
-        seq = self._register(request_id, tokens, length, params, "tokens", first_row=length - 1)
-        seq.max_len = length + min(room, params.max_tokens or room)
-        seq.end_token_ids = end_ids
-        seq.sampler = SequenceSampler(
+        ids = self._checked(prompt_token_ids, self.max_length - 1)
+        for name in ("logit_bias", "stop_token_ids"):
+            for token in getattr(params, name):
+                check_token_id(token, self._vocab_size, name)
+        room = self.max_length - len(ids)
+        max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
+        # A drawn sequence without a seed still needs one, or preempting it could change it.
+        if params.seed is None:
+            params = replace(params, seed=int(np.random.SeedSequence().generate_state(1)[0]))
+        ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self._eos)
+        sampler = SequenceSampler(
             params,
-            tokens,
-            self.vocab_size,
-            end_token_ids=end_ids,
-            breakers=breakers,
+            ids,
+            self._vocab_size,
+            end_token_ids=ends,
+            breakers=self._breakers.get(params.dry_sequence_breakers) if uses_dry(params) else None,
             logits_processor=logits_processor,
         )
-        if params.prompt_logprobs is not None:
-            seq.next_wanted_row = 0
-            seq.prompt_logprobs = [None]
-        if self.config.speculative_tokens:
-            seq.draft_control = speculative.DraftControl(self.config.speculative_tokens)
-        self._scheduler.add(seq)
-        self.stats.requests_added += 1
-        return seq.request_id
+        drafts = self.config.speculative_tokens
+        wants_prompt = params.prompt_logprobs is not None
+        return self._queue(
+            request_id,
+            params=params,
+            tokens=ids,
+            num_tokens=len(ids),
+            prompt_len=len(ids),
+            max_len=len(ids) + max_tokens,
+            next_wanted_row=0 if wants_prompt else len(ids) - 1,
+            sampler=sampler,
+            draft_control=DraftControl(drafts) if drafts else None,
+            end_token_ids=ends,
+            prompt_logprobs=[None] if wants_prompt else None,
+        ).request_id
 
     def abort(self, request_id: str) -> None:
-        """Drop a request; nothing more comes from it. Unknown ids are ignored."""
-        self.finish(request_id, "abort")
+        """Drop a request; nothing more comes for it. Unknown ids are ignored."""
+        if self._forget(request_id):
+            self.stats.requests_aborted += 1
 
-    def finish(self, request_id: str, reason: FinishReason) -> None:
-        """End a request because the caller saw why it should end (a stop string).
-
-        No output follows. Unknown ids are ignored: the request may have ended by itself.
-        """
-        seq = self._seqs.get(request_id)
-        if seq is not None:
-            self._drop(seq, reason)
-        self._held = [output for output in self._held if output.request_id != request_id]
+    def finish(self, request_id: str, reason: FinishReason = "stop") -> None:
+        """End a request whose text reached a stop string. Unknown ids are ignored."""
+        if reason == "abort":
+            self.abort(request_id)
+        elif self._forget(request_id):
+            self.stats.requests_finished += 1
 
     def has_unfinished(self) -> bool:
-        """Whether `step` has anything left to do or to hand out."""
-        return bool(self._held) or self._scheduler.has_unfinished()
+        """Whether `step` has anything to do or to hand out."""
+        return self._scheduler.has_unfinished() or bool(self._held_back)
 
     @property
-    def num_waiting(self) -> int:
-        """Requests not in the running batch."""
-        return len(self._scheduler.waiting)
-
-    @property
-    def num_running(self) -> int:
-        """Requests in the running batch."""
-        return len(self._scheduler.running)
+    def num_unfinished(self) -> int:
+        """Requests that are waiting or running."""
+        return len(self._sequences)
 
     # -- the loop ------------------------------------------------------------------------------
     def step(self) -> list[StepOutput]:
-        """Schedule, run the model once, sample, and report what each request got.
-
-        A request that fails by itself (its processor, its logits) ends with ``error`` set and
-        leaves the others alone. If the model itself raises, the error passes through and no
-        request has moved.
-        """
-        outputs, self._held = self._held, []
-        begin = self._clock()
+        """One forward pass for whoever is due; what it brought to each request."""
+        if self._held_back:
+            held, self._held_back = self._held_back, []
+            return held
+        started = time.perf_counter()
         plan = self._scheduler.schedule()
         if not plan.items:
-            if self._scheduler.has_unfinished():
-                raise EngineError("the scheduler has requests and found nothing to do")
-            return outputs
-        if self.config.speculative_tokens and plan.num_decoding:
-            self._grant_drafts(plan)
-        hidden, spans = self._runner.run(plan)
-        logits, rows_of = self._sample_logits(hidden, spans)
-        model_done = self._clock()
-        self._count(plan, begin)
-        others: set[int] = set()
-        for span in spans:
-            output = self._collect(span, hidden, logits, rows_of, begin)
-            others.add(id(span.item.seq))
-            if output is not None:
-                outputs.append(output)
+            self._check_progress()
+            return []
+        self._idle_steps = 0
+        self._add_drafts(plan)
         for item in plan.items:
-            if id(item.seq) not in others:
-                self._scheduler.commit(item.seq, item.seq.num_computed + item.num_new)
-        self._measure(plan, begin, model_done)
+            if item.seq.first_scheduled < 0:
+                item.seq.first_scheduled = started
+        before_model = time.perf_counter()
+        hidden, spans = self._runner.run(plan)
+        logits = self._sampling_logits(hidden, spans)
+        model_seconds = time.perf_counter() - before_model
+        outputs = self._publish(plan, spans, hidden, logits)
+        if plan.num_decoding == len(plan.items):
+            self._cost.observe(plan.num_tokens, model_seconds)
+        self.stats.steps += 1
+        self.stats.model_seconds += model_seconds
+        self.stats.step_seconds += time.perf_counter() - started
         return outputs
 
-    def _grant_drafts(self, plan: StepPlan) -> None:
-        decoding = plan.items[: plan.num_decoding]
-        if not self._costs.knows_plain(len(decoding)):
-            return  # one step without drafts first, to compare with
-        for item in decoding:
-            seq = item.seq
-            if seq.draft_control is None:
-                continue
-            count = seq.draft_control.allowance()
-            if count:
-                drafts = speculative.propose(seq.context(), count)
-                self._scheduler.grant_drafts(item, plan, drafts)
+    # -- numbers instead of tokens ---------------------------------------------------------------
+    def score(self, ids: Sequence[int], first: int = 1) -> FloatArray:
+        """Log-probability of each token from position `first` on, given those before it:
+        float32 [len(ids) - first]."""
+        tokens = self._checked(ids, self.max_length + 1)
+        if not 1 <= first < len(tokens):
+            raise InvalidParameterError("there is no token to score after the first")
+        results = np.empty(len(tokens) - first, np.float32)
+        # The last token is a target only: it is never computed, but it stays in the buffer.
+        seq = self._measure(tokens, len(tokens) - 1, first - 1, "scores", results)
+        assert seq.results is not None
+        if np.isnan(seq.results).any():
+            raise EngineError("a score is not a number: the model's weights are broken")
+        return seq.results
 
-    def _sample_logits(
-        self, hidden: Array, spans: list[RowSpan]
-    ) -> tuple[FloatArray | None, dict[int, int]]:
-        """Logits of all rows to sample from, and where each span's begin among them."""
+    def logits(self, ids: Sequence[int]) -> FloatArray:
+        """Logits after every token: float32 [len(ids), vocab_size]."""
+        tokens = self._checked(ids, self.max_length)
+        results = np.empty((len(tokens), self._vocab_size), np.float32)
+        seq = self._measure(tokens, len(tokens), 0, "logits", results)
+        assert seq.results is not None
+        return seq.results
+
+    def embed(self, ids: Sequence[int], pooling: Pooling = "mean") -> FloatArray:
+        """Final-normed hidden states, averaged over the tokens or the last one's: float32
+        [hidden_size]. Not scaled to unit length."""
+        if pooling not in ("mean", "last"):
+            raise InvalidParameterError(f"pooling must be mean or last, not {pooling!r}")
+        tokens = self._checked(ids, self.max_length)
+        first = len(tokens) - 1 if pooling == "last" else 0
+        seq = self._measure(tokens, len(tokens), first, "hidden", None)
+        assert seq.pooled is not None
+        return (seq.pooled / seq.num_pooled).astype(np.float32)
+
+    def _measure(
+        self,
+        tokens: IntArray,
+        count: int,
+        first_row: int,
+        want: Want,
+        results: FloatArray | None,
+    ) -> SequenceState:
+        seq = self._queue(
+            None,
+            params=SamplingParams(),
+            tokens=tokens,
+            num_tokens=count,
+            prompt_len=count,
+            max_len=count,
+            next_wanted_row=first_row,
+            want=want,
+            results=results,
+        )
+        held: list[StepOutput] = []
+        try:
+            while seq.status is not SequenceStatus.FINISHED:
+                held.extend(self.step())
+        finally:
+            self._forget(seq.request_id)
+            self._held_back.extend(held)
+        return seq
+
+    # -- parts of a step ---------------------------------------------------------------------------
+    def _add_drafts(self, plan: StepPlan) -> None:
+        if not self.config.speculative_tokens:
+            return
+        for item in plan.items[: plan.num_decoding]:
+            seq = item.seq
+            if seq.draft_control is None or not seq.output_ids:
+                continue
+            drafts = seq.draft_control.drafts(seq.context(), plan.num_decoding, self._cost)
+            if drafts:
+                self._scheduler.grant_drafts(item, plan, drafts)
+                self.stats.drafts_proposed += len(item.drafts)
+
+    def _sampling_logits(self, hidden: Array, spans: list[RowSpan]) -> list[FloatArray]:
+        """One array per slice of the rows that choose tokens, in the order of the spans."""
         rows: list[int] = []
-        starts: dict[int, int] = {}
-        total = 0
         for span in spans:
-            total += span.count
-            skip = _rows_before_sampling(span)
-            if skip < span.count:
-                starts[span.start] = len(rows)
+            if span.item.seq.want == "tokens":
+                skip = _prompt_rows(span)
                 rows.extend(range(span.start + skip, span.start + span.count))
         if not rows:
-            return None, starts
-        chosen = hidden if len(rows) == total else self._runner.take(hidden, rows)
-        return self._runner.logits(chosen), starts
+            return []
+        chosen = hidden if len(rows) == hidden.shape[0] else self._runner.take(hidden, rows)
+        return [
+            self._runner.logits(chosen[at : at + ROWS_PER_SLICE])
+            for at in range(0, len(rows), ROWS_PER_SLICE)
+        ]
 
-    def _collect(
+    def _publish(
+        self, plan: StepPlan, spans: list[RowSpan], hidden: Array, logits: list[FloatArray]
+    ) -> list[StepOutput]:
+        now = time.perf_counter()
+        by_item = {id(span.item): span for span in spans}
+        outputs: list[StepOutput] = []
+        row = 0  # of all sampling rows
+        for item in plan.items:
+            seq = item.seq
+            begin, known = seq.num_computed, item.num_new - len(item.drafts)
+            self.stats.prefill_tokens += max(0, min(known, seq.prompt_len - begin))
+            span = by_item.get(id(item))
+            if span is None:
+                self._scheduler.commit(seq, begin + known)
+                continue
+            if seq.want != "tokens":
+                collect(seq, self._runner, hidden, span.start, span.count, span.position)
+                seq.next_wanted_row = span.position + span.count
+                self._scheduler.commit(seq, begin + known)
+                if seq.num_remaining == 0:
+                    self._forget(seq.request_id)
+                continue
+            skip = _prompt_rows(span)
+            if skip:
+                collect(seq, self._runner, hidden, span.start, skip, span.position)
+                seq.next_wanted_row = span.position + skip
+            count = span.count - skip
+            if count == 0:
+                self._scheduler.commit(seq, begin + known)
+                continue
+            choices = [
+                logits[r // ROWS_PER_SLICE][r % ROWS_PER_SLICE] for r in range(row, row + count)
+            ]
+            row += count
+            outputs.append(self._take_tokens(seq, item.drafts, choices, begin + known, now))
+        return outputs
+
+    def _take_tokens(
         self,
-        span: RowSpan,
-        hidden: Array,
-        logits: FloatArray | None,
-        rows_of: dict[int, int],
-        begin: float,
-    ) -> StepOutput | None:
-        """Take one sequence's output rows; what it has to report, if anything."""
-        seq, item = span.item.seq, span.item
-        if seq.first_scheduled < 0:
-            seq.first_scheduled = begin
-        before = _rows_before_sampling(span)
-        if before:
-            results.collect(seq, self._runner, hidden, span.start, before, span.position)
-            seq.next_wanted_row = span.position + before
-        if before == span.count:
-            self._scheduler.commit(seq, seq.num_computed + item.num_new)
-            if seq.want != "tokens" and seq.num_remaining == 0:
-                self._drop(seq, "stop")
-            return None
-        assert logits is not None
-        at = rows_of[span.start]
-        return self._sample(seq, logits[at : at + span.count - before], item.drafts)
-
-    def _sample(self, seq: SequenceState, logits: FloatArray, drafts: Sequence[int]) -> StepOutput:
-        """Sample row after row while the drafts agree; publish."""
-        new: list[int] = []
+        seq: SequenceState,
+        drafts: Sequence[int],
+        choices: list[FloatArray],
+        computed: int,
+        now: float,
+    ) -> StepOutput:
+        """Choose the next token, and one more for every draft that was right."""
+        assert seq.sampler is not None
+        tokens: list[int] = []
         logprobs: list[TokenLogprob] = []
         finished: FinishReason | None = None
         stop_reason: int | None = None
         error: FreeholdError | None = None
-        assert seq.sampler is not None
-        wants_logprobs = seq.params.logprobs
-        for i, row in enumerate(logits):
+        for i, logits in enumerate(choices):
             try:
-                token = seq.sampler.choose(row, seq.context(), seq.output_ids)
-            except FreeholdError as raised:
-                finished, error = "abort", raised
+                token = seq.sampler.choose(logits, seq.context(), seq.output_ids)
+            except FreeholdError as problem:  # this request's own fault: the others go on
+                error, finished = problem, "abort"
                 break
             seq.append(token)
             seq.sampler.accept(token, seq.context())
-            new.append(token)
-            if wants_logprobs is not None:
-                logprobs.append(token_logprob(row, token, wants_logprobs))
+            tokens.append(token)
+            if seq.params.logprobs is not None:
+                logprobs.append(token_logprob(logits, token, seq.params.logprobs))
             if token in seq.end_token_ids:
                 finished, stop_reason = "stop", token
             elif seq.num_tokens >= seq.max_len:
                 finished = "length"
             if finished is not None or i >= len(drafts) or token != drafts[i]:
                 break
-        self._learn(seq, drafts, new)
-        self._scheduler.commit(seq, seq.num_tokens - (1 if new else 0))
+        accepted = max(0, len(tokens) - 1)
+        if drafts and seq.draft_control is not None:
+            seq.draft_control.judge(len(drafts), accepted)
+            self.stats.drafts_accepted += accepted
+        if error is None:  # what a broken step wrote must not serve the next prompt
+            self._scheduler.commit(seq, computed + accepted)
         seq.next_wanted_row = seq.num_tokens - 1
-        return self._publish(seq, new, logprobs, finished, stop_reason, error)
-
-    def _publish(
-        self,
-        seq: SequenceState,
-        new: list[int],
-        logprobs: list[TokenLogprob],
-        finished: FinishReason | None,
-        stop_reason: int | None,
-        error: FreeholdError | None,
-    ) -> StepOutput:
-        now = self._clock()
-        first = seq.first_token < 0
-        if first:
+        if seq.first_token < 0:
             seq.first_token = now
-        self.stats.decode_tokens += len(new)
         prompt_logprobs = None
-        if seq.prompt_logprobs is not None and first:
+        if seq.prompt_logprobs is not None and len(seq.output_ids) == len(tokens):
             prompt_logprobs = tuple(seq.prompt_logprobs)
-            seq.prompt_logprobs = None
+        self.stats.decode_tokens += len(tokens)
         if finished is not None:
-            self._drop(seq, finished)
+            self._forget(seq.request_id)
+            if finished == "abort":
+                self.stats.requests_aborted += 1
+            else:
+                self.stats.requests_finished += 1
         return StepOutput(
             request_id=seq.request_id,
-            new_token_ids=tuple(new),
-            logprobs=None if seq.params.logprobs is None else tuple(logprobs),
+            new_token_ids=tuple(tokens),
+            logprobs=tuple(logprobs) if seq.params.logprobs is not None else None,
             finished=finished,
             stop_reason=stop_reason,
             cached_tokens=max(0, seq.cached_tokens),
@@ -310,127 +381,49 @@ class Engine:
             decode_seconds=now - seq.first_token,
         )
 
-    # -- numbers instead of tokens ---------------------------------------------------------------
-    def score(self, ids: Sequence[int], *, start: int = 1) -> FloatArray:
-        """Natural-log probability of each token from `start` on, given all before it.
-
-        Shape [T - start]. The output head runs over a few rows at a time, so memory stays
-        bounded. With ``start > 1`` the tokens before may come from the prefix cache.
-        """
-        tokens = check_prompt(ids, self.vocab_size, self.max_model_len)
-        if not 1 <= start:
-            raise InvalidParameterError(f"start must be at least 1, not {start}")
-        if start >= len(tokens):
-            return np.empty(0, np.float32)
-        # The last token is only a target: its own output is not asked for.
-        length = len(tokens) - 1
-        seq = self._register(None, tokens, length, _NO_SAMPLING, "scores", first_row=start - 1)
-        seq.results = np.empty(len(tokens) - start, np.float32)
-        self._run_alone(seq)
-        return seq.results
-
-    def logits(self, ids: Sequence[int]) -> FloatArray:
-        """Logits at every position: [T, vocab] float32."""
-        tokens = check_prompt(ids, self.vocab_size, self.max_model_len)
-        seq = self._register(None, tokens, len(tokens), _NO_SAMPLING, "logits", first_row=0)
-        seq.results = np.empty((len(tokens), self.vocab_size), np.float32)
-        self._run_alone(seq)
-        return seq.results
-
-    def embed(self, ids: Sequence[int], pooling: Literal["mean", "last"] = "mean") -> FloatArray:
-        """Final-normed hidden state, mean over all positions or the last one: [hidden] float32.
-
-        Not normalised to unit length.
-        """
-        tokens = check_prompt(ids, self.vocab_size, self.max_model_len)
-        if pooling not in ("mean", "last"):
-            raise InvalidParameterError(f"pooling must be 'mean' or 'last', not {pooling!r}")
-        first_row = 0 if pooling == "mean" else len(tokens) - 1
-        seq = self._register(None, tokens, len(tokens), _NO_SAMPLING, "hidden", first_row=first_row)
-        self._run_alone(seq)
-        assert seq.pooled is not None
-        return (seq.pooled / seq.num_pooled).astype(np.float32)
-
-    def _run_alone(self, seq: SequenceState) -> None:
-        """Step until `seq` is through; outputs of other requests wait for the next `step`."""
+    # -- small things ------------------------------------------------------------------------------
+    def _queue(self, request_id: str | None, **fields: object) -> SequenceState:
+        if request_id is None:
+            request_id = f"request-{self._arrivals}"
+            while request_id in self._sequences:  # a caller chose the same name
+                request_id += "+"
+        if request_id in self._sequences:
+            raise InvalidParameterError(f"request id {request_id!r} is already in use")
+        seq = SequenceState(request_id=request_id, arrival=self._arrivals, **fields)  # type: ignore[arg-type]
+        self._arrivals += 1
+        self._sequences[request_id] = seq
         self._scheduler.add(seq)
-        held: list[StepOutput] = []
-        try:
-            while seq.status is not SequenceStatus.FINISHED:
-                held.extend(self.step())
-        finally:
-            self._drop(seq, "abort")
-            self._held.extend(held)
-
-    # -- bookkeeping -----------------------------------------------------------------------------
-    def _register(
-        self,
-        request_id: str | None,
-        tokens: npt.NDArray[np.int32],
-        length: int,
-        params: SamplingParams,
-        want: Want,
-        *,
-        first_row: int,
-    ) -> SequenceState:
-        arrival = next(self._arrivals)
-        name = request_id if request_id is not None else f"request-{arrival}"
-        if name in self._seqs:
-            raise InvalidParameterError(f"request id {name!r:.80} is already in use")
-        seq = SequenceState(
-            request_id=name,
-            arrival=arrival,
-            params=params,
-            tokens=tokens,
-            num_tokens=length,
-            prompt_len=length,
-            max_len=length,
-            next_wanted_row=first_row,
-            want=want,
-        )
-        self._seqs[name] = seq
+        self.stats.requests_added += 1
         return seq
 
-    def _drop(self, seq: SequenceState, reason: FinishReason) -> None:
-        if self._seqs.pop(seq.request_id, None) is None:
-            return
+    def _forget(self, request_id: str) -> bool:
+        seq = self._sequences.pop(request_id, None)
+        if seq is None:
+            return False
         self._scheduler.remove(seq)
-        if seq.want == "tokens":
-            if reason == "abort":
-                self.stats.requests_aborted += 1
-            else:
-                self.stats.requests_finished += 1
+        return True
 
-    def _learn(self, seq: SequenceState, drafts: Sequence[int], new: list[int]) -> None:
-        if not drafts or seq.draft_control is None:
+    def _checked(self, ids: Sequence[int], limit: int) -> IntArray:
+        if len(ids) == 0:
+            raise InvalidParameterError("the prompt is empty", hint="give at least one token")
+        if len(ids) > limit:
+            raise ContextLengthError(
+                f"the prompt has {len(ids)} tokens and the context holds {self.max_length}, "
+                "the answer included",
+                hint="shorten the prompt, or raise the context length (--context)",
+            )
+        return token_array(ids, self._vocab_size)
+
+    def _check_progress(self) -> None:
+        """A step may be empty after a preemption, but never several in a row."""
+        if not self._scheduler.has_unfinished():
             return
-        accepted = sum(a == b for a, b in zip(drafts, new, strict=False))
-        self.stats.drafts_proposed += len(drafts)
-        self.stats.drafts_accepted += accepted
-        break_even = self._costs.break_even(len(self._scheduler.running))
-        seq.draft_control.record(len(drafts), accepted, break_even)
-
-    def _count(self, plan: StepPlan, begin: float) -> None:
-        self.stats.steps += 1
-        for item in plan.items:
-            seq = item.seq
-            if seq.first_scheduled < 0:
-                seq.first_scheduled = begin
-            end = seq.num_computed + item.num_new
-            self.stats.prefill_tokens += max(0, min(end, seq.prompt_len) - seq.num_computed)
-
-    def _measure(self, plan: StepPlan, begin: float, model_done: float) -> None:
-        seconds = self._clock() - begin
-        self.stats.model_seconds += model_done - begin
-        self.stats.step_seconds += seconds
-        if plan.num_decoding == len(plan.items):
-            drafts = sum(len(item.drafts) for item in plan.items)
-            self._costs.record(plan.num_decoding, drafts, seconds)
+        self._idle_steps += 1
+        if self._idle_steps > 8:
+            raise EngineError("the scheduler makes no progress: no waiting request can start")
 
 
-def _rows_before_sampling(span: RowSpan) -> int:
-    """How many of a span's rows are not for sampling (prompt positions, or all)."""
-    seq = span.item.seq
-    if seq.want != "tokens":
-        return span.count
-    return min(span.count, max(0, seq.prompt_len - 1 - span.position))
+def _prompt_rows(span: RowSpan) -> int:
+    """How many leading rows of the span are for prompt log-probabilities only."""
+    before_last = span.item.seq.prompt_len - 1 - span.position
+    return min(max(0, before_last), span.count)

@@ -1,141 +1,113 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drafts by prompt lookup, and when they are worth their cost.
+"""Prompt lookup: guess that a text which begins to repeat itself goes on as it did before.
 
-A draft is what followed the last earlier occurrence of the sequence's last few tokens (Saxena
-2023, "Prompt lookup decoding"). Verification is the engine's: it samples from the model at each
-drafted position as it would without drafts and goes on while the sample equals the draft, so
-drafts change the speed and nothing else. Knows no model and reads no clock.
+Drafts cost extra rows in a step and are worth the ones that turn out right. Whether that pays is
+measured, never assumed: `StepCost` learns what a row costs on this machine with this model,
+`DraftControl` what the drafts of one sequence are worth, stops when they are not worth it and
+tries again later. Knows no model; verifying drafts is the engine's work and never changes a
+result, only how fast it comes.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 MAX_NGRAM = 4
 MIN_NGRAM = 2
-# Lookups stay cheap on very long contexts: only this many last tokens are searched.
-SEARCH_WINDOW = 16384
-
-_SMOOTHING = 0.2  # weight of the newest measurement
-_EVIDENCE = 12  # drafts seen before a verdict
-_FIRST_PAUSE = 16  # tokens without drafts after a verdict; doubles up to the last
+_DECAY = 0.97  # weight of a step after the next one has been seen
+_FIRST_PAUSE = 16  # steps without drafts after they did not pay; doubles each time
 _LAST_PAUSE = 512
+_RATE_STEP = 0.25  # how fast the accepted share follows what is seen
+_PROBES = 3  # proposals a sequence may make before it is judged
 
 
 def propose(context: npt.NDArray[np.int32], count: int) -> list[int]:
-    """Up to `count` tokens that followed the latest earlier occurrence of the context's ending.
+    """Up to `count` tokens that followed the latest earlier occurrence of the context's tail.
 
-    Longer endings (4 tokens) are preferred to shorter ones (2); [] when there is none.
+    The longest tail of 4, 3 or 2 tokens that occurs earlier decides; [] when none does.
     """
-    context = context[max(0, len(context) - SEARCH_WINDOW) :]
     size = len(context)
-    if size <= MIN_NGRAM or count < 1:
-        return []
-    # Ends of earlier occurrences, thinned out as the ending grows.
-    ends = np.flatnonzero(context[: size - 1] == context[size - 1])
-    found: npt.NDArray[np.intp] | None = None
-    for n in range(2, MAX_NGRAM + 1):
-        ends = ends[ends >= n - 1]
-        ends = ends[context[ends - (n - 1)] == context[size - n]]
-        if not len(ends):
-            break
-        found = ends
-    if found is None:
-        return []
-    start = int(found[-1]) + 1
-    drafts: list[int] = context[start : start + count].tolist()
-    if len(drafts) < count:
-        # The occurrence runs into the present: the loop it is in goes on.
-        period = size - start
-        drafts = [int(context[start + i % period]) for i in range(count)]
-    return drafts
+    for n in range(min(MAX_NGRAM, size - 1), MIN_NGRAM - 1, -1):
+        tail = context[size - n :]
+        # starts of earlier occurrences; the last possible one leaves a token to follow it
+        hits = np.flatnonzero(context[: size - n] == tail[0])
+        for i in range(1, n):
+            hits = hits[context[hits + i] == tail[i]]
+        if len(hits):
+            start = int(hits[-1]) + n
+            return [int(token) for token in context[start : start + count]]
+    return []
 
 
-@dataclass(slots=True)
-class StepCosts:
-    """What a decode step costs with and without drafts, measured as the engine runs.
+class StepCost:
+    """Seconds of a decoding step as a line over its rows, fitted with fading memory."""
 
-    Steps are told apart by the number of decoding sequences (next power of two), for a row more
-    costs little at a batch of one and nearly its share at sixty-four.
-    """
+    def __init__(self) -> None:
+        self._weight = self._x = self._y = self._xx = self._xy = 0.0
 
-    _plain: dict[int, float] = field(default_factory=dict)  # seconds of a step without drafts
-    _extra: dict[int, float] = field(default_factory=dict)  # seconds one more draft row costs
+    def observe(self, rows: int, seconds: float) -> None:
+        """A step of `rows` rows took `seconds`."""
+        sums = (self._weight, self._x, self._y, self._xx, self._xy)
+        new = (1.0, rows, seconds, rows * rows, rows * seconds)
+        self._weight, self._x, self._y, self._xx, self._xy = (
+            old * _DECAY + add for old, add in zip(sums, new, strict=True)
+        )
 
-    def record(self, num_seqs: int, num_drafts: int, seconds: float) -> None:
-        """One pure decode step was measured."""
-        key = _bucket(num_seqs)
-        plain = self._plain.get(key)
-        if num_drafts == 0:
-            self._plain[key] = _blend(plain, seconds)
-        elif plain is not None:
-            extra = max(0.0, seconds - plain) / num_drafts
-            self._extra[key] = _blend(self._extra.get(key), extra)
-
-    def knows_plain(self, num_seqs: int) -> bool:
-        """Whether a step of this size has been seen without drafts."""
-        return _bucket(num_seqs) in self._plain
-
-    def break_even(self, num_seqs: int) -> float:
-        """Share of drafts that must be accepted to pay for all of them; 0 when unknown.
-
-        N sequences get N tokens out of a plain step of c seconds. A draft adds m seconds and
-        r tokens, so throughput rises when r / m > N / c.
-        """
-        key = _bucket(num_seqs)
-        plain, extra = self._plain.get(key), self._extra.get(key)
-        if plain is None or extra is None or plain <= 0.0:
-            return 0.0
-        return num_seqs * extra / plain
+    def line(self) -> tuple[float, float] | None:
+        """(seconds of a step without rows, seconds per row); None before rows have varied."""
+        if self._weight < 4.0:
+            return None
+        spread = self._xx - self._x * self._x / self._weight
+        if spread < 0.1 * self._weight:
+            return None
+        slope = max(0.0, (self._xy - self._x * self._y / self._weight) / spread)
+        return max(0.0, (self._y - slope * self._x) / self._weight), slope
 
 
-@dataclass(slots=True)
 class DraftControl:
-    """One sequence's record of drafts: how many to try next, and when to stop trying."""
+    """Whether one sequence drafts, and how well its drafts did."""
 
-    max_drafts: int
-    _proposed: float = 0.0  # fading sums
-    _accepted: float = 0.0
-    _pause: int = 0  # tokens to go without drafts
-    _next_pause: int = _FIRST_PAUSE
-    _length: int = 0
+    def __init__(self, max_drafts: int) -> None:
+        self._max_drafts = max_drafts
+        self._rate = 0.5
+        self._seen = 0
+        self._pause = _FIRST_PAUSE
+        self._resting = 0
 
-    def __post_init__(self) -> None:
-        self._length = self.max_drafts
+    @property
+    def resting(self) -> bool:
+        """Whether the sequence has stopped drafting for the time being."""
+        return self._resting > 0
 
-    def allowance(self) -> int:
-        """Drafts to propose now; call once per decode step."""
-        if self._pause > 0:
-            self._pause -= 1
-            return 0
-        return self._length
+    def drafts(
+        self, context: npt.NDArray[np.int32], num_decoding: int, cost: StepCost
+    ) -> list[int]:
+        """Tokens to try after `context` in a step of `num_decoding` sequences."""
+        if self._resting:
+            self._resting -= 1
+            return []
+        if self._seen >= _PROBES and not self._pays(num_decoding, cost):
+            self._resting = self._pause
+            self._pause = min(2 * self._pause, _LAST_PAUSE)
+            self._seen = 0  # after the rest, look afresh
+            self._rate = 0.5
+            return []
+        return propose(context, self._max_drafts)
 
-    def record(self, proposed: int, accepted: int, break_even: float) -> None:
-        """Learn from a verification; pause when drafts have not been paying."""
-        fade = 0.9
-        self._proposed = self._proposed * fade + proposed
-        self._accepted = self._accepted * fade + accepted
-        # Ask for a little more than was taken last time: rejected rows are pure cost.
-        if accepted == proposed:
-            self._length = min(self.max_drafts, max(1, self._length) * 2)
-        else:
-            self._length = max(1, min(self.max_drafts, accepted + 1))
-        if self._proposed >= _EVIDENCE:
-            if self._accepted / self._proposed <= break_even:
-                self._pause = self._next_pause
-                self._next_pause = min(_LAST_PAUSE, 2 * self._next_pause)
-                self._proposed = self._accepted = 0.0
-                self._length = self.max_drafts
-            else:
-                self._next_pause = _FIRST_PAUSE
+    def judge(self, proposed: int, accepted: int) -> None:
+        """`accepted` of `proposed` drafts were right."""
+        self._seen += 1
+        self._rate += _RATE_STEP * (accepted / proposed - self._rate)
 
-
-def _bucket(num_seqs: int) -> int:
-    return 1 << max(0, num_seqs - 1).bit_length()
-
-
-def _blend(old: float | None, new: float) -> float:
-    return new if old is None else old + _SMOOTHING * (new - old)
+    def _pays(self, num_decoding: int, cost: StepCost) -> bool:
+        """A row is worth its rate of acceptance times what a token costs without drafts."""
+        line = cost.line()
+        if line is None:
+            return True
+        base, per_row = line
+        token_seconds = (base + per_row * num_decoding) / num_decoding
+        pays = self._rate * token_seconds > per_row
+        if pays:
+            self._pause = _FIRST_PAUSE
+        return pays
