@@ -92,6 +92,12 @@ class SequenceSampler:
         active = [name for name in params.sampler_order if _ACTIVE[name](params)]
         if self._greedy:
             active = [name for name in active if name in ("penalties", "dry")]
+        # Temperature shifts logits, which is all the same to any sampler but the sign-aware penalty.
+        self._temperature_keeps_origin = (
+            "penalties" in active
+            and "temperature" in active
+            and active.index("temperature") < active.index("penalties")
+        )
         self._steps = [getattr(self, f"_{name}") for name in active]
         self._counts = (
             TokenCounts(context, vocab_size, params.penalty_last_n)
@@ -213,7 +219,9 @@ class SequenceSampler:
         return samplers.xtc(c, self._params.xtc_threshold)
 
     def _temperature(self, c: Candidates, context: npt.NDArray[np.int32]) -> Candidates:
-        return samplers.temperature(c, self._params.temperature)
+        return samplers.temperature(
+            c, self._params.temperature, keep_origin=self._temperature_keeps_origin
+        )
 
 
 # Whether a sampler's setting differs from the value at which it does nothing.

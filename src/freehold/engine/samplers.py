@@ -21,6 +21,7 @@ from freehold.engine.selection import IndexArray, ranked_prefixes, top_indices
 DRY_MAX_MATCH = 50
 # Settings may be any finite number; what they make of a logit stays this far inside float32.
 MAX_CHANGE = 1e30
+_LEAST = float(np.finfo(np.float32).min)
 
 
 @dataclass(slots=True)
@@ -171,7 +172,7 @@ def top_n_sigma(c: Candidates, n: float) -> Candidates:
     finite = x if bottom > -np.inf else x[x > -np.inf]
     # float64: in float32 squares of large logits overflow and small deviations get lost.
     sigma = float(np.std(finite.astype(np.float64) - top))
-    return c.keep(x >= top - n * sigma)
+    return c.keep(x >= max(top - n * sigma, _LEAST))
 
 
 def top_k(c: Candidates, k: int) -> Candidates:
@@ -222,12 +223,12 @@ def min_p(c: Candidates, share: float) -> Candidates:
 
 
 def xtc(c: Candidates, threshold: float) -> Candidates:
-    """Of the candidates with p_i ≥ threshold, if there are two or more, drop all but the least
-    probable; among equals the one with the highest id stays (p-e-w 2024, "exclude top
+    """Of the candidates with p_i ≥ threshold and not 0, if there are two or more, drop all but the
+    least probable; among equals the one with the highest id stays (p-e-w 2024, "exclude top
     choices"). The caller decides by lot whether this runs at all.
     """
     weights, total = _weights(c.logits)
-    above = np.flatnonzero(weights >= threshold * total)
+    above = np.flatnonzero((weights > 0) & (weights >= threshold * total))
     if len(above) < 2:
         return c
     least = above[len(above) - 1 - int(np.argmin(weights[above][::-1]))]
@@ -237,11 +238,18 @@ def xtc(c: Candidates, threshold: float) -> Candidates:
     return c.keep(mask)
 
 
-def temperature(c: Candidates, value: float) -> Candidates:
-    """x / value. Logits are first shifted so that the best is 0: no small value overflows."""
+def temperature(c: Candidates, value: float, *, keep_origin: bool = False) -> Candidates:
+    """x / value. Logits are first shifted so that the best is 0: no small value overflows.
+
+    With `keep_origin` they are not, for a later sampler that looks at their signs.
+    """
     with np.errstate(over="ignore"):
-        shifted = (c.logits - c.logits.max()).astype(np.float64) / value
-        return Candidates(shifted.astype(np.float32), c.ids, owned=True)
+        if keep_origin:
+            x = c.logits.astype(np.float64)
+            scaled = np.clip(x / value, -MAX_CHANGE, MAX_CHANGE, out=x, where=x > -np.inf)
+        else:
+            scaled = (c.logits - c.logits.max()).astype(np.float64) / value
+        return Candidates(scaled.astype(np.float32), c.ids, owned=True)
 
 
 def draw(c: Candidates, u: float) -> int:
