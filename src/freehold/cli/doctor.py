@@ -23,7 +23,6 @@ _PACKAGES = (
     "numpy",
     "tokenizers",
     "jinja2",
-    "sentencepiece",
     "typer",
     "rich",
     "psutil",
