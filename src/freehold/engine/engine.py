@@ -182,7 +182,12 @@ class Engine:
         hidden, spans = self._runner.run(plan)
         logits = self._sampling_logits(hidden, spans)
         model_seconds = time.perf_counter() - before_model
-        outputs = self._publish(plan, spans, hidden, logits)
+        outputs: list[StepOutput] = []
+        try:
+            self._publish(outputs, plan, spans, hidden, logits)
+        except BaseException:
+            self._held_back.extend(outputs)  # those tokens are taken and must not get lost
+            raise
         if plan.num_decoding == len(plan.items):
             self._cost.observe(plan.num_tokens, model_seconds)
         self.stats.steps += 1
@@ -281,11 +286,19 @@ class Engine:
         ]
 
     def _publish(
-        self, plan: StepPlan, spans: list[RowSpan], hidden: Array, logits: list[FloatArray]
-    ) -> list[StepOutput]:
+        self,
+        outputs: list[StepOutput],
+        plan: StepPlan,
+        spans: list[RowSpan],
+        hidden: Array,
+        logits: list[FloatArray],
+    ) -> None:
+        """Give every sequence its rows; what that brings goes to `outputs`.
+
+        The output head may still fail here. A sequence that was not reached has not moved.
+        """
         now = time.perf_counter()
         by_item = {id(span.item): span for span in spans}
-        outputs: list[StepOutput] = []
         row = 0  # of all sampling rows
         for item in plan.items:
             seq = item.seq
@@ -297,7 +310,6 @@ class Engine:
                 continue
             if seq.want != "tokens":
                 collect(seq, self._runner, hidden, span.start, span.count, span.position)
-                seq.next_wanted_row = span.position + span.count
                 self._scheduler.commit(seq, begin + known)
                 if seq.num_remaining == 0:
                     self._forget(seq.request_id)
@@ -305,7 +317,6 @@ class Engine:
             skip = _prompt_rows(span)
             if skip:
                 collect(seq, self._runner, hidden, span.start, skip, span.position)
-                seq.next_wanted_row = span.position + skip
             count = span.count - skip
             if count == 0:
                 self._scheduler.commit(seq, begin + known)
@@ -315,7 +326,6 @@ class Engine:
             ]
             row += count
             outputs.append(self._take_tokens(seq, item.drafts, choices, begin + known, now))
-        return outputs
 
     def _take_tokens(
         self,

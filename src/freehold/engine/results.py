@@ -21,10 +21,14 @@ ROWS_PER_SLICE = 64  # 64 rows of a 128 k vocabulary: 32 MiB
 def collect(
     seq: SequenceState, runner: ModelRunner, hidden: Array, start: int, count: int, position: int
 ) -> None:
-    """Keep what `seq` wants of hidden rows ``start .. start+count``, first at `position`."""
+    """Keep what `seq` wants of hidden rows ``start .. start+count``, first at `position`.
+
+    Moves ``next_wanted_row`` along, so that nothing is kept twice should a later row fail.
+    """
     if seq.want == "hidden":
         rows = runner.to_host(hidden[start : start + count]).astype(np.float64)
         _add_hidden(seq, rows)
+        seq.next_wanted_row = position + count
         return
     for at in range(0, count, ROWS_PER_SLICE):
         rows_here = min(ROWS_PER_SLICE, count - at)
@@ -44,6 +48,7 @@ def collect(
             for i, row in enumerate(logits):
                 token = int(seq.tokens[first + i + 1])
                 seq.prompt_logprobs.append(token_logprob(row, token, num_top))
+        seq.next_wanted_row = first + rows_here
 
 
 def _add_hidden(seq: SequenceState, rows: npt.NDArray[np.float64]) -> None:

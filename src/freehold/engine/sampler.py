@@ -92,7 +92,7 @@ class SequenceSampler:
         active = [name for name in params.sampler_order if _ACTIVE[name](params)]
         if self._greedy:
             active = [name for name in active if name in ("penalties", "dry")]
-        # Temperature shifts logits, which is all the same to any sampler but the sign-aware penalty.
+        # Temperature shifts logits, which only the sign-aware penalty would notice.
         self._temperature_keeps_origin = (
             "penalties" in active
             and "temperature" in active
