@@ -23,9 +23,10 @@ _PROBES = 3  # proposals a sequence may make before it is judged
 
 
 def propose(context: npt.NDArray[np.int32], count: int) -> list[int]:
-    """Up to `count` tokens that followed the latest earlier occurrence of the context's tail.
+    """`count` tokens that followed the latest earlier occurrence of the context's tail.
 
-    The longest tail of 4, 3 or 2 tokens that occurs earlier decides; [] when none does.
+    The longest tail of 4, 3 or 2 tokens that occurs earlier decides; [] when none does. An
+    occurrence so recent that it runs into the present is a loop, which is taken to go on.
     """
     size = len(context)
     for n in range(min(MAX_NGRAM, size - 1), MIN_NGRAM - 1, -1):
@@ -36,7 +37,8 @@ def propose(context: npt.NDArray[np.int32], count: int) -> list[int]:
             hits = hits[context[hits + i] == tail[i]]
         if len(hits):
             start = int(hits[-1]) + n
-            return [int(token) for token in context[start : start + count]]
+            period = size - start
+            return [int(context[start + i % period]) for i in range(count)]
     return []
 
 
