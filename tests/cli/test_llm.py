@@ -354,13 +354,13 @@ def test_prompts_outside_the_vocabulary_are_refused(reference, prompt):
 def test_a_closed_model_says_so_and_gives_its_memory_back():
     llm = LLM(model(*STORIES), backend="reference")
     kind = type(llm.model)
-    loaded = sum(isinstance(thing, kind) for thing in gc.get_objects())
+    loaded = sum(type(thing) is kind for thing in gc.get_objects())
     stream = llm.generate("Once", SamplingParams(max_tokens=50), stream=True)
     next(stream)
     llm.close()
     llm.close()
     gc.collect()
-    assert sum(isinstance(thing, kind) for thing in gc.get_objects()) == loaded - 1
+    assert sum(type(thing) is kind for thing in gc.get_objects()) == loaded - 1
     stream.close()
     for call in (llm.generate, llm.score, llm.embed):
         with pytest.raises(InvalidParameterError, match="closed"):
