@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from freehold.engine.logprobs import target_logprobs, token_logprob
-from freehold.engine.selection import log_sum_exp, ranked_prefixes, top_indices
+from freehold.engine.selection import edge_of_mass, log_sum_exp, top_indices
 
 values = st.one_of(st.integers(-8, 8).map(float), st.just(-np.inf))
 
@@ -43,15 +43,31 @@ def test_top_indices_of_large_rows(size, count, kind, seed):
     np.testing.assert_array_equal(top_indices(row, count), np.sort(full_ranking(row)[:count]))
 
 
-@pytest.mark.parametrize("size", [1, 255, 256, 257, 3000, 9000])
-def test_ranked_prefixes_grow_into_the_full_ranking(size):
-    row = np.round(np.random.default_rng(size).standard_normal(size) * 3).astype(np.float32)
-    ranking, length = full_ranking(row), 0
-    for prefix in ranked_prefixes(row):
-        assert len(prefix) > length
-        length = len(prefix)
-        np.testing.assert_array_equal(prefix, ranking[:length])
-    assert length == size
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(st.integers(1, 3000), st.integers(0, 4), st.floats(0.01, 1.2), st.integers(0, 999))
+def test_edge_of_mass_is_where_the_running_sum_gets_there(size, kind, share, seed):
+    rng = np.random.default_rng(seed)
+    row = rng.standard_normal(size) * 2
+    row = [row, np.round(row), np.zeros(size), row * 1e36, np.where(row < 2, -np.inf, row)][kind]
+    row[0] = max(row[0], 0.0)
+    row = row.astype(np.float32)
+    weights = rng.random(size).astype(np.float32)
+    mass = share * float(weights.sum(dtype=np.float64))
+    before, reached, among = edge_of_mass(row, weights, mass)
+    assert reached == pytest.approx(float(weights[before].sum(dtype=np.float64)), rel=1e-9)
+    ranking = full_ranking(row)
+    at = min(int(np.searchsorted(np.cumsum(weights[ranking], dtype=np.float64), mass)), size - 1)
+    assert ranking[at] in among or abs(share - 1) < 1e-6
+    # The two parts are the head of the ranking.
+    parts = np.flatnonzero(before).tolist() + among.tolist()
+    assert len(set(parts)) == len(parts)
+    if before.any():
+        assert row[before].min() > row[among].max()
+    after = np.setdiff1d(np.arange(size), parts)
+    if len(after):
+        assert row[after].max() <= row[among].min()
+    if kind == 0 and size > 1000:
+        assert len(among) <= 256  # little is left to sort
 
 
 def test_log_sum_exp_of_the_odd_ones():

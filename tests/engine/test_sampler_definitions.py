@@ -349,6 +349,21 @@ def test_draw_at_the_ends_gives_a_possible_token():
     assert samplers.draw(Candidates(three), 1 - 2**-53) == 2
 
 
+@pytest.mark.parametrize("size", [511, 512, 513, 5000])
+def test_draw_from_many_is_the_quantile_of_the_running_sum(size):
+    rng = np.random.default_rng(size)
+    row = np.where(rng.random(size) < 0.3, -np.inf, rng.standard_normal(size) * 3)
+    row = row.astype(np.float32)
+    sums = np.cumsum(np.exp(row.astype(np.float64) - row.max()))
+    for u in (*rng.random(300), 0.0, 1 - 2**-53):
+        token = samplers.draw(Candidates(row), u)
+        assert row[token] > -np.inf
+        low, high = sums[token - 1] if token else 0.0, sums[token]
+        assert low - 1e-5 * sums[-1] <= u * sums[-1] <= high + 1e-5 * sums[-1]
+    ids = np.arange(size) * 3 + 1  # survivors of a truncation keep their names
+    assert samplers.draw(Candidates(row, ids), 0.5) == samplers.draw(Candidates(row), 0.5) * 3 + 1
+
+
 def test_sampler_draws_the_same_shares_end_to_end():
     row = np.log(np.array([0.5, 0.25, 0.125, 0.125], np.float32))
     ids = np.array([0], np.int32)

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from freehold.engine.selection import IndexArray, ranked_prefixes, top_indices
+from freehold.engine.selection import IndexArray, edge_of_mass, top_indices
 
 # Longest repetition DRY measures; by then the penalty is far beyond any logit.
 DRY_MAX_MATCH = 50
 # Settings may be any finite number; what they make of a logit stays this far inside float32.
 MAX_CHANGE = 1e30
+_STRETCH = 512
 _LEAST = float(np.finfo(np.float32).min)
 
 
@@ -71,7 +72,8 @@ class Candidates:
 def _weights(logits: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], float]:
     """exp(x - max x) and its sum: p is their quotient."""
     with np.errstate(over="ignore"):  # a difference beyond float32 is a weight of 0 all the same
-        weights = np.exp(logits - logits.max())
+        weights = logits - logits.max()
+    np.exp(weights, out=weights)
     return weights, float(weights.sum(dtype=np.float64))
 
 
@@ -207,13 +209,16 @@ def _reach(
     weights: npt.NDArray[np.float32],
     mass: float,
 ) -> Candidates:
-    """Take candidates by descending score until their weights add up to `mass`."""
-    for ranking in ranked_prefixes(score):
-        sums = np.cumsum(weights[ranking], dtype=np.float64)
-        count = int(np.searchsorted(sums, mass)) + 1
-        if count <= len(ranking):
-            return c.keep(np.sort(ranking[:count]))
-    return c  # rounding kept the sum just short of the mass
+    """Take candidates by descending score until their weights add up to `mass`.
+
+    A flat distribution may need half the vocabulary, so only those at the edge are sorted.
+    """
+    before, reached, candidates = edge_of_mass(score, weights, mass)
+    ranking = candidates[np.argsort(-score[candidates], kind="stable")]
+    sums = reached + np.cumsum(weights[ranking], dtype=np.float64)
+    count = int(np.searchsorted(sums, mass)) + 1
+    before[ranking[:count]] = True
+    return c.keep(before)
 
 
 def min_p(c: Candidates, share: float) -> Candidates:
@@ -246,15 +251,29 @@ def temperature(c: Candidates, value: float, *, keep_origin: bool = False) -> Ca
     with np.errstate(over="ignore"):
         if keep_origin:
             x = c.logits.astype(np.float64)
-            scaled = np.clip(x / value, -MAX_CHANGE, MAX_CHANGE, out=x, where=x > -np.inf)
+            np.clip(x / value, -MAX_CHANGE, MAX_CHANGE, out=x, where=x > -np.inf)
+            scaled = x.astype(np.float32)
         else:
-            scaled = (c.logits - c.logits.max()).astype(np.float64) / value
-        return Candidates(scaled.astype(np.float32), c.ids, owned=True)
+            scaled = c.logits - c.logits.max()
+            if value >= 1 / MAX_CHANGE:
+                scaled /= np.float32(value)
+            else:  # no float32
+                scaled = (scaled.astype(np.float64) / value).astype(np.float32)
+        return Candidates(scaled, c.ids, owned=True)
 
 
 def draw(c: Candidates, u: float) -> int:
     """The token at quantile u in [0, 1) of p, candidates in order of id."""
     weights, _ = _weights(c.logits)
-    sums = np.cumsum(weights, dtype=np.float64)
-    index = int(np.searchsorted(sums, u * sums[-1], side="right"))
-    return c.token(min(index, len(sums) - 1))
+    # First the stretch, then the place in it: a running sum over all of them takes far longer.
+    starts = np.arange(0, len(weights), _STRETCH)
+    sums = np.cumsum(np.add.reduceat(weights, starts, dtype=np.float64))
+    target = u * sums[-1]
+    stretch = min(int(np.searchsorted(sums, target, side="right")), len(sums) - 1)
+    start = stretch * _STRETCH
+    inside = weights[start : start + _STRETCH]
+    if stretch:
+        target -= sums[stretch - 1]
+    index = int(np.searchsorted(np.cumsum(inside, dtype=np.float64), target, side="right"))
+    # Sums in another order may differ in the last bit: never take a token that has no weight.
+    return c.token(start + min(index, int(np.flatnonzero(inside)[-1])))

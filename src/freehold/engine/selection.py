@@ -7,8 +7,6 @@ them. Knows nothing of sampling.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import numpy.typing as npt
 
@@ -17,6 +15,8 @@ IndexArray = npt.NDArray[np.int64]
 _STRIDE = 64
 _SMALL = 4096
 FIRST_GUESS = 256
+_STEPS = 64  # of a score, per unit
+_LAST_STEP = 4095
 
 
 def top_indices(values: npt.NDArray[np.floating], count: int) -> IndexArray:
@@ -52,18 +52,28 @@ def _exact(values: npt.NDArray[np.floating], count: int) -> IndexArray:
     return chosen
 
 
-def ranked_prefixes(values: npt.NDArray[np.floating]) -> Iterator[IndexArray]:
-    """Ever longer beginnings of the ranking by descending value; the last one is complete.
+def edge_of_mass(
+    score: npt.NDArray[np.floating], weights: npt.NDArray[np.floating], mass: float
+) -> tuple[npt.NDArray[np.bool_], float, IndexArray]:
+    """Where the running sum of weights, taken by descending score, reaches `mass`.
 
-    Lets a caller that needs few of the best stop early. Among equals the lower index is first.
+    (mask of those that surely come before, the sum of their weights, ascending indices of those
+    among which it happens); everything else comes after. Scores are told apart by steps of 1/64
+    only, so neither part is sorted.
     """
-    count = FIRST_GUESS
-    while True:
-        chosen = top_indices(values, count)
-        yield chosen[np.argsort(-values[chosen], kind="stable")]
-        if len(chosen) == len(values):
-            return
-        count *= 8
+    size = len(score)
+    none = np.zeros(size, np.bool_)
+    if size > FIRST_GUESS:  # mostly the best few are enough
+        best = top_indices(score, FIRST_GUESS)
+        if float(weights[best].sum(dtype=np.float64)) >= mass:
+            return none, 0.0, best
+    with np.errstate(over="ignore"):  # a difference beyond float32 is far enough
+        depth = score.max() - score
+        depth *= _STEPS
+    step = np.minimum(depth, _LAST_STEP, out=depth).astype(np.intp)
+    sums = np.cumsum(np.bincount(step, weights))
+    edge = min(int(np.searchsorted(sums, mass)), len(sums) - 1)
+    return step < edge, float(sums[edge - 1]) if edge else 0.0, np.flatnonzero(step == edge)
 
 
 def log_sum_exp(values: npt.NDArray[np.floating]) -> float:
@@ -73,4 +83,6 @@ def log_sum_exp(values: npt.NDArray[np.floating]) -> float:
     top = float(values.max())
     if top == -np.inf:
         return -np.inf
-    return top + float(np.log(np.exp(values - values.dtype.type(top)).sum(dtype=np.float64)))
+    shifted = values - values.dtype.type(top)
+    np.exp(shifted, out=shifted)
+    return top + float(np.log(shifted.sum(dtype=np.float64)))
