@@ -14,6 +14,7 @@ from hash_model import (
     finish_all,
     greedy_answer,
     hash_engine,
+    logits_of,
     state_of,
     tokens_of,
 )
@@ -291,6 +292,20 @@ def test_measuring_that_fails_leaves_nothing_behind_and_keeps_the_others():
     check_empty(engine)
 
 
+@pytest.mark.parametrize("end", ["abort", "finish"])
+def test_outputs_held_back_while_measuring_are_dropped_with_their_request(end):
+    engine, _ = hash_engine(VOCAB)
+    ids = [engine.add([n, 1], greedy(max_tokens=30)) for n in range(3)]
+    engine.logits([1, 2, 3])
+    getattr(engine, end)(ids[1])
+    assert set(finish_all(engine)) == {ids[0], ids[2]}
+    engine.abort("other")
+    ids = [engine.add([n, 1], greedy(max_tokens=1)) for n in range(3)]
+    engine.logits([1, 2, 3])  # all are over by now, and nobody has heard of it
+    getattr(engine, end)(ids[1])
+    assert set(finish_all(engine)) == {ids[0], ids[2]}
+
+
 def test_a_failing_processor_ends_its_own_request_and_frees_its_blocks():
     def fails_at(n):
         def processor(ids, logits):
@@ -311,6 +326,34 @@ def test_a_failing_processor_ends_its_own_request_and_frees_its_blocks():
         assert tokens_of(outputs[request_id]) == greedy_answer([n, *PROMPT], n, VOCAB)
         assert isinstance(outputs[request_id][-1].error, InvalidParameterError)
     assert tokens_of(outputs[good]) == greedy_answer(PROMPT, 30, VOCAB)
+
+
+# -- settings at work ---------------------------------------------------------------------------
+@pytest.mark.parametrize("last_n", [-1, 3])
+@pytest.mark.parametrize("drafts", [0, 3])
+def test_penalties_count_the_answer_as_it_grows(last_n, drafts):
+    text = list(PROMPT)
+    for _ in range(25):
+        row = logits_of(np.array([state_of(text)], np.uint64), VOCAB)[0].astype(np.float64)
+        window = text if last_n < 0 else text[-last_n:]
+        row -= 0.9 * np.bincount(window, minlength=VOCAB)
+        text.append(int(row.argmax()))
+    params = greedy(frequency_penalty=0.9, penalty_last_n=last_n, max_tokens=25)
+    assert ending(params, speculative_tokens=drafts)[0] == text[len(PROMPT) :]
+
+
+def test_dry_reads_the_whole_text_and_its_breakers():
+    prompt = [1, 2, 3, 1, 2]
+    plain = greedy_answer(prompt, 1, VOCAB)
+    # 3 followed 1, 2 before: make it the favourite, then DRY must take it away again.
+    settings = {"logit_bias": {3: 50.0}, "dry_multiplier": 100.0, "max_tokens": 1}
+    pieces = [b"a", b"b", b"c", b"d", b"e", b"f"]
+    config = {"token_bytes": pieces.__getitem__}
+    assert ending(greedy(**settings), prompt, **config)[0] == plain != [3]
+    broken = greedy(**settings, dry_sequence_breakers=("c",))
+    assert ending(broken, prompt, **config)[0] == [3]
+    with pytest.raises(InvalidParameterError, match="tokenizer"):
+        ending(greedy(**settings), prompt)
 
 
 # -- what is reported ---------------------------------------------------------------------------

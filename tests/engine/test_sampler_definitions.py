@@ -253,7 +253,7 @@ def test_dry(data):
     row = data.draw(st.lists(st.integers(-24, 24).map(lambda i: i / 4), min_size=3, max_size=6))
     few = st.integers(0, 2)
     context = data.draw(st.lists(few, min_size=1, max_size=20))
-    breakers = data.draw(st.sets(st.integers(0, len(row) - 1), max_size=1))
+    breakers = data.draw(st.sets(st.integers(0, len(row) - 1), max_size=2))
     params = SamplingParams(
         dry_multiplier=data.draw(st.sampled_from([0.5, 3.0])),
         dry_base=data.draw(st.sampled_from([1.0, 1.75])),
@@ -261,6 +261,24 @@ def test_dry(data):
         dry_penalty_last_n=data.draw(st.sampled_from([-1, 0, 1, 3, 8])),
     )
     compare(params, row, context, breakers)
+
+
+def test_dry_neither_crosses_nor_punishes_a_breaker():
+    params = SamplingParams(dry_multiplier=1.0, dry_allowed_length=1)
+    row = [0.0] * 4
+    for breaker in range(4):
+        compare(params, row, [1, 0, 2, 1, 0, 3, 1, 0], {breaker})
+        compare(params, row, [1, 0, 1], {breaker})
+
+    def lengths(context, *breakers):
+        mask = np.isin(np.arange(4), breakers)
+        found = samplers.repeat_lengths(np.array(context, np.int32), mask)
+        return dict(zip(*(part.tolist() for part in found), strict=True))
+
+    assert lengths([1, 2, 3, 1, 2]) == {3: 2}
+    assert lengths([1, 2, 3, 1, 2], 3) == {}
+    assert lengths([1, 2, 3, 1, 2], 1) == {3: 1}
+    assert lengths([1, 2, 3, 1, 2], 2) == {}
 
 
 def test_dry_stops_measuring_at_fifty():

@@ -191,9 +191,20 @@ def test_the_newest_gives_way_and_all_finish_in_a_pool_for_one():
     assert engine.stats.requests_finished == 4
 
 
-def test_sixteen_arrivals_compute_their_shared_prefix_once():
+def test_a_newcomer_waits_rather_than_throw_itself_out_at_once():
+    engine, _ = hash_engine(VOCAB, num_blocks=2, block_size=4)
+    ids = [engine.add(prompt, SamplingParams(temperature=0.0, max_tokens=3))
+           for prompt in ([1, 2, 3, 0], [2, 2, 1])]  # fmt: skip
+    outputs = finish_all(engine)
+    assert tokens_of(outputs[ids[1]]) == greedy_answer([2, 2, 1], 3, VOCAB)
+    # The first needs the last free block in its second step.
+    assert engine.stats.preemptions == 0
+
+
+@pytest.mark.parametrize("budget", [64, 512, 20_000])
+def test_sixteen_arrivals_compute_their_shared_prefix_once(budget):
     engine, model = hash_engine(
-        8, context_length=800, num_blocks=400, block_size=16, max_num_batched_tokens=64
+        8, context_length=800, num_blocks=900, block_size=16, max_num_batched_tokens=budget
     )
     rng = np.random.default_rng(1)
     shared = rng.integers(0, 8, 700).tolist()

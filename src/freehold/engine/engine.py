@@ -143,11 +143,14 @@ class Engine:
 
     def abort(self, request_id: str) -> None:
         """Drop a request; nothing more comes for it. Unknown ids are ignored."""
+        self._silence(request_id)
         if self._forget(request_id):
             self.stats.requests_aborted += 1
 
     def finish(self, request_id: str, reason: FinishReason = "stop") -> None:
-        """End a request whose text reached a stop string. Unknown ids are ignored."""
+        """End a request whose text reached a stop string; nothing more comes for it. Unknown ids
+        are ignored."""
+        self._silence(request_id)
         if reason == "abort":
             self.abort(request_id)
         elif self._forget(request_id):
@@ -412,6 +415,9 @@ class Engine:
             return False
         self._scheduler.remove(seq)
         return True
+
+    def _silence(self, request_id: str) -> None:
+        self._held_back = [out for out in self._held_back if out.request_id != request_id]
 
     def _checked(self, ids: Sequence[int], limit: int) -> IntArray:
         if len(ids) == 0:
