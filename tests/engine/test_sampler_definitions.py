@@ -363,6 +363,9 @@ def test_draw_at_the_ends_gives_a_possible_token():
     assert samplers.draw(Candidates(row), 0.4999999) == 1
     assert samplers.draw(Candidates(row), 0.5) == 3
     assert samplers.draw(Candidates(row), 1 - 2**-53) == 3
+    even = Candidates(np.zeros(1024, np.float32))
+    for token in (0, 511, 512, 513, 1023):
+        assert samplers.draw(even, token / 1024) == token
     three = np.log(np.array([0.1, 0.2, 0.7], np.float32))
     assert samplers.draw(Candidates(three), 1 - 2**-53) == 2
 
