@@ -63,10 +63,11 @@ def edge_of_mass(
     """
     size = len(score)
     none = np.zeros(size, np.bool_)
-    if size > FIRST_GUESS:  # mostly the best few are enough
-        best = top_indices(score, FIRST_GUESS)
-        if float(weights[best].sum(dtype=np.float64)) >= mass:
-            return none, 0.0, best
+    if size <= FIRST_GUESS:
+        return none, 0.0, np.arange(size)
+    best = top_indices(score, FIRST_GUESS)
+    if float(weights[best].sum(dtype=np.float64)) >= mass:
+        return none, 0.0, best  # mostly the best few are enough
     with np.errstate(over="ignore"):  # a difference beyond float32 is far enough
         depth = score.max() - score
         depth *= _STEPS
