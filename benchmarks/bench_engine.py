@@ -97,6 +97,7 @@ class Bench:
         self.limits: list[dict[str, float]] = []
         self.figures: list[dict[str, Any]] = []
         self.cores = len(os.sched_getaffinity(0))
+        self.seed = 0  # of the last prompt; a prompt used twice would measure the prefix cache
         self.foreign: list[float] = []  # share of the machine other processes had, per call
 
     # -- processes -------------------------------------------------------------------------
@@ -181,6 +182,9 @@ class Bench:
         worker = self.workers[engine]
         best, least = 0.0, float("inf")
         for _ in range(1 + self.args.patience):
+            if op in ("prefill", "streams"):
+                self.seed += 1
+                options["seed"] = self.seed
             busy, began = busy_seconds(), time.perf_counter()
             reply = worker.call(op, **options)
             foreign = busy_seconds() - busy - reply["cpu_seconds"]
@@ -199,7 +203,7 @@ class Bench:
             self.rounds(
                 f"prefill {n}",
                 "tok/s",
-                lambda engine, r, n=n: self._timed(engine, "prefill", n=n, seed=1 + r),
+                lambda engine, r, n=n: self._timed(engine, "prefill", n=n),
             )
 
     def decode(self) -> None:
@@ -226,7 +230,6 @@ class Bench:
                     streams=streams,
                     prompt=STREAM_PROMPT,
                     n=STREAM_TOKENS,
-                    seed=100 * streams + r,
                 ),
             )
 

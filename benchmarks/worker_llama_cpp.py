@@ -119,7 +119,7 @@ class Peer:
             llama_cpp.llama_memory_seq_rm(memory, 0, depth, -1)
         else:
             llama_cpp.llama_memory_clear(memory, False)
-            self._prompt(self.single, random_ids(depth, self.vocab_size, 7), 0)
+            self._prompt(self.single, random_ids(depth, self.vocab_size, 0), 0)
             self.filled = depth
         ids = random_ids(n, self.vocab_size, 11)
         began = time.perf_counter()
