@@ -83,12 +83,12 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	find native -name '*.cpp' -o -name '*.h' | xargs -r $(BIN)/clang-format --dry-run -Werror
+	find native tests/native -name '*.cpp' -o -name '*.h' -o -name '*.inl' | xargs -r $(BIN)/clang-format --dry-run -Werror
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	find native -name '*.cpp' -o -name '*.h' | xargs -r $(BIN)/clang-format -i
+	find native tests/native -name '*.cpp' -o -name '*.h' -o -name '*.inl' | xargs -r $(BIN)/clang-format -i
 
 bench: $(VENV)/.package $(PEER_VENV)/.peer
 	@model="$(MODEL)"; \

@@ -11,7 +11,21 @@ namespace freehold {
 constexpr int kGroupRows = 16;  // rows interleaved in a packed matrix: the lanes of one register
 
 enum class QType : int {
-  F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS,
+  F32,
+  F16,
+  BF16,
+  Q8_0,
+  Q4_0,
+  Q4_1,
+  Q5_0,
+  Q5_1,
+  Q2_K,
+  Q3_K,
+  Q4_K,
+  Q5_K,
+  Q6_K,
+  IQ4_NL,
+  IQ4_XS,
   kCount
 };
 
@@ -28,11 +42,11 @@ enum class ActKind : int {
 // words of a block, 16 rows side by side: exactly the stored bits, in another order. A lone 2-byte
 // scale (the block is then no whole number of words) goes into 64 bytes before each two blocks.
 struct QuantLayout {
-  int block;      // values per block
-  int bytes;      // bytes per block
-  int head_off;   // offset of the lone 2-byte scale, -1 if there is none
-  int word_off;   // offset of the first 4-byte word
-  int words;      // number of words
+  int block;     // values per block
+  int bytes;     // bytes per block
+  int head_off;  // offset of the lone 2-byte scale, -1 if there is none
+  int word_off;  // offset of the first 4-byte word
+  int words;     // number of words
 };
 const QuantLayout& quant_layout(QType type);
 
@@ -55,14 +69,14 @@ struct Acts {
   ActKind kind;
   int64_t k;
   int cols, cb, nblk, last_cb;
-  int8_t* quads;       // I8: [blk][k / 4][C][4]
-  float* scale;        // I8: [blk][k / group][C]
-  int16_t* sum16;      // I8x256: [blk][k / 32][C][2] sums of 16 values, as pairs
-  int16_t* sum32;      // I8x256: [blk][k / 64][C][2] sums of 32 values, as pairs
-  float* fsum;         // I8x32: [blk][k / 32][C] scale * sum
+  int8_t* quads;   // I8: [blk][k / 4][C][4]
+  float* scale;    // I8: [blk][k / group][C]
+  int16_t* sum16;  // I8x256: [blk][k / 32][C][2] sums of 16 values, as pairs
+  int16_t* sum32;  // I8x256: [blk][k / 64][C][2] sums of 32 values, as pairs
+  float* fsum;     // I8x32: [blk][k / 32][C] scale * sum
   int32_t* init[kInitCount];
-  float* f32;          // F32: [blk][k][C]
-  uint32_t* bf16;      // BF16: [blk][ceil(k / 2)][C] pairs
+  float* f32;      // F32: [blk][k][C]
+  uint32_t* bf16;  // BF16: [blk][ceil(k / 2)][C] pairs
 
   int block_cols(int b) const { return b == nblk - 1 ? last_cb : cb; }
 };
@@ -73,14 +87,14 @@ enum class Epilogue : int { Store, Silu, GeluTanh, Gelu };  // the last three: a
 struct LinearTask {
   const Matrix* w[2];  // w[1] only with a gated epilogue
   const Acts* acts[2];
-  const float* bias;   // [n] or null (plain store only)
-  float* out;          // [cols, ldo]
+  const float* bias;  // [n] or null (plain store only)
+  float* out;         // [cols, ldo]
   int64_t ldo;
   Epilogue epilogue;
 };
 
 struct QuantizeTask {
-  const float* x;      // [cols, ldx]
+  const float* x;  // [cols, ldx]
   int64_t ldx;
   Acts* acts;
   bool need_sum16, need_sum32, need_fsum;
@@ -105,9 +119,9 @@ struct KVLayer {
 
 struct AttentionTask {
   const KVLayer* kv;
-  const float* q;            // [tokens, ldq]
+  const float* q;  // [tokens, ldq]
   int64_t ldq;
-  float* out;                // [tokens, ldo]
+  float* out;  // [tokens, ldo]
   int64_t ldo;
   int num_heads;
   float scale, softcap;
@@ -119,10 +133,10 @@ struct AttentionTask {
   int tokens;
   int64_t first_pos;
   const int32_t* block_table;
-  float* scratch;            // attention_scratch_floats()
+  float* scratch;  // attention_scratch_floats()
 };
-constexpr int kAttnRows = 32;      // query rows (tokens x heads of the group) per tile at most
-constexpr int kAttnKeys = 64;      // keys per tile; absolute boundaries, so chunking changes nothing
+constexpr int kAttnRows = 32;  // query rows (tokens x heads of the group) per tile at most
+constexpr int kAttnKeys = 64;  // keys per tile; absolute boundaries, so chunking changes nothing
 constexpr int kMaxHeadDim = 512;
 inline size_t attention_scratch_floats(int kd, int vd) {
   return size_t(kAttnRows) * (kd + vd + kAttnKeys + 4) + size_t(kAttnKeys) * (kd + vd) + 64;
@@ -130,12 +144,12 @@ inline size_t attention_scratch_floats(int kd, int vd) {
 
 struct Kernels {
   const char* name;
-  int lanes;                 // hardware lanes of 32 bits
-  int direct_max_cols;       // up to here weights are unpacked in registers, beyond in a panel
-  bool bf16_acts;            // BF16 weights multiply bfloat16 activations
-  bool full_u8;              // the byte dot product takes unsigned weights up to 255
+  int lanes;                   // hardware lanes of 32 bits
+  int direct_max_cols;         // up to here weights are unpacked in registers, beyond in a panel
+  bool bf16_acts;              // BF16 weights multiply bfloat16 activations
+  bool full_u8;                // the byte dot product takes unsigned weights up to 255
   int (*col_block)(int cols);  // columns per block in a call with that many
-  int (*pad_cols)(int cols);  // smallest supported register tile of at least cols columns
+  int (*pad_cols)(int cols);   // smallest supported register tile of at least cols columns
   int64_t (*panel_bytes)(const Matrix& m);
   void (*quantize)(const QuantizeTask& t, int blk);
   void (*linear)(const LinearTask& t, int64_t g0, int64_t g1, uint8_t* panel, bool use_panel);

@@ -18,8 +18,10 @@ HugeBlock::HugeBlock(size_t bytes) {
   void* p = mmap(nullptr, map_size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (p == MAP_FAILED) throw std::bad_alloc();
   map_ = p;
-  data_ = small ? static_cast<uint8_t*>(p)
-                : reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(p) + kHuge - 1) & ~(kHuge - 1));
+  data_ =
+      small
+          ? static_cast<uint8_t*>(p)
+          : reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(p) + kHuge - 1) & ~(kHuge - 1));
 #if defined(MADV_HUGEPAGE)
   if (!small) madvise(data_, size_, MADV_HUGEPAGE);  // advice: refusal costs speed only
 #endif

@@ -42,8 +42,10 @@ void need(bool ok, const char* what) {
   if (!ok) refuse(what);
 }
 
-template <class A> const float* rows_of(const A& a, int64_t width, const char* what) {
-  need(int64_t(a.shape(1)) == width && (a.shape(1) <= 1 || a.stride(1) == 1) && a.stride(0) >= 0, what);
+template <class A>
+const float* rows_of(const A& a, int64_t width, const char* what) {
+  need(int64_t(a.shape(1)) == width && (a.shape(1) <= 1 || a.stride(1) == 1) && a.stride(0) >= 0,
+       what);
   return a.data();
 }
 float* out_rows(const FloatsOut& a, int64_t rows, int64_t width, const char* what) {
@@ -53,7 +55,7 @@ float* out_rows(const FloatsOut& a, int64_t rows, int64_t width, const char* wha
   return a.data();
 }
 
-const char* const kTypeNames[] = {"F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1",
+const char* const kTypeNames[] = {"F32",  "F16",  "BF16", "Q8_0", "Q4_0", "Q4_1",   "Q5_0",  "Q5_1",
                                   "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"};
 static_assert(sizeof kTypeNames / sizeof *kTypeNames == size_t(QType::kCount));
 
@@ -79,7 +81,8 @@ const Kernels* kernels_named(const std::optional<std::string>& isa) {
 }
 
 Matrix shape_of(const std::string& type, int64_t n, int64_t k) {
-  need(n > 0 && k > 0 && n < kMaxDim && k < kMaxDim && n <= kMaxElements / k, "matrix dimensions out of range");
+  need(n > 0 && k > 0 && n < kMaxDim && k < kMaxDim && n <= kMaxElements / k,
+       "matrix dimensions out of range");
   Matrix m{};
   m.type = type_of(type);
   m.n = n;
@@ -122,7 +125,8 @@ Matrix pack_file(Context& c, const std::string& type, int64_t n, int64_t k, cons
 void linear(Context& c, const Floats2& x, const std::vector<const Matrix*>& weights,
             const std::vector<std::optional<Floats1>>& biases, const std::vector<FloatsOut>& outs) {
   const size_t count = weights.size();
-  need(count > 0 && outs.size() == count && biases.size() == count, "one bias and output per weight");
+  need(count > 0 && outs.size() == count && biases.size() == count,
+       "one bias and output per weight");
   const int64_t cols = int64_t(x.shape(0)), k = weights[0]->k;
   const float* data = rows_of(x, k, "input width does not match the weight");
   std::vector<Context::Linear> layers;
@@ -166,7 +170,8 @@ void embed(Context& c, const Matrix& table, const Ints1& ids, const FloatsOut& o
 
 void rms_norm(Context& c, const Floats2& x, const Floats1& w, float eps, const FloatsOut& out,
               const std::optional<FloatsOut>& residual) {
-  const int64_t rows = int64_t(x.shape(0)), total = int64_t(x.shape(1)), width = int64_t(w.shape(0));
+  const int64_t rows = int64_t(x.shape(0)), total = int64_t(x.shape(1)),
+                width = int64_t(w.shape(0));
   need(width > 0 && total % width == 0, "row width is no multiple of the norm weight");
   const float* data = rows_of(x, total, "rows must be contiguous");
   float* o = out_rows(out, rows, total, "output shape does not match");
@@ -180,9 +185,11 @@ void rms_norm(Context& c, const Floats2& x, const Floats1& w, float eps, const F
 void rope(Context& c, const FloatsOut& x, const Floats2& cos, const Floats2& sin, int64_t head_dim,
           bool interleaved) {
   const int64_t rows = int64_t(x.shape(0)), half = int64_t(cos.shape(1));
-  need(head_dim > 0 && int64_t(x.shape(1)) % head_dim == 0 && half * 2 <= head_dim, "head_dim does not fit");
+  need(head_dim > 0 && int64_t(x.shape(1)) % head_dim == 0 && half * 2 <= head_dim,
+       "head_dim does not fit");
   need(int64_t(cos.shape(0)) == rows && int64_t(sin.shape(0)) == rows, "one angle row per token");
-  need(rows <= 1 || (cos.stride(0) == half && sin.stride(0) == half), "angle tables must be contiguous");
+  need(rows <= 1 || (cos.stride(0) == half && sin.stride(0) == half),
+       "angle tables must be contiguous");
   rows_of(cos, half, "angle tables must be contiguous");
   rows_of(sin, half, "angle tables must be contiguous");
   float* data = out_rows(x, rows, int64_t(x.shape(1)), "rows must be contiguous");
@@ -197,10 +204,13 @@ class KVStore {
  public:
   KVStore(const std::vector<std::vector<int>>& layers, int64_t num_blocks, int block_size,
           const std::string& dtype) {
-    const KVType type = dtype == "f32" ? KVType::F32 : dtype == "f16" ? KVType::F16
-                      : dtype == "bf16" ? KVType::BF16 : KVType::Q8_0;
+    const KVType type = dtype == "f32"    ? KVType::F32
+                        : dtype == "f16"  ? KVType::F16
+                        : dtype == "bf16" ? KVType::BF16
+                                          : KVType::Q8_0;
     need(dtype == "q8_0" || type != KVType::Q8_0, "unknown cache type");
-    need(block_size > 0 && block_size <= 4096 && block_size % 16 == 0, "block_size must be a multiple of 16");
+    need(block_size > 0 && block_size <= 4096 && block_size % 16 == 0,
+         "block_size must be a multiple of 16");
     need(num_blocks > 0 && num_blocks < (int64_t(1) << 27), "number of blocks out of range");
     const int64_t elem = type == KVType::F32 ? 4 : type == KVType::Q8_0 ? 1 : 2;
     need(layers.size() <= 4096, "too many cache layers");
@@ -208,9 +218,11 @@ class KVStore {
     std::vector<size_t> at;
     for (const auto& l : layers) {
       need(l.size() == 3, "a layer is (kv_heads, key_dim, value_dim)");
-      need(l[0] > 0 && l[0] <= 4096 && l[1] > 0 && l[1] <= kMaxHeadDim && l[2] > 0 && l[2] <= kMaxHeadDim,
+      need(l[0] > 0 && l[0] <= 4096 && l[1] > 0 && l[1] <= kMaxHeadDim && l[2] > 0 &&
+               l[2] <= kMaxHeadDim,
            "cache layer shape out of range");
-      need(type != KVType::Q8_0 || (l[1] % 32 == 0 && l[2] % 32 == 0), "q8_0 needs head sizes divisible by 32");
+      need(type != KVType::Q8_0 || (l[1] % 32 == 0 && l[2] % 32 == 0),
+           "q8_0 needs head sizes divisible by 32");
       const size_t tokens = size_t(num_blocks) * size_t(block_size) * size_t(l[0]);
       for (int part = 0; part < 4; ++part) {
         const size_t dim = size_t(l[1 + part % 2]);
@@ -270,10 +282,13 @@ void write_kv(Context& c, const KVStore& store, int layer, const Floats2& k, con
   const KVLayer& kv = store.layer(layer);
   const int64_t rows = int64_t(slots.shape(0));
   need(int64_t(k.shape(0)) == rows && int64_t(v.shape(0)) == rows, "one slot per row");
-  const float* kp = rows_of(k, int64_t(kv.num_kv_heads) * kv.key_dim, "key width does not match the cache");
-  const float* vp = rows_of(v, int64_t(kv.num_kv_heads) * kv.value_dim, "value width does not match the cache");
+  const float* kp =
+      rows_of(k, int64_t(kv.num_kv_heads) * kv.key_dim, "key width does not match the cache");
+  const float* vp =
+      rows_of(v, int64_t(kv.num_kv_heads) * kv.value_dim, "value width does not match the cache");
   for (int64_t i = 0; i < rows; ++i)
-    need(slots.data()[i] >= 0 && slots.data()[i] < kv.num_blocks * kv.block_size, "slot outside the cache");
+    need(slots.data()[i] >= 0 && slots.data()[i] < kv.num_blocks * kv.block_size,
+         "slot outside the cache");
   nb::gil_scoped_release nogil;
   std::lock_guard<std::mutex> lock(c.mutex());
   c.write_kv(kv, slots.data(), rows, kp, k.stride(0), vp, v.stride(0));
@@ -283,7 +298,8 @@ void attention(Context& c, const Floats2& q, const KVStore& store, int layer, co
                const Ints1& query_start, const Ints1& seq_lens, const Ints2& block_tables,
                int num_heads, float scale, int window, float softcap) {
   const KVLayer& kv = store.layer(layer);
-  need(num_heads > 0 && num_heads <= 65536 && num_heads % kv.num_kv_heads == 0, "heads do not divide");
+  need(num_heads > 0 && num_heads <= 65536 && num_heads % kv.num_kv_heads == 0,
+       "heads do not divide");
   need(window >= 0 && softcap >= 0.0f, "window and softcap must not be negative");
   const int64_t rows = int64_t(q.shape(0)), count = int64_t(seq_lens.shape(0));
   AttentionTask t{};
@@ -296,7 +312,8 @@ void attention(Context& c, const Floats2& q, const KVStore& store, int layer, co
   t.scale = scale;
   t.softcap = softcap;
   t.window = window;
-  need(int64_t(query_start.shape(0)) == count + 1 && int64_t(block_tables.shape(0)) >= count, "batch arrays disagree");
+  need(int64_t(query_start.shape(0)) == count + 1 && int64_t(block_tables.shape(0)) >= count,
+       "batch arrays disagree");
   const int32_t* start = query_start.data();
   need(start[0] == 0 && start[count] == rows, "query_start_loc does not cover the rows");
   std::vector<Context::Sequence> sequences;
@@ -321,12 +338,17 @@ void attention(Context& c, const Floats2& q, const KVStore& store, int layer, co
 
 NB_MODULE(_native, m) {
   m.doc() = "freehold's CPU kernels; use freehold.backends.cpu.";
-  g_invalid = nb::object(nb::module_::import_("freehold.errors").attr("InvalidParameterError")).release().ptr();
-  m.def("available_isas", [] {
-    std::vector<std::string> names;
-    for (const Kernels* k : available_kernels()) names.emplace_back(k->name);
-    return names;
-  }, "Kernel levels of this build that this processor runs, slowest first.");
+  g_invalid = nb::object(nb::module_::import_("freehold.errors").attr("InvalidParameterError"))
+                  .release()
+                  .ptr();
+  m.def(
+      "available_isas",
+      [] {
+        std::vector<std::string> names;
+        for (const Kernels* k : available_kernels()) names.emplace_back(k->name);
+        return names;
+      },
+      "Kernel levels of this build that this processor runs, slowest first.");
 
   nb::class_<Matrix>(m, "Matrix")
       .def_ro("out_features", &Matrix::n)
@@ -341,16 +363,22 @@ NB_MODULE(_native, m) {
       .def_prop_ro("nbytes", &KVStore::nbytes);
 
   nb::class_<Context>(m, "Context")
-      .def("__init__", [](Context* self, int threads, const std::optional<std::string>& isa) {
-        need(threads >= 1 && threads <= 1024, "threads must be between 1 and 1024");
-        new (self) Context(threads, kernels_named(isa));
-      }, nb::arg("threads"), nb::arg("isa").none())
+      .def(
+          "__init__",
+          [](Context* self, int threads, const std::optional<std::string>& isa) {
+            need(threads >= 1 && threads <= 1024, "threads must be between 1 and 1024");
+            new (self) Context(threads, kernels_named(isa));
+          },
+          nb::arg("threads"), nb::arg("isa").none())
       .def_prop_ro("isa", [](const Context& c) { return c.kernels().name; })
-      .def("self_check", [](Context& c) {
-        nb::gil_scoped_release nogil;
-        std::lock_guard<std::mutex> lock(c.mutex());
-        return c.self_check();
-      }, "Whether this level computes what the baseline level computes.")
+      .def(
+          "self_check",
+          [](Context& c) {
+            nb::gil_scoped_release nogil;
+            std::lock_guard<std::mutex> lock(c.mutex());
+            return c.self_check();
+          },
+          "Whether this level computes what the baseline level computes.")
       .def_prop_ro("threads", &Context::threads)
       .def_prop_ro("weight_bytes", &Context::weight_bytes)
       .def("pack_bytes", &pack_bytes, nb::keep_alive<0, 1>())
@@ -363,12 +391,13 @@ NB_MODULE(_native, m) {
       .def("rope", &rope)
       .def("write_kv", &write_kv)
       .def("attention", &attention)
-      .def("read_gbps", [](Context& c, int64_t bytes) {
-        need(bytes >= (int64_t(4) << 20) && bytes <= (int64_t(1) << 40), "bytes out of range");
-        nb::gil_scoped_release nogil;
-        std::lock_guard<std::mutex> lock(c.mutex());
-        return c.read_gbps(bytes);
-      })
+      .def("read_gbps",
+           [](Context& c, int64_t bytes) {
+             need(bytes >= (int64_t(4) << 20) && bytes <= (int64_t(1) << 40), "bytes out of range");
+             nb::gil_scoped_release nogil;
+             std::lock_guard<std::mutex> lock(c.mutex());
+             return c.read_gbps(bytes);
+           })
       .def("int8_gops", [](Context& c, double seconds) {
         need(seconds > 0.0 && seconds <= 60.0, "seconds out of range");
         nb::gil_scoped_release nogil;

@@ -13,8 +13,12 @@
 namespace freehold {
 namespace {
 
-int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t round_up(int64_t x, int64_t to) {
+  return (x + to - 1) / to * to;
+}
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
 
 // Below this many elements a parallel region costs more than it saves.
 constexpr int64_t kSmall = 1 << 15;
@@ -24,18 +28,33 @@ constexpr int64_t kPanelBudget = 512 << 10;
 // The stored word that goes to each packed place: the order in which isa/quants.inl reads them.
 void word_order(QType type, uint8_t order[64]) {
   int n = 0;
-  const auto put = [&](int first, int count) { for (int i = 0; i < count; ++i) order[n++] = uint8_t(first + i); };
-  const auto zip = [&](int a, int b) { for (int i = 0; i < 8; ++i) { put(a + i, 1); put(b + i, 1); } };
+  const auto put = [&](int first, int count) {
+    for (int i = 0; i < count; ++i) order[n++] = uint8_t(first + i);
+  };
+  const auto zip = [&](int a, int b) {
+    for (int i = 0; i < 8; ++i) {
+      put(a + i, 1);
+      put(b + i, 1);
+    }
+  };
   switch (type) {
-    case QType::Q2_K: put(20, 1), put(0, 20); break;
-    case QType::Q3_K: put(24, 3), zip(8, 0), put(16, 8); break;
-    case QType::Q5_K: put(0, 4), zip(12, 4), put(20, 24); break;
+    case QType::Q2_K:
+      put(20, 1), put(0, 20);
+      break;
+    case QType::Q3_K:
+      put(24, 3), zip(8, 0), put(16, 8);
+      break;
+    case QType::Q5_K:
+      put(0, 4), zip(12, 4), put(20, 24);
+      break;
     case QType::Q6_K:
       put(48, 4);
       for (int half = 0; half < 2; ++half)
-        for (int i = 0; i < 8; ++i) put(16 * half + i, 1), put(16 * half + 8 + i, 1), put(32 + 8 * half + i, 1);
+        for (int i = 0; i < 8; ++i)
+          put(16 * half + i, 1), put(16 * half + 8 + i, 1), put(32 + 8 * half + i, 1);
       break;
-    default: put(0, quant_layout(type).words);
+    default:
+      put(0, quant_layout(type).words);
   }
 }
 
@@ -43,7 +62,8 @@ void word_order(QType type, uint8_t order[64]) {
 void pack_group(const Matrix& m, const uint8_t* src, int64_t row_bytes, int rows, uint8_t* dst) {
   if (m.type == QType::F16) {
     for (int64_t i = 0; i < m.k; ++i)
-      for (int r = 0; r < rows; ++r) std::memcpy(dst + i * 32 + r * 2, src + r * row_bytes + i * 2, 2);
+      for (int r = 0; r < rows; ++r)
+        std::memcpy(dst + i * 32 + r * 2, src + r * row_bytes + i * 2, 2);
     return;
   }
   if (m.type == QType::BF16) {  // pairs
@@ -60,11 +80,13 @@ void pack_group(const Matrix& m, const uint8_t* src, int64_t row_bytes, int rows
     if (q.head_off >= 0) {
       if (b % 2 == 0) dst += 64;  // scales of this block and the next
       uint8_t* head = b % 2 == 0 ? dst - 64 : dst - 64 * q.words - 32;
-      for (int r = 0; r < rows; ++r) std::memcpy(head + r * 2, block + r * row_bytes + q.head_off, 2);
+      for (int r = 0; r < rows; ++r)
+        std::memcpy(head + r * 2, block + r * row_bytes + q.head_off, 2);
     }
     block += q.word_off;
     for (int w = 0; w < q.words; ++w, dst += 64)
-      for (int r = 0; r < rows; ++r) std::memcpy(dst + r * 4, block + r * row_bytes + 4 * order[w], 4);
+      for (int r = 0; r < rows; ++r)
+        std::memcpy(dst + r * 4, block + r * row_bytes + 4 * order[w], 4);
   }
 }
 
@@ -82,12 +104,20 @@ bool read_fully(int fd, uint8_t* out, int64_t bytes, int64_t offset) {
 
 int init_id(QType t, bool full_u8) {
   switch (t) {
-    case QType::Q3_K: return kInit16x4;
-    case QType::Q6_K: return kInit16x32;
-    case QType::Q4_0: return kInit32x8;
-    case QType::Q5_0: return kInit32x16;
-    case QType::Q8_0: case QType::IQ4_NL: case QType::IQ4_XS: return full_u8 ? int(kInit32x128) : -1;
-    default: return -1;
+    case QType::Q3_K:
+      return kInit16x4;
+    case QType::Q6_K:
+      return kInit16x32;
+    case QType::Q4_0:
+      return kInit32x8;
+    case QType::Q5_0:
+      return kInit32x16;
+    case QType::Q8_0:
+    case QType::IQ4_NL:
+    case QType::IQ4_XS:
+      return full_u8 ? int(kInit32x128) : -1;
+    default:
+      return -1;
   }
 }
 
@@ -95,9 +125,13 @@ int init_id(QType t, bool full_u8) {
 
 ActKind act_kind(QType type, const Kernels& k) {
   switch (type) {
-    case QType::F32: case QType::F16: return ActKind::F32;
-    case QType::BF16: return k.bf16_acts ? ActKind::BF16 : ActKind::F32;
-    default: return quant_layout(type).block == 256 ? ActKind::I8x256 : ActKind::I8x32;
+    case QType::F32:
+    case QType::F16:
+      return ActKind::F32;
+    case QType::BF16:
+      return k.bf16_acts ? ActKind::BF16 : ActKind::F32;
+    default:
+      return quant_layout(type).block == 256 ? ActKind::I8x256 : ActKind::I8x32;
   }
 }
 
@@ -105,9 +139,12 @@ bool Context::pack(Matrix& m, const uint8_t* bytes, int fd, int64_t offset) {
   const QuantLayout& q = quant_layout(m.type);
   m.groups = ceil_div(m.n, kGroupRows);
   m.blocks = m.k / q.block;
-  if (m.type == QType::F16) m.group_bytes = round_up(m.k * 32, 64);
-  else if (m.type == QType::BF16) m.group_bytes = ceil_div(m.k, 2) * 64;
-  else m.group_bytes = (m.blocks * q.words + (q.head_off >= 0 ? ceil_div(m.blocks, 2) : 0)) * 64;
+  if (m.type == QType::F16)
+    m.group_bytes = round_up(m.k * 32, 64);
+  else if (m.type == QType::BF16)
+    m.group_bytes = ceil_div(m.k, 2) * 64;
+  else
+    m.group_bytes = (m.blocks * q.words + (q.head_off >= 0 ? ceil_div(m.blocks, 2) : 0)) * 64;
   uint8_t* packed = arena_.allocate(size_t(m.groups * m.group_bytes));
   m.data = packed;
 
@@ -121,13 +158,15 @@ bool Context::pack(Matrix& m, const uint8_t* bytes, int fd, int64_t offset) {
     const int64_t g0 = task * step, g1 = std::min(g0 + step, m.groups);
     const int64_t first = g0 * kGroupRows, rows = std::min(g1 * kGroupRows, m.n) - first;
     const uint8_t* src = bytes ? bytes + first * row_bytes : buffers + thread * buffer;
-    if (!bytes && !read_fully(fd, buffers + thread * buffer, rows * row_bytes, offset + first * row_bytes)) {
+    if (!bytes &&
+        !read_fully(fd, buffers + thread * buffer, rows * row_bytes, offset + first * row_bytes)) {
       ok = false;
       return;
     }
     for (int64_t g = g0; g < g1; ++g)
       pack_group(m, src + (g - g0) * kGroupRows * row_bytes, row_bytes,
-                 int(std::min<int64_t>(kGroupRows, m.n - g * kGroupRows)), packed + g * m.group_bytes);
+                 int(std::min<int64_t>(kGroupRows, m.n - g * kGroupRows)),
+                 packed + g * m.group_bytes);
   });
   return ok;
 }
@@ -234,7 +273,8 @@ void Context::linear(const float* x, int64_t ldx, int64_t cols, const std::vecto
     // Long stretches first, which the prefetchers like, ever shorter ones towards the end, so that
     // the threads finish together.
     for (int64_t g = 0; g < l.w->groups;) {
-      const int64_t n = std::min(std::clamp<int64_t>(left / (threads() * 2), 1, most), l.w->groups - g);
+      const int64_t n =
+          std::min(std::clamp<int64_t>(left / (threads() * 2), 1, most), l.w->groups - g);
       chunks.push_back({int(jobs.size()), panel, g, g + n});
       g += n;
       left -= n;
@@ -245,7 +285,8 @@ void Context::linear(const float* x, int64_t ldx, int64_t cols, const std::vecto
   uint8_t* panels = panel_bytes ? thread_scratch_.get(size_t(panel_bytes * threads())) : nullptr;
   pool_.run(int64_t(chunks.size()), [&](int64_t i, int thread) {
     const Chunk& c = chunks[size_t(i)];
-    kernels_->linear(jobs[size_t(c.job)], c.g0, c.g1, panels + (panels ? panel_bytes * thread : 0), c.panel);
+    kernels_->linear(jobs[size_t(c.job)], c.g0, c.g1, panels + (panels ? panel_bytes * thread : 0),
+                     c.panel);
   });
 }
 
@@ -263,12 +304,15 @@ void Context::for_rows(int64_t rows, int64_t work_per_row, Fn&& fn) {
   });
 }
 
-void Context::embed(const Matrix& table, const int32_t* ids, int64_t count, float* out, int64_t ldo) {
-  for_rows(count, table.k * 8, [&](int64_t i) { kernels_->dequant_row(table, ids[i], out + i * ldo); });
+void Context::embed(const Matrix& table, const int32_t* ids, int64_t count, float* out,
+                    int64_t ldo) {
+  for_rows(count, table.k * 8,
+           [&](int64_t i) { kernels_->dequant_row(table, ids[i], out + i * ldo); });
 }
 
 void Context::rms_norm(float* residual, int64_t ldr, const float* x, int64_t ldx, const float* w,
-                       int64_t width, int64_t rows, int64_t heads, float eps, float* out, int64_t ldo) {
+                       int64_t width, int64_t rows, int64_t heads, float eps, float* out,
+                       int64_t ldo) {
   for_rows(rows, width * heads, [&](int64_t r) {
     const float* src = x + r * ldx;
     if (residual) {
@@ -289,26 +333,31 @@ void Context::rope(float* x, int64_t ldx, int64_t rows, int64_t heads, int64_t h
 
 void Context::write_kv(const KVLayer& kv, const int32_t* slots, int64_t rows, const float* k,
                        int64_t ldk, const float* v, int64_t ldv) {
-  for_rows(rows, int64_t(kv.num_kv_heads) * (kv.key_dim + kv.value_dim), [&](int64_t r) {
-    kernels_->write_kv(kv, slots[r], k + r * ldk, v + r * ldv);
-  });
+  for_rows(rows, int64_t(kv.num_kv_heads) * (kv.key_dim + kv.value_dim),
+           [&](int64_t r) { kernels_->write_kv(kv, slots[r], k + r * ldk, v + r * ldv); });
 }
 
 void Context::attention(AttentionTask base, const std::vector<Sequence>& sequences) {
   const int group = base.num_heads / base.kv->num_kv_heads;
-  const int heads = std::min(group, kAttnRows);         // query heads per tile
+  const int heads = std::min(group, kAttnRows);  // query heads per tile
   const int head_tiles = int(ceil_div(group, heads));
-  const int tokens = std::max(1, kAttnRows / heads);    // query tokens per tile
-  struct Unit { int sequence; int64_t row; };
+  const int tokens = std::max(1, kAttnRows / heads);  // query tokens per tile
+  struct Unit {
+    int sequence;
+    int64_t row;
+  };
   std::vector<Unit> units;
   for (size_t s = 0; s < sequences.size(); ++s)
     for (int64_t row = 0; row < sequences[s].rows; row += tokens) units.push_back({int(s), row});
   // the longest first, so that no thread is left with a long tile at the end
   std::stable_sort(units.begin(), units.end(), [&](const Unit& a, const Unit& b) {
-    const auto end = [&](const Unit& u) { return sequences[u.sequence].length - sequences[u.sequence].rows + u.row; };
+    const auto end = [&](const Unit& u) {
+      return sequences[u.sequence].length - sequences[u.sequence].rows + u.row;
+    };
     return end(a) > end(b);
   });
-  const int64_t floats = round_up(int64_t(attention_scratch_floats(base.kv->key_dim, base.kv->value_dim)), 16);
+  const int64_t floats =
+      round_up(int64_t(attention_scratch_floats(base.kv->key_dim, base.kv->value_dim)), 16);
   float* scratch = reinterpret_cast<float*>(thread_scratch_.get(size_t(floats * 4 * threads())));
   const int64_t per_unit = int64_t(base.kv->num_kv_heads) * head_tiles;
   const auto one = [&](int64_t task, int thread) {
@@ -344,7 +393,8 @@ bool Context::self_check() {
   for (int type = 0; type < int(QType::kCount); ++type) {
     const QuantLayout& q = quant_layout(QType(type));
     std::vector<uint8_t> bytes(size_t(n * (k / q.block) * q.bytes));
-    for (uint8_t& b : bytes) b = uint8_t(next() >> 24) & 0x3f;  // any field read as a float is small
+    for (uint8_t& b : bytes)
+      b = uint8_t(next() >> 24) & 0x3f;  // any field read as a float is small
     std::vector<float> out[2];
     for (int side = 0; side < 2; ++side) {
       Context& c = side ? base : here;
@@ -378,7 +428,8 @@ double Context::read_gbps(int64_t bytes) {
   double best = 0.0;
   for (int round = 0; round < 5; ++round) {
     const auto t0 = std::chrono::steady_clock::now();
-    pool_.run(tasks, [&](int64_t i, int) { sink += kernels_->read_sum(block.data() + i * step, step); });
+    pool_.run(tasks,
+              [&](int64_t i, int) { sink += kernels_->read_sum(block.data() + i * step, step); });
     const double s = std::chrono::duration<double>(std::chrono::steady_clock::now() - t0).count();
     best = std::max(best, double(tasks * step) / s * 1e-9);
   }
@@ -392,7 +443,8 @@ double Context::int8_gops(double seconds) {
   do {
     std::vector<double> ops(size_t(threads()), 0.0);
     const auto t0 = std::chrono::steady_clock::now();
-    pool_.run(threads() * 4, [&](int64_t, int thread) { ops[size_t(thread)] += kernels_->int8_peak(iters); });
+    pool_.run(threads() * 4,
+              [&](int64_t, int thread) { ops[size_t(thread)] += kernels_->int8_peak(iters); });
     const double s = std::chrono::duration<double>(std::chrono::steady_clock::now() - t0).count();
     double total = 0.0;
     for (double o : ops) total += o;

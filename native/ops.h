@@ -28,7 +28,7 @@ class Context {
 
   struct Linear {
     const Matrix* w;
-    const Matrix* up;   // with a gated epilogue
+    const Matrix* up;  // with a gated epilogue
     const float* bias;
     float* out;
     int64_t ldo;
@@ -59,7 +59,8 @@ class Context {
   double int8_gops(double seconds);
 
  private:
-  template <class Fn> void for_rows(int64_t rows, int64_t work_per_row, Fn&& fn);
+  template <class Fn>
+  void for_rows(int64_t rows, int64_t work_per_row, Fn&& fn);
   Acts* prepare(ActKind kind, const float* x, int64_t ldx, int64_t cols, int64_t k,
                 const std::vector<Linear>& layers);
 

@@ -53,7 +53,9 @@ void ThreadPool::dispatch(int64_t tasks, Trampoline call, void* arg) {
   active_.store(int(workers_.size()), std::memory_order_relaxed);
   epoch_.fetch_add(1, std::memory_order_seq_cst);  // publishes the fields above
   if (sleeping_.load(std::memory_order_seq_cst) > 0) {
-    { std::lock_guard<std::mutex> lock(mutex_); }
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+    }
     wake_.notify_all();
   }
   drain(0);

@@ -30,9 +30,12 @@ class ThreadPool {
       for (int64_t i = 0; i < tasks; ++i) fn(i, 0);
       return;
     }
-    dispatch(tasks, [](void* f, int64_t task, int thread) {
-      (*static_cast<std::remove_reference_t<Fn>*>(f))(task, thread);
-    }, const_cast<void*>(static_cast<const void*>(&fn)));
+    dispatch(
+        tasks,
+        [](void* f, int64_t task, int thread) {
+          (*static_cast<std::remove_reference_t<Fn>*>(f))(task, thread);
+        },
+        const_cast<void*>(static_cast<const void*>(&fn)));
   }
 
  private:

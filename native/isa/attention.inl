@@ -8,9 +8,22 @@
 namespace freehold {
 namespace {
 
-struct KvF32 { static constexpr int kBytes = 4; static FH_INLINE vf load(const uint8_t* p, int64_t i) { return f_load((const float*)p + i); } };
-struct KvF16 { static constexpr int kBytes = 2; static FH_INLINE vf load(const uint8_t* p, int64_t i) { return f_load_f16((const uint16_t*)p + i); } };
-struct KvBF16 { static constexpr int kBytes = 2; static FH_INLINE vf load(const uint8_t* p, int64_t i) { return f_load_bf16((const uint16_t*)p + i); } };
+struct KvF32 {
+  static constexpr int kBytes = 4;
+  static FH_INLINE vf load(const uint8_t* p, int64_t i) { return f_load((const float*)p + i); }
+};
+struct KvF16 {
+  static constexpr int kBytes = 2;
+  static FH_INLINE vf load(const uint8_t* p, int64_t i) {
+    return f_load_f16((const uint16_t*)p + i);
+  }
+};
+struct KvBF16 {
+  static constexpr int kBytes = 2;
+  static FH_INLINE vf load(const uint8_t* p, int64_t i) {
+    return f_load_bf16((const uint16_t*)p + i);
+  }
+};
 
 // Where a tile of 16 tokens of one head starts, in elements.
 FH_INLINE int64_t tile_index(const KVLayer& kv, int64_t block, int head, int tile) {
@@ -23,7 +36,10 @@ template <class Put>
 void put_q8(const float* x, int n, Put&& put) {  // blocks of 32: q, f16 scale
   for (int g = 0; g < n / 32; ++g) {
     float amax = 0.0f;
-    for (int i = 0; i < 32; ++i) { const float a = x[32 * g + i] < 0 ? -x[32 * g + i] : x[32 * g + i]; amax = a > amax ? a : amax; }
+    for (int i = 0; i < 32; ++i) {
+      const float a = x[32 * g + i] < 0 ? -x[32 * g + i] : x[32 * g + i];
+      amax = a > amax ? a : amax;
+    }
     // an infinite or NaN input must not reach the integer conversion
     const bool finite = amax <= 3.0e38f;
     const float d = finite ? amax / 127.0f : 0.0f, inv = d > 0.0f ? 1.0f / d : 0.0f;
@@ -167,7 +183,8 @@ void values_for(const float* p, int rows, int tokens, const uint8_t* v, int vd, 
 // ---- the tile -----------------------------------------------------------------------------------
 
 // Decode one 16-token tile to float: keys [kd][16], values [16][vd].
-template <class T> void widen(const uint8_t* p, int64_t n, float* out) {
+template <class T>
+void widen(const uint8_t* p, int64_t n, float* out) {
   int64_t i = 0;
   for (; i + W <= n; i += W) f_store(out + i, T::load(p, i));
 }
@@ -176,8 +193,9 @@ void widen_q8_k(const KVLayer& kv, int64_t t, float* out) {
   const int8_t* k = (const int8_t*)kv.k + t * kd * 16;
   for (int d = 0; d < kd; ++d)
     for (int h = 0; h < kParts; ++h)
-      f_store(out + d * 16 + h * W, f_from_i(i_load_s8(k + d * 16 + h * W)) *
-              f_load_f16(kv.k_scale + (t * (kd / 32) + d / 32) * 16 + h * W));
+      f_store(out + d * 16 + h * W,
+              f_from_i(i_load_s8(k + d * 16 + h * W)) *
+                  f_load_f16(kv.k_scale + (t * (kd / 32) + d / 32) * 16 + h * W));
 }
 void widen_q8_v(const KVLayer& kv, int64_t t, float* out) {
   const int vd = kv.value_dim;
@@ -218,13 +236,17 @@ void attention_typed(const AttentionTask& t) {
   float* vfl = kf + kAttnKeys * kd;
   for (int i = 0; i < t.tokens; ++i)
     for (int g = 0; g < heads; ++g) {
-      const float* src = t.q + (t.first_row + i) * t.ldq + int64_t(t.kv_head * group + t.head0 + g) * kd;
+      const float* src =
+          t.q + (t.first_row + i) * t.ldq + int64_t(t.kv_head * group + t.head0 + g) * kd;
       float* dst = q + (i * heads + g) * kd;
       for (int d = 0; d < kd; ++d) dst[d] = src[d] * t.scale;
     }
   std::memset(acc, 0, size_t(rows) * vd * 4);
   const float ninf = -__builtin_inff();
-  for (int r = 0; r < rows; ++r) { row_max[r] = ninf; row_sum[r] = 0.0f; }
+  for (int r = 0; r < rows; ++r) {
+    row_max[r] = ninf;
+    row_sum[r] = 0.0f;
+  }
 
   const int64_t last = t.first_pos + t.tokens - 1;
   int64_t start = 0;
@@ -252,9 +274,12 @@ void attention_typed(const AttentionTask& t) {
         widen<T>(kv.k + index[i] * kd * 16 * T::kBytes, kd * 16, kf + i * kd * 16);
         widen<T>(kv.v + index[i] * vd * 16 * T::kBytes, vd * 16, vfl + i * vd * 16);
       }
-      if constexpr (kQ8) scores_for<KvF32>(q, rows, kd, (const uint8_t*)(kf + i * kd * 16), scores + 16 * i);
-      else if (shared) scores_for<KvF32>(q, rows, kd, (const uint8_t*)(kf + i * kd * 16), scores + 16 * i);
-      else scores_for<T>(q, rows, kd, kv.k + index[i] * kd * 16 * T::kBytes, scores + 16 * i);
+      if constexpr (kQ8)
+        scores_for<KvF32>(q, rows, kd, (const uint8_t*)(kf + i * kd * 16), scores + 16 * i);
+      else if (shared)
+        scores_for<KvF32>(q, rows, kd, (const uint8_t*)(kf + i * kd * 16), scores + 16 * i);
+      else
+        scores_for<T>(q, rows, kd, kv.k + index[i] * kd * 16 * T::kBytes, scores + 16 * i);
     }
     for (int r = 0; r < rows; ++r) {
       const int64_t pos = t.first_pos + r / heads;
@@ -292,8 +317,10 @@ void attention_typed(const AttentionTask& t) {
     }
     for (int i = 0; i < tiles; ++i) {
       const int n = count - 16 * i < 16 ? count - 16 * i : 16;
-      if (kQ8 || shared) values_for<KvF32>(scores + 16 * i, rows, n, (const uint8_t*)(vfl + i * vd * 16), vd, acc);
-      else if constexpr (!kQ8) values_for<T>(scores + 16 * i, rows, n, kv.v + index[i] * vd * 16 * T::kBytes, vd, acc);
+      if (kQ8 || shared)
+        values_for<KvF32>(scores + 16 * i, rows, n, (const uint8_t*)(vfl + i * vd * 16), vd, acc);
+      else if constexpr (!kQ8)
+        values_for<T>(scores + 16 * i, rows, n, kv.v + index[i] * vd * 16 * T::kBytes, vd, acc);
     }
   }
   for (int r = 0; r < rows; ++r) {
@@ -304,14 +331,21 @@ void attention_typed(const AttentionTask& t) {
   }
 }
 
-struct KvQ8 { static constexpr int kBytes = 1; static FH_INLINE vf load(const uint8_t*, int64_t) { return vf{}; } };
+struct KvQ8 {
+  static constexpr int kBytes = 1;
+  static FH_INLINE vf load(const uint8_t*, int64_t) { return vf{}; }
+};
 
 void attention(const AttentionTask& t) {
   switch (t.kv->type) {
-    case KVType::F32: return attention_typed<KvF32>(t);
-    case KVType::F16: return attention_typed<KvF16>(t);
-    case KVType::BF16: return attention_typed<KvBF16>(t);
-    case KVType::Q8_0: return attention_typed<KvQ8>(t);
+    case KVType::F32:
+      return attention_typed<KvF32>(t);
+    case KVType::F16:
+      return attention_typed<KvF16>(t);
+    case KVType::BF16:
+      return attention_typed<KvBF16>(t);
+    case KVType::Q8_0:
+      return attention_typed<KvQ8>(t);
   }
 }
 

@@ -8,16 +8,20 @@
 namespace freehold {
 namespace {
 
-template <class F> FH_INLINE vi dot(vi acc, vi w, const int8_t* a) {  // 4 activations at a
-  if constexpr (F::kSigned) return i_dot_s_at(acc, w, a);
-  else return i_dot_u_at(acc, w, a);
+template <class F>
+FH_INLINE vi dot(vi acc, vi w, const int8_t* a) {  // 4 activations at a
+  if constexpr (F::kSigned)
+    return i_dot_s_at(acc, w, a);
+  else
+    return i_dot_u_at(acc, w, a);
 }
 
 // Packed weights come straight from memory, in one ascending stream. With few columns the hardware
-// prefetchers keep up with it and any help disturbs them (measured: -20 % at one column); with more,
-// the arithmetic spaces the reads out so far that they give up (+40 % at eight columns). Into the
-// second-level cache, because a first level of 32 KiB already holds the activations.
-template <class F, int C> FH_INLINE void prefetch(const uint8_t* bp, int i) {
+// prefetchers keep up with it and any help disturbs them (measured: -20 % at one column); with
+// more, the arithmetic spaces the reads out so far that they give up (+40 % at eight columns). Into
+// the second-level cache, because a first level of 32 KiB already holds the activations.
+template <class F, int C>
+FH_INLINE void prefetch(const uint8_t* bp, int i) {
   if constexpr (!F::kPanel && C >= 4)
     if (i < F::kWords) __builtin_prefetch(bp + 4096 + 64 * i, 0, 2);
 }
@@ -30,7 +34,8 @@ struct ColBlock {  // one column block of Acts
   const int32_t* init;
 };
 
-template <class F> ColBlock view(const Acts& a, int blk) {
+template <class F>
+ColBlock view(const Acts& a, int blk) {
   const int64_t first = int64_t(blk) * a.cb;
   const int64_t per = F::kK ? 256 : 32;
   ColBlock c{};
@@ -66,8 +71,10 @@ void tile_k(const uint8_t* data, int64_t nb, const ColBlock& a, float* out) {
 #pragma GCC unroll 4
         for (int l = 0; l < L; ++l)
           for (int c = 0; c < C; ++c) {
-            if constexpr (F::kInit != kNoInit) sum[l][c] = i_set(a.init[(b * kSubs + sub_block<L>(o, l)) * C + c]);
-            else sum[l][c] = vi{};
+            if constexpr (F::kInit != kNoInit)
+              sum[l][c] = i_set(a.init[(b * kSubs + sub_block<L>(o, l)) * C + c]);
+            else
+              sum[l][c] = vi{};
           }
 #pragma GCC unroll 8
         for (int q = 0; q < kQuads; ++q) {
@@ -76,7 +83,8 @@ void tile_k(const uint8_t* data, int64_t nb, const ColBlock& a, float* out) {
             const int quad = sub_block<L>(o, l) * kQuads + q;
             if (h == 0) prefetch<F, C>(bp, quad);
             const vi w = F::quad(bp, quad);
-            for (int c = 0; c < C; ++c) sum[l][c] = dot<F>(sum[l][c], w, quads + (quad * C + c) * 4);
+            for (int c = 0; c < C; ++c)
+              sum[l][c] = dot<F>(sum[l][c], w, quads + (quad * C + c) * 4);
           }
         }
 #pragma GCC unroll 4
@@ -119,8 +127,10 @@ void tile_32(const uint8_t* data, int64_t nb, const ColBlock& a, float* out) {
       const uint8_t* hp = head_at<F>(data, b) + h * 2 * W;
       vi sum[C];
       for (int c = 0; c < C; ++c) {
-        if constexpr (F::kInit != kNoInit) sum[c] = i_set(a.init[b * C + c]);
-        else sum[c] = vi{};
+        if constexpr (F::kInit != kNoInit)
+          sum[c] = i_set(a.init[b * C + c]);
+        else
+          sum[c] = vi{};
       }
 #pragma GCC unroll 8
       for (int q = 0; q < 8; ++q) {
@@ -144,8 +154,10 @@ void tile_32(const uint8_t* data, int64_t nb, const ColBlock& a, float* out) {
 template <class F, int C>
 void tile(const uint8_t* data, int64_t nb, const Acts& a, int blk, float* out) {
   const ColBlock cb = view<F>(a, blk);
-  if constexpr (F::kK) tile_k<F, C>(data, nb, cb, out);
-  else tile_32<F, C>(data, nb, cb, out);
+  if constexpr (F::kK)
+    tile_k<F, C>(data, nb, cb, out);
+  else
+    tile_32<F, C>(data, nb, cb, out);
 }
 
 // ---- float weights ----------------------------------------------------------------------------
@@ -174,8 +186,10 @@ void tile_float(const uint8_t* words, int64_t k, const Acts& a, int blk, float* 
       const float* x = a.f32 + int64_t(blk) * a.cb * ((k + 1) & ~int64_t(1));
       for (int64_t i = 0; i < k; ++i) {
         vf w;
-        if constexpr (T == QType::F32) w = f_load((const float*)(words + i * 64) + h * W);
-        else w = f_load_f16((const uint16_t*)(words + i * 32) + h * W);
+        if constexpr (T == QType::F32)
+          w = f_load((const float*)(words + i * 64) + h * W);
+        else
+          w = f_load_f16((const uint16_t*)(words + i * 32) + h * W);
         for (int c = 0; c < C; ++c) acc[c] = f_fma(w, f_set(x[i * C + c]), acc[c]);
       }
     }

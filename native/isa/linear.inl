@@ -42,8 +42,10 @@ void quantize_i8(const QuantizeTask& t, int blk) {
     const float* x = t.x + (first + c) * t.ldx;
     for (int64_t g = 0; g < groups; ++g) {
       float s = 0.0f;
-      if (c < real) s = quantize_group(x + g * per, per, q);
-      else std::memset(q, 0, sizeof q);
+      if (c < real)
+        s = quantize_group(x + g * per, per, q);
+      else
+        std::memset(q, 0, sizeof q);
       scale[g * C + c] = s;
       for (int i = 0; i < per / 4; ++i)
         std::memcpy(quads + ((g * (per / 4) + i) * C + c) * 4, q + 4 * i, 4);
@@ -57,7 +59,8 @@ void quantize_i8(const QuantizeTask& t, int blk) {
         if (t.need_sum32) sum32[((n / 2) * C + c) * 2 + n % 2] = int16_t(lo + hi);
         if (t.need_fsum) fsum[n * C + c] = s * float(lo + hi);
         const auto init = [&](InitId id, int64_t at, int offset, int sum) {
-          if (t.need_init[id]) (a.init[id] + first * (a.k / (id <= kInit16x32 ? 16 : 32)))[at * C + c] = -offset * sum;
+          if (t.need_init[id])
+            (a.init[id] + first * (a.k / (id <= kInit16x32 ? 16 : 32)))[at * C + c] = -offset * sum;
         };
         init(kInit16x4, 2 * n, 4, lo);
         init(kInit16x4, 2 * n + 1, 4, hi);
@@ -112,7 +115,8 @@ constexpr int kCols = 4, kPanelCols = 4, kDirectMax = 8;
 #endif
 
 int pad_cols(int cols) {
-#define FH_PAD(N) if (cols <= N) return N;
+#define FH_PAD(N) \
+  if (cols <= N) return N;
   FH_COLS(FH_PAD)
 #undef FH_PAD
   return kCols;
@@ -127,7 +131,8 @@ int col_block(int cols) {
 template <class F>
 void run_tile(const uint8_t* data, int64_t nb, const Acts& a, int blk, float* out) {
   const int C = a.block_cols(blk);
-#define FH_RUN(N) if (C == N) return tile<F, N>(data, nb, a, blk, out);
+#define FH_RUN(N) \
+  if (C == N) return tile<F, N>(data, nb, a, blk, out);
   if constexpr (F::kPanel) {
     FH_PANEL_COLS(FH_RUN)
   } else {
@@ -139,53 +144,69 @@ void run_tile(const uint8_t* data, int64_t nb, const Acts& a, int blk, float* ou
 template <QType T>
 void run_float(const uint8_t* words, int64_t k, const Acts& a, int blk, float* out) {
   const int C = a.block_cols(blk);
-#define FH_RUN(N) if (C == N) return tile_float<T, N>(words, k, a, blk, out);
+#define FH_RUN(N) \
+  if (C == N) return tile_float<T, N>(words, k, a, blk, out);
   FH_COLS(FH_RUN)
 #undef FH_RUN
 }
 
-#define FH_QUANTS(X) X(Q8_0) X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) \
-  X(Q6_K) X(IQ4_NL) X(IQ4_XS)
+#define FH_QUANTS(X) \
+  X(Q8_0)            \
+  X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_NL) X(IQ4_XS)
 
 void direct_tile(const Matrix& m, int64_t g, const Acts& a, int blk, float* out) {
   const uint8_t* data = m.data + g * m.group_bytes;
   switch (m.type) {
-    case QType::F32: return run_float<QType::F32>(data, m.k, a, blk, out);
-    case QType::F16: return run_float<QType::F16>(data, m.k, a, blk, out);
-    case QType::BF16: return run_float<QType::BF16>(data, m.k, a, blk, out);
-#define FH_CASE(T) case QType::T: return run_tile<T>(data, m.blocks, a, blk, out);
-    FH_QUANTS(FH_CASE)
+    case QType::F32:
+      return run_float<QType::F32>(data, m.k, a, blk, out);
+    case QType::F16:
+      return run_float<QType::F16>(data, m.k, a, blk, out);
+    case QType::BF16:
+      return run_float<QType::BF16>(data, m.k, a, blk, out);
+#define FH_CASE(T) \
+  case QType::T:   \
+    return run_tile<T>(data, m.blocks, a, blk, out);
+      FH_QUANTS(FH_CASE)
 #undef FH_CASE
-    case QType::kCount: return;
+    case QType::kCount:
+      return;
   }
 }
 
 void fill_panel(const Matrix& m, int64_t g, uint8_t* panel) {
   const uint8_t* data = m.data + g * m.group_bytes;
   switch (m.type) {
-#define FH_CASE(T) case QType::T: return unpack_group<T>(data, m.blocks, panel);
+#define FH_CASE(T) \
+  case QType::T:   \
+    return unpack_group<T>(data, m.blocks, panel);
     FH_QUANTS(FH_CASE)
 #undef FH_CASE
-    default: return;
+    default:
+      return;
   }
 }
 
 void panel_tile(const Matrix& m, const uint8_t* panel, const Acts& a, int blk, float* out) {
   switch (m.type) {
-#define FH_CASE(T) case QType::T: \
+#define FH_CASE(T) \
+  case QType::T:   \
     return run_tile<PanelOf<T>::type>(panel, m.blocks, a, blk, out);
     FH_QUANTS(FH_CASE)
 #undef FH_CASE
-    default: return;
+    default:
+      return;
   }
 }
 
 int64_t panel_bytes(const Matrix& m) {
   switch (m.type) {
-#define FH_CASE(T) case QType::T: return m.blocks * PanelOf<T>::type::kWords * 64;
+#define FH_CASE(T) \
+  case QType::T:   \
+    return m.blocks * PanelOf<T>::type::kWords * 64;
     FH_QUANTS(FH_CASE)
 #undef FH_CASE
-    default: return 0;  // float types have no panel form
+    default:
+      return 0;  // float types have no panel form
   }
 }
 
@@ -206,7 +227,8 @@ FH_INLINE vf activate(Epilogue e, vf x) {
   p = f_fma(p, t, f_set(-0.284496736f));
   p = f_fma(p, t, f_set(0.254829592f));
   const vf tail = p * t * f_exp(-z * z);  // erfc(z)
-  const vf cdf = f_select((vi)(x < f_set(0.0f)), f_set(0.5f) * tail, f_set(1.0f) - f_set(0.5f) * tail);
+  const vf cdf =
+      f_select((vi)(x < f_set(0.0f)), f_set(0.5f) * tail, f_set(1.0f) - f_set(0.5f) * tail);
   return x * cdf;
 }
 
@@ -226,8 +248,10 @@ void store_group(const LinearTask& t, int64_t g, int blk, const float* a, const 
     }
     if (t.bias)
       for (int i = 0; i < rows; ++i) part[i] += t.bias[row + i];
-    if (rows == kGroupRows) std::memcpy(out, part, sizeof part);
-    else std::memcpy(out, part, size_t(rows) * sizeof(float));
+    if (rows == kGroupRows)
+      std::memcpy(out, part, sizeof part);
+    else
+      std::memcpy(out, part, size_t(rows) * sizeof(float));
   }
 }
 
@@ -325,10 +349,13 @@ void dequant_row(const Matrix& m, int64_t row, float* out) {
         std::memcpy(out + i, &u, 4);
       }
       return;
-#define FH_CASE(T) case QType::T: return dequant_blocks<T>(m, row, out);
-    FH_QUANTS(FH_CASE)
+#define FH_CASE(T) \
+  case QType::T:   \
+    return dequant_blocks<T>(m, row, out);
+      FH_QUANTS(FH_CASE)
 #undef FH_CASE
-    case QType::kCount: return;
+    case QType::kCount:
+      return;
   }
 }
 

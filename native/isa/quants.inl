@@ -18,16 +18,30 @@ constexpr int kNoInit = -1;
 constexpr int kByteInit256 = kFullU8 ? int(kInit32x128) : kNoInit;
 constexpr vi kNib = vi{} + 0x0f0f0f0f;
 
-FH_INLINE vi word(const uint8_t* bp, int i) { return i_load(bp + 64 * i); }
-FH_INLINE vi nibbles(vi w, bool high) { return (high ? i_shr<4>(w) : w) & kNib; }
-FH_INLINE vf low_half(vi w) { return f_f16_low(w); }
-FH_INLINE vf high_half(vi w) { return f_f16_low(i_shr<16>(w)); }
-FH_INLINE vi as_pair(vi lo, vi hi) { return (lo & 0xffff) | i_shl<16>(hi); }
-FH_INLINE vi full_byte(vi s8) { return kFullU8 ? s8 ^ (vi{} + int32_t(0x80808080)) : s8; }
+FH_INLINE vi word(const uint8_t* bp, int i) {
+  return i_load(bp + 64 * i);
+}
+FH_INLINE vi nibbles(vi w, bool high) {
+  return (high ? i_shr<4>(w) : w) & kNib;
+}
+FH_INLINE vf low_half(vi w) {
+  return f_f16_low(w);
+}
+FH_INLINE vf high_half(vi w) {
+  return f_f16_low(i_shr<16>(w));
+}
+FH_INLINE vi as_pair(vi lo, vi hi) {
+  return (lo & 0xffff) | i_shl<16>(hi);
+}
+FH_INLINE vi full_byte(vi s8) {
+  return kFullU8 ? s8 ^ (vi{} + int32_t(0x80808080)) : s8;
+}
 
 alignas(16) constexpr int8_t kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                                1,    13,   25,  38,  53,  69,  89,  113};
-struct Iq4Table { uint8_t b[16]; };
+struct Iq4Table {
+  uint8_t b[16];
+};
 constexpr Iq4Table make_iq4_table() {
   Iq4Table t{};
   for (int i = 0; i < 16; ++i) t.b[i] = uint8_t(kIq4Values[i] + (kFullU8 ? 128 : 0));
@@ -42,10 +56,13 @@ struct Block32 {
   static constexpr bool kMin = false;
   static FH_INLINE vf min(const uint8_t*) { return vf{}; }
 };
-template <int N> struct Head32 : Block32 {  // a lone f16 scale, N words
+template <int N>
+struct Head32 : Block32 {  // a lone f16 scale, N words
   static constexpr int kWords = N;
   static constexpr bool kHead = true;
-  static FH_INLINE vf d(const uint8_t*, const uint8_t* hp) { return f_load_f16((const uint16_t*)hp); }
+  static FH_INLINE vf d(const uint8_t*, const uint8_t* hp) {
+    return f_load_f16((const uint16_t*)hp);
+  }
 };
 
 struct Q8_0 : Head32<8> {
@@ -88,7 +105,9 @@ struct Affine32 : Block32 {
 };
 struct Q4_1 : Affine32 {
   static constexpr int kWords = 5;
-  static FH_INLINE vi quad(const uint8_t* bp, int q) { return nibbles(word(bp, 1 + (q & 3)), q >= 4); }
+  static FH_INLINE vi quad(const uint8_t* bp, int q) {
+    return nibbles(word(bp, 1 + (q & 3)), q >= 4);
+  }
 };
 struct Q5_1 : Affine32 {
   static constexpr int kWords = 6;
@@ -102,7 +121,8 @@ struct Q5_1 : Affine32 {
 // Sub-blocks that share words: with few columns there are registers to sum `kLockstep` of them at
 // once, which reads every word once and spreads the reads evenly. Step o, place l: sub-block
 // 2 o + l of the types with 32-value sub-blocks; of the others, every second one of a half.
-template <int Lockstep> FH_INLINE constexpr int sub_block(int o, int l) {
+template <int Lockstep>
+FH_INLINE constexpr int sub_block(int o, int l) {
   return Lockstep == 1 ? o : Lockstep == 2 ? 2 * o + l : (o / 2) * 8 + 2 * l + o % 2;
 }
 
@@ -115,11 +135,14 @@ struct Block256 {
 struct Scales6 {  // the 12 bytes of 6-bit scales and minima of Q4_K and Q5_K
   vi a, b, c;
 };
-template <int Words> struct K45 : Block256 {
+template <int Words>
+struct K45 : Block256 {
   static constexpr int kWords = Words, kSub = 32, kInit = kNoInit, kOffset = 0, kLockstep = 2;
   static constexpr bool kMin = true;
   using Scales = Scales6;
-  static FH_INLINE Scales scales(const uint8_t* bp) { return {word(bp, 1), word(bp, 2), word(bp, 3)}; }
+  static FH_INLINE Scales scales(const uint8_t* bp) {
+    return {word(bp, 1), word(bp, 2), word(bp, 3)};
+  }
   static FH_INLINE vi scale(const Scales& s, const uint8_t*, int j) {
     if (j < 4) return i_shrv(s.a, 8 * j) & 63;
     return (i_shrv(s.c, 8 * (j - 4)) & 15) | (i_shrv(s.a, 8 * (j - 4) + 2) & 48);
@@ -167,17 +190,22 @@ struct Q6_K : Block256 {
     const vi two = (quarter == 3   ? i_shr<2>(high)
                     : quarter == 2 ? high
                     : quarter == 1 ? i_shl<2>(high)
-                                   : i_shl<4>(high)) & 0x30303030;
+                                   : i_shl<4>(high)) &
+                   0x30303030;
     return low | two;
   }
-  static FH_INLINE vf d(const uint8_t*, const uint8_t* hp) { return f_load_f16((const uint16_t*)hp); }
+  static FH_INLINE vf d(const uint8_t*, const uint8_t* hp) {
+    return f_load_f16((const uint16_t*)hp);
+  }
   static FH_INLINE vf dmin(const uint8_t*) { return vf{}; }
 };
 struct Q3_K : Block256 {
   static constexpr int kWords = 27, kSub = 16, kInit = kInit16x4, kOffset = 4, kLockstep = 4;
   static constexpr bool kHead = true;
   using Scales = Scales6;
-  static FH_INLINE Scales scales(const uint8_t* bp) { return {word(bp, 0), word(bp, 1), word(bp, 2)}; }
+  static FH_INLINE Scales scales(const uint8_t* bp) {
+    return {word(bp, 0), word(bp, 1), word(bp, 2)};
+  }
   static FH_INLINE vi scale(const Scales& s, const uint8_t*, int j) {
     const vi low = i_shrv((j / 4) & 1 ? s.b : s.a, 8 * (j % 4) + 4 * (j / 8)) & 15;
     const vi high = i_shrv(s.c, 8 * (j % 4) + 2 * (j / 4)) & 3;
@@ -190,7 +218,9 @@ struct Q3_K : Block256 {
     const vi high = i_shrv(word(bp, 4 + 2 * i), 4 * half + j) & 0x01010101;
     return low | i_shl<2>(high);
   }
-  static FH_INLINE vf d(const uint8_t*, const uint8_t* hp) { return f_load_f16((const uint16_t*)hp); }
+  static FH_INLINE vf d(const uint8_t*, const uint8_t* hp) {
+    return f_load_f16((const uint16_t*)hp);
+  }
   static FH_INLINE vf dmin(const uint8_t*) { return vf{}; }
 };
 struct Q2_K : Block256 {
@@ -245,8 +275,12 @@ struct PanelK : Block256 {
   using Scales = NoScales;
   static FH_INLINE Scales scales(const uint8_t*) { return {}; }
   static FH_INLINE vi quad(const uint8_t* bp, int q) { return word(bp, q); }
-  static FH_INLINE vi scale(const Scales&, const uint8_t* bp, int j) { return word(bp, kScaleWord + j); }
-  static FH_INLINE vi min_pair(const Scales&, const uint8_t* bp, int p) { return word(bp, kPairWord + p); }
+  static FH_INLINE vi scale(const Scales&, const uint8_t* bp, int j) {
+    return word(bp, kScaleWord + j);
+  }
+  static FH_INLINE vi min_pair(const Scales&, const uint8_t* bp, int p) {
+    return word(bp, kPairWord + p);
+  }
   static FH_INLINE vf d(const uint8_t* bp, const uint8_t*) { return f_bits(word(bp, kDWord)); }
   static FH_INLINE vf dmin(const uint8_t* bp) { return f_bits(word(bp, kDWord + 1)); }
 };
@@ -260,18 +294,23 @@ struct Panel32 : Block32 {
   static FH_INLINE vf min(const uint8_t* bp) { return f_bits(word(bp, 9)); }
 };
 
-template <class F, bool K = F::kK> struct PanelOf;
-template <class F> struct PanelOf<F, true> {
+template <class F, bool K = F::kK>
+struct PanelOf;
+template <class F>
+struct PanelOf<F, true> {
   using type = PanelK<F::kSub, F::kMin, F::kInit, F::kSigned>;
 };
-template <class F> struct PanelOf<F, false> {
+template <class F>
+struct PanelOf<F, false> {
   using type = Panel32<F::kMin, F::kInit, F::kSigned>;
 };
 
-template <class F> FH_INLINE const uint8_t* block_at(const uint8_t* data, int64_t b) {
+template <class F>
+FH_INLINE const uint8_t* block_at(const uint8_t* data, int64_t b) {
   return data + (b * F::kWords + (F::kHead ? b / 2 + 1 : 0)) * 64;
 }
-template <class F> FH_INLINE const uint8_t* head_at(const uint8_t* data, int64_t b) {
+template <class F>
+FH_INLINE const uint8_t* head_at(const uint8_t* data, int64_t b) {
   return F::kHead ? data + (b / 2) * (2 * F::kWords + 1) * 64 + (b % 2) * 32 : data;
 }
 
@@ -289,7 +328,8 @@ void unpack_group(const uint8_t* data, int64_t nb, uint8_t* panel) {
         for (int q = 0; q < 64; ++q) i_store(out + 64 * q, F::quad(bp, q));
         const auto s = F::scales(bp);
 #pragma GCC unroll 16
-        for (int j = 0; j < P::kSubs; ++j) i_store(out + 64 * (P::kScaleWord + j), F::scale(s, bp, j));
+        for (int j = 0; j < P::kSubs; ++j)
+          i_store(out + 64 * (P::kScaleWord + j), F::scale(s, bp, j));
         if constexpr (F::kMin) {
 #pragma GCC unroll 8
           for (int p = 0; p < P::kSubs / 2; ++p)

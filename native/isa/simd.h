@@ -36,21 +36,63 @@ typedef float vf __attribute__((vector_size(4 * FH_LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * FH_LANES)));
 typedef uint32_t vu __attribute__((vector_size(4 * FH_LANES)));
 
-FH_INLINE vf f_set(float x) { return x - vf{}; }
-FH_INLINE vi i_set(int32_t x) { return x - vi{}; }
-template <class T> FH_INLINE vi i_load(const T* p) { vi v; std::memcpy(&v, p, sizeof v); return v; }
-FH_INLINE vf f_load(const float* p) { vf v; std::memcpy(&v, p, sizeof v); return v; }
-FH_INLINE void f_store(float* p, vf v) { std::memcpy(p, &v, sizeof v); }
-FH_INLINE void i_store(void* p, vi v) { std::memcpy(p, &v, sizeof v); }
-template <int N> FH_INLINE vi i_shr(vi v) { return (vi)((vu)v >> N); }  // logical
-template <int N> FH_INLINE vi i_sar(vi v) { return v >> N; }            // arithmetic
-template <int N> FH_INLINE vi i_shl(vi v) { return v << N; }
-FH_INLINE vi i_shrv(vi v, int n) { return (vi)((vu)v >> (uint32_t)n); }
-FH_INLINE vi i_bcast(const void* p) { int32_t x; std::memcpy(&x, p, 4); return i_set(x); }
-FH_INLINE vf f_bits(vi v) { return (vf)v; }
-FH_INLINE vi i_bits(vf v) { return (vi)v; }
-FH_INLINE vf f_select(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
-FH_INLINE vi i_iota() { vi v; for (int i = 0; i < W; ++i) v[i] = i; return v; }
+FH_INLINE vf f_set(float x) {
+  return x - vf{};
+}
+FH_INLINE vi i_set(int32_t x) {
+  return x - vi{};
+}
+template <class T>
+FH_INLINE vi i_load(const T* p) {
+  vi v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+FH_INLINE vf f_load(const float* p) {
+  vf v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+FH_INLINE void f_store(float* p, vf v) {
+  std::memcpy(p, &v, sizeof v);
+}
+FH_INLINE void i_store(void* p, vi v) {
+  std::memcpy(p, &v, sizeof v);
+}
+template <int N>
+FH_INLINE vi i_shr(vi v) {
+  return (vi)((vu)v >> N);
+}  // logical
+template <int N>
+FH_INLINE vi i_sar(vi v) {
+  return v >> N;
+}  // arithmetic
+template <int N>
+FH_INLINE vi i_shl(vi v) {
+  return v << N;
+}
+FH_INLINE vi i_shrv(vi v, int n) {
+  return (vi)((vu)v >> (uint32_t)n);
+}
+FH_INLINE vi i_bcast(const void* p) {
+  int32_t x;
+  std::memcpy(&x, p, 4);
+  return i_set(x);
+}
+FH_INLINE vf f_bits(vi v) {
+  return (vf)v;
+}
+FH_INLINE vi i_bits(vf v) {
+  return (vi)v;
+}
+FH_INLINE vf f_select(vi mask, vf a, vf b) {
+  return (vf)((mask & (vi)a) | (~mask & (vi)b));
+}
+FH_INLINE vi i_iota() {
+  vi v;
+  for (int i = 0; i < W; ++i) v[i] = i;
+  return v;
+}
 
 }  // namespace
 }  // namespace freehold
@@ -68,7 +110,9 @@ FH_INLINE vi i_iota() { vi v; for (int i = 0; i < W; ++i) v[i] = i; return v; }
 namespace freehold {
 namespace {
 
-FH_INLINE vf f_from_bf16(vi low16) { return f_bits(i_shl<16>(low16)); }
+FH_INLINE vf f_from_bf16(vi low16) {
+  return f_bits(i_shl<16>(low16));
+}
 
 // bfloat16 of a float, round to nearest even (a NaN keeps its quiet bit).
 FH_INLINE uint16_t bf16_of(float x) {

@@ -12,7 +12,9 @@ constexpr bool kFullU8 = true;
 FH_INLINE vi i_dot_u(vi acc, vi w, vi a) {
   return (vi)_mm256_dpbusd_avx_epi32((__m256i)acc, (__m256i)w, (__m256i)a);
 }
-FH_INLINE vi i_dot_s(vi acc, vi, vi) { return acc; }  // never chosen: kFullU8
+FH_INLINE vi i_dot_s(vi acc, vi, vi) {
+  return acc;
+}  // never chosen: kFullU8
 FH_INLINE vi i_dot16(vi acc, vi a, vi b) {
   return (vi)_mm256_dpwssd_avx_epi32((__m256i)acc, (__m256i)a, (__m256i)b);
 }
@@ -25,8 +27,8 @@ FH_INLINE vi i_dot_u(vi acc, vi w, vi a) {
   return acc + (vi)_mm256_madd_epi16(p, _mm256_set1_epi16(1));
 }
 FH_INLINE vi i_dot_s(vi acc, vi w, vi a) {  // a is never -128 (activations are clamped to 127)
-  const __m256i p = _mm256_maddubs_epi16(_mm256_abs_epi8((__m256i)w),
-                                         _mm256_sign_epi8((__m256i)a, (__m256i)w));
+  const __m256i p =
+      _mm256_maddubs_epi16(_mm256_abs_epi8((__m256i)w), _mm256_sign_epi8((__m256i)a, (__m256i)w));
   return acc + (vi)_mm256_madd_epi16(p, _mm256_set1_epi16(1));
 }
 FH_INLINE vi i_dot16(vi acc, vi a, vi b) {
@@ -34,16 +36,34 @@ FH_INLINE vi i_dot16(vi acc, vi a, vi b) {
 }
 #endif
 
-FH_INLINE vi i_dot_u_at(vi acc, vi w, const void* p) { return i_dot_u(acc, w, i_bcast(p)); }
-FH_INLINE vi i_dot_s_at(vi acc, vi w, const void* p) { return i_dot_s(acc, w, i_bcast(p)); }
+FH_INLINE vi i_dot_u_at(vi acc, vi w, const void* p) {
+  return i_dot_u(acc, w, i_bcast(p));
+}
+FH_INLINE vi i_dot_s_at(vi acc, vi w, const void* p) {
+  return i_dot_s(acc, w, i_bcast(p));
+}
 
-FH_INLINE vf f_fma(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
-FH_INLINE vf f_max(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
-FH_INLINE vf f_min(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
-FH_INLINE vf f_abs(vf a) { return f_bits(i_bits(a) & 0x7fffffff); }
-FH_INLINE vi i_round(vf a) { return (vi)_mm256_cvtps_epi32((__m256)a); }
-FH_INLINE vf f_from_i(vi a) { return (vf)_mm256_cvtepi32_ps((__m256i)a); }
-FH_INLINE vi i_mul(vi a, vi b) { return (vi)_mm256_mullo_epi32((__m256i)a, (__m256i)b); }
+FH_INLINE vf f_fma(vf a, vf b, vf c) {
+  return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+FH_INLINE vf f_max(vf a, vf b) {
+  return (vf)_mm256_max_ps((__m256)a, (__m256)b);
+}
+FH_INLINE vf f_min(vf a, vf b) {
+  return (vf)_mm256_min_ps((__m256)a, (__m256)b);
+}
+FH_INLINE vf f_abs(vf a) {
+  return f_bits(i_bits(a) & 0x7fffffff);
+}
+FH_INLINE vi i_round(vf a) {
+  return (vi)_mm256_cvtps_epi32((__m256)a);
+}
+FH_INLINE vf f_from_i(vi a) {
+  return (vf)_mm256_cvtepi32_ps((__m256i)a);
+}
+FH_INLINE vi i_mul(vi a, vi b) {
+  return (vi)_mm256_mullo_epi32((__m256i)a, (__m256i)b);
+}
 FH_INLINE vf f_load_f16(const uint16_t* p) {
   return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p));
 }

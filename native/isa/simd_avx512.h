@@ -16,26 +16,44 @@ FH_INLINE vf f_dot_bf16(vf acc, vi a, vi b) {
 constexpr bool kHasBF16Dot = false;
 #endif
 
-FH_INLINE vf f_fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
-FH_INLINE vf f_max(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
-FH_INLINE vf f_min(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
-FH_INLINE vf f_abs(vf a) { return (vf)_mm512_abs_ps((__m512)a); }
-FH_INLINE vi i_round(vf a) { return (vi)_mm512_cvtps_epi32((__m512)a); }
-FH_INLINE vf f_from_i(vi a) { return (vf)_mm512_cvtepi32_ps((__m512i)a); }
-FH_INLINE vi i_mul(vi a, vi b) { return (vi)_mm512_mullo_epi32((__m512i)a, (__m512i)b); }
+FH_INLINE vf f_fma(vf a, vf b, vf c) {
+  return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+FH_INLINE vf f_max(vf a, vf b) {
+  return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+}
+FH_INLINE vf f_min(vf a, vf b) {
+  return (vf)_mm512_min_ps((__m512)a, (__m512)b);
+}
+FH_INLINE vf f_abs(vf a) {
+  return (vf)_mm512_abs_ps((__m512)a);
+}
+FH_INLINE vi i_round(vf a) {
+  return (vi)_mm512_cvtps_epi32((__m512)a);
+}
+FH_INLINE vf f_from_i(vi a) {
+  return (vf)_mm512_cvtepi32_ps((__m512i)a);
+}
+FH_INLINE vi i_mul(vi a, vi b) {
+  return (vi)_mm512_mullo_epi32((__m512i)a, (__m512i)b);
+}
 
 // acc + sum over 4 bytes: unsigned w times signed a
 FH_INLINE vi i_dot_u(vi acc, vi w, vi a) {
   return (vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)w, (__m512i)a);
 }
-FH_INLINE vi i_dot_s(vi acc, vi, vi) { return acc; }  // never chosen: kFullU8
+FH_INLINE vi i_dot_s(vi acc, vi, vi) {
+  return acc;
+}  // never chosen: kFullU8
 // The same with the 4 bytes at p in every lane. The broadcast rides on the instruction's load; GCC
 // does not fold it by itself, and a separate broadcast costs an issue slot and a register each.
 FH_INLINE vi i_dot_u_at(vi acc, vi w, const void* p) {
   asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*(const int32_t*)p));
   return acc;
 }
-FH_INLINE vi i_dot_s_at(vi acc, vi, const void*) { return acc; }
+FH_INLINE vi i_dot_s_at(vi acc, vi, const void*) {
+  return acc;
+}
 // acc + sum over 2 signed 16-bit values
 FH_INLINE vi i_dot16(vi acc, vi a, vi b) {
   return (vi)_mm512_dpwssd_epi32((__m512i)acc, (__m512i)a, (__m512i)b);

@@ -12,7 +12,9 @@ constexpr bool kHasBF16Dot = false;
 constexpr bool kFullU8 = true;
 
 #if defined(__SSE2__)
-FH_INLINE vi i_dot16(vi acc, vi a, vi b) { return acc + (vi)_mm_madd_epi16((__m128i)a, (__m128i)b); }
+FH_INLINE vi i_dot16(vi acc, vi a, vi b) {
+  return acc + (vi)_mm_madd_epi16((__m128i)a, (__m128i)b);
+}
 FH_INLINE vi i_dot_u(vi acc, vi w, vi a) {
   const __m128i we = _mm_and_si128((__m128i)w, _mm_set1_epi16(0xff));
   const __m128i wo = _mm_srli_epi16((__m128i)w, 8);
@@ -20,10 +22,18 @@ FH_INLINE vi i_dot_u(vi acc, vi w, vi a) {
   const __m128i ao = _mm_srai_epi16((__m128i)a, 8);
   return acc + (vi)_mm_madd_epi16(we, ae) + (vi)_mm_madd_epi16(wo, ao);
 }
-FH_INLINE vf f_max(vf a, vf b) { return (vf)_mm_max_ps((__m128)a, (__m128)b); }
-FH_INLINE vf f_min(vf a, vf b) { return (vf)_mm_min_ps((__m128)a, (__m128)b); }
-FH_INLINE vi i_round(vf a) { return (vi)_mm_cvtps_epi32((__m128)a); }
-FH_INLINE vf f_from_i(vi a) { return (vf)_mm_cvtepi32_ps((__m128i)a); }
+FH_INLINE vf f_max(vf a, vf b) {
+  return (vf)_mm_max_ps((__m128)a, (__m128)b);
+}
+FH_INLINE vf f_min(vf a, vf b) {
+  return (vf)_mm_min_ps((__m128)a, (__m128)b);
+}
+FH_INLINE vi i_round(vf a) {
+  return (vi)_mm_cvtps_epi32((__m128)a);
+}
+FH_INLINE vf f_from_i(vi a) {
+  return (vf)_mm_cvtepi32_ps((__m128i)a);
+}
 #else
 FH_INLINE vi i_dot16(vi acc, vi a, vi b) {
   return acc + i_sar<16>(i_shl<16>(a)) * i_sar<16>(i_shl<16>(b)) + i_sar<16>(a) * i_sar<16>(b);
@@ -33,21 +43,39 @@ FH_INLINE vi i_dot_u(vi acc, vi w, vi a) {
          (i_shr<8>(w) & 0xff) * i_sar<24>(i_shl<16>(a)) +
          (i_shr<16>(w) & 0xff) * i_sar<24>(i_shl<8>(a)) + i_shr<24>(w) * i_sar<24>(a);
 }
-FH_INLINE vf f_max(vf a, vf b) { return f_select((vi)(a > b), a, b); }
-FH_INLINE vf f_min(vf a, vf b) { return f_select((vi)(a < b), a, b); }
+FH_INLINE vf f_max(vf a, vf b) {
+  return f_select((vi)(a > b), a, b);
+}
+FH_INLINE vf f_min(vf a, vf b) {
+  return f_select((vi)(a < b), a, b);
+}
 FH_INLINE vi i_round(vf a) {
   const vf big = f_set(12582912.0f);  // 1.5 * 2^23: adding it rounds to nearest even
   return __builtin_convertvector((a + big) - big, vi);
 }
-FH_INLINE vf f_from_i(vi a) { return __builtin_convertvector(a, vf); }
+FH_INLINE vf f_from_i(vi a) {
+  return __builtin_convertvector(a, vf);
+}
 #endif
-FH_INLINE vi i_dot_s(vi acc, vi, vi) { return acc; }  // never chosen: kFullU8
-FH_INLINE vi i_dot_u_at(vi acc, vi w, const void* p) { return i_dot_u(acc, w, i_bcast(p)); }
-FH_INLINE vi i_dot_s_at(vi acc, vi w, const void* p) { return i_dot_s(acc, w, i_bcast(p)); }
+FH_INLINE vi i_dot_s(vi acc, vi, vi) {
+  return acc;
+}  // never chosen: kFullU8
+FH_INLINE vi i_dot_u_at(vi acc, vi w, const void* p) {
+  return i_dot_u(acc, w, i_bcast(p));
+}
+FH_INLINE vi i_dot_s_at(vi acc, vi w, const void* p) {
+  return i_dot_s(acc, w, i_bcast(p));
+}
 
-FH_INLINE vf f_fma(vf a, vf b, vf c) { return a * b + c; }
-FH_INLINE vf f_abs(vf a) { return f_bits(i_bits(a) & 0x7fffffff); }
-FH_INLINE vi i_mul(vi a, vi b) { return a * b; }
+FH_INLINE vf f_fma(vf a, vf b, vf c) {
+  return a * b + c;
+}
+FH_INLINE vf f_abs(vf a) {
+  return f_bits(i_bits(a) & 0x7fffffff);
+}
+FH_INLINE vi i_mul(vi a, vi b) {
+  return a * b;
+}
 
 // Half to float in the lanes: scale the exponent by a multiplication, which also handles
 // subnormals; patch infinities and NaNs.
@@ -75,12 +103,12 @@ FH_INLINE uint16_t f16_of(float x) {
   if (u < 0x38800000) {                                 // subnormal half
     float f;
     std::memcpy(&f, &u, 4);
-    f += 0.5f;                                          // aligns the mantissa at 2^-24, rounding
+    f += 0.5f;  // aligns the mantissa at 2^-24, rounding
     std::memcpy(&u, &f, 4);
     return uint16_t(sign | (u - 0x3f000000));
   }
   const uint32_t odd = (u >> 13) & 1;
-  u += 0xc8000fff + odd;                                // rebias the exponent, round to even
+  u += 0xc8000fff + odd;  // rebias the exponent, round to even
   return uint16_t(sign | (u >> 13));
 }
 FH_INLINE void f_store_f16(uint16_t* p, vf v) {

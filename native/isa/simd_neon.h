@@ -12,25 +12,43 @@ constexpr bool kFullU8 = false;  // sdot multiplies signed bytes
 FH_INLINE vi i_dot_s(vi acc, vi w, vi a) {
   return (vi)vdotq_s32((int32x4_t)acc, (int8x16_t)w, (int8x16_t)a);
 }
-FH_INLINE vi i_dot_u(vi acc, vi w, vi a) { return i_dot_s(acc, w, a); }  // weights are <= 127
+FH_INLINE vi i_dot_u(vi acc, vi w, vi a) {
+  return i_dot_s(acc, w, a);
+}  // weights are <= 127
 FH_INLINE vi i_dot16(vi acc, vi a, vi b) {
   const int32x4_t lo = vmull_s16(vget_low_s16((int16x8_t)a), vget_low_s16((int16x8_t)b));
   const int32x4_t hi = vmull_high_s16((int16x8_t)a, (int16x8_t)b);
   return (vi)vaddq_s32((int32x4_t)acc, vpaddq_s32(lo, hi));
 }
-FH_INLINE vi i_dot_u_at(vi acc, vi w, const void* p) { return i_dot_u(acc, w, i_bcast(p)); }
-FH_INLINE vi i_dot_s_at(vi acc, vi w, const void* p) { return i_dot_s(acc, w, i_bcast(p)); }
+FH_INLINE vi i_dot_u_at(vi acc, vi w, const void* p) {
+  return i_dot_u(acc, w, i_bcast(p));
+}
+FH_INLINE vi i_dot_s_at(vi acc, vi w, const void* p) {
+  return i_dot_s(acc, w, i_bcast(p));
+}
 
 FH_INLINE vf f_fma(vf a, vf b, vf c) {
   return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 }
 // maxnm/minnm, not max/min: like the x86 instructions they must not let a masked NaN win
-FH_INLINE vf f_max(vf a, vf b) { return (vf)vmaxnmq_f32((float32x4_t)a, (float32x4_t)b); }
-FH_INLINE vf f_min(vf a, vf b) { return (vf)vminnmq_f32((float32x4_t)a, (float32x4_t)b); }
-FH_INLINE vf f_abs(vf a) { return (vf)vabsq_f32((float32x4_t)a); }
-FH_INLINE vi i_round(vf a) { return (vi)vcvtnq_s32_f32((float32x4_t)a); }
-FH_INLINE vf f_from_i(vi a) { return (vf)vcvtq_f32_s32((int32x4_t)a); }
-FH_INLINE vi i_mul(vi a, vi b) { return a * b; }
+FH_INLINE vf f_max(vf a, vf b) {
+  return (vf)vmaxnmq_f32((float32x4_t)a, (float32x4_t)b);
+}
+FH_INLINE vf f_min(vf a, vf b) {
+  return (vf)vminnmq_f32((float32x4_t)a, (float32x4_t)b);
+}
+FH_INLINE vf f_abs(vf a) {
+  return (vf)vabsq_f32((float32x4_t)a);
+}
+FH_INLINE vi i_round(vf a) {
+  return (vi)vcvtnq_s32_f32((float32x4_t)a);
+}
+FH_INLINE vf f_from_i(vi a) {
+  return (vf)vcvtq_f32_s32((int32x4_t)a);
+}
+FH_INLINE vi i_mul(vi a, vi b) {
+  return a * b;
+}
 FH_INLINE vf f_load_f16(const uint16_t* p) {
   return (vf)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
 }

@@ -18,7 +18,9 @@ namespace {
 std::mt19937 rng(1);
 int failures = 0, checks = 0;
 
-float uniform() { return std::uniform_real_distribution<float>(-1.0f, 1.0f)(rng); }
+float uniform() {
+  return std::uniform_real_distribution<float>(-1.0f, 1.0f)(rng);
+}
 std::vector<float> floats(size_t n) {
   std::vector<float> v(n);
   for (float& x : v) x = uniform();
@@ -53,12 +55,14 @@ std::vector<uint8_t> weights(QType type, int64_t n, int64_t k) {
   for (uint8_t& b : bytes) b = uint8_t(rng());
   // exponents of all 16-bit floats below that of infinity, wherever in the block they are
   for (size_t i = 1; i < bytes.size(); i += 2) bytes[i] &= 0xbf;
-  for (size_t i = 0; i < bytes.size(); i += 2) bytes[i] &= type == QType::F16 || type == QType::BF16 ? 0xff : 0xbf;
+  for (size_t i = 0; i < bytes.size(); i += 2)
+    bytes[i] &= type == QType::F16 || type == QType::BF16 ? 0xff : 0xbf;
   return bytes;
 }
 
-std::vector<float> run_linear(const Kernels* k, QType type, const std::vector<uint8_t>& bytes, int64_t n,
-                              int64_t width, const std::vector<float>& x, int64_t cols, int threads) {
+std::vector<float> run_linear(const Kernels* k, QType type, const std::vector<uint8_t>& bytes,
+                              int64_t n, int64_t width, const std::vector<float>& x, int64_t cols,
+                              int threads) {
   Context c(threads, k);
   Matrix m{};
   m.type = type;
@@ -87,7 +91,8 @@ void check_linear(const std::vector<const Kernels*>& levels) {
         for (int c = 0; c < cols; c += 4) {
           const std::vector<float> one(x.begin() + c * width, x.begin() + (c + 1) * width);
           const auto alone = run_linear(k, type, bytes, n, width, one, 1, 1);
-          expect(std::memcmp(alone.data(), got.data() + c * n, size_t(n) * 4) != 0, 0.0, "row bits", k->name, t, cols);
+          expect(std::memcmp(alone.data(), got.data() + c * n, size_t(n) * 4) != 0, 0.0, "row bits",
+                 k->name, t, cols);
         }
         // rows back to floats
         Context context(1, k);
@@ -111,7 +116,8 @@ void check_attention(const std::vector<const Kernels*>& levels) {
     for (int dim : {32, 64, 96, 128}) {
       const int kv_heads = 2, heads = 6, tokens = 91, block = 16, blocks = 8;
       const int64_t elem = type == 0 ? 4 : type == 3 ? 1 : 2;
-      const auto k = floats(size_t(tokens) * kv_heads * dim), v = floats(size_t(tokens) * kv_heads * dim);
+      const auto k = floats(size_t(tokens) * kv_heads * dim),
+                 v = floats(size_t(tokens) * kv_heads * dim);
       const auto q = floats(size_t(tokens) * heads * dim);
       std::vector<int32_t> slots(tokens), table(blocks);
       for (int i = 0; i < blocks; ++i) table[i] = (i * 3) % blocks;
@@ -119,9 +125,18 @@ void check_attention(const std::vector<const Kernels*>& levels) {
       std::vector<float> want;
       for (const Kernels* level : levels) {
         const size_t cells = size_t(blocks) * block * kv_heads * dim;
-        HugeBlock keys(cells * elem + 64), values(cells * elem + 64), ks(cells / 16 + 64), vs(cells / 16 + 64);
-        KVLayer kv{KVType(type), kv_heads, dim, dim, block, blocks, keys.data(), values.data(),
-                   reinterpret_cast<uint16_t*>(ks.data()), reinterpret_cast<uint16_t*>(vs.data())};
+        HugeBlock keys(cells * elem + 64), values(cells * elem + 64), ks(cells / 16 + 64),
+            vs(cells / 16 + 64);
+        KVLayer kv{KVType(type),
+                   kv_heads,
+                   dim,
+                   dim,
+                   block,
+                   blocks,
+                   keys.data(),
+                   values.data(),
+                   reinterpret_cast<uint16_t*>(ks.data()),
+                   reinterpret_cast<uint16_t*>(vs.data())};
         Context c(2, level);
         c.write_kv(kv, slots.data(), tokens, k.data(), kv_heads * dim, v.data(), kv_heads * dim);
         for (int window : {0, 20}) {
@@ -138,13 +153,15 @@ void check_attention(const std::vector<const Kernels*>& levels) {
           c.attention(t, {{0, tokens, tokens, table.data()}});
           if (level == levels[0]) want.insert(want.end(), out.begin(), out.end());
           const size_t at = window ? q.size() : 0;
-          expect(error(out, {want.begin() + at, want.begin() + at + q.size()}), 2e-5, "attention", level->name, type, dim);
+          expect(error(out, {want.begin() + at, want.begin() + at + q.size()}), 2e-5, "attention",
+                 level->name, type, dim);
           std::vector<float> last(size_t(heads) * dim);  // the last row alone: the same bits
           t.q = q.data() + (tokens - 1) * heads * dim;
           t.out = last.data();
           c.attention(t, {{0, 1, tokens, table.data()}});
-          expect(std::memcmp(last.data(), out.data() + (tokens - 1) * heads * dim, last.size() * 4) != 0, 0.0,
-                 "attention bits", level->name, type, dim);
+          expect(std::memcmp(last.data(), out.data() + (tokens - 1) * heads * dim,
+                             last.size() * 4) != 0,
+                 0.0, "attention bits", level->name, type, dim);
         }
       }
     }
