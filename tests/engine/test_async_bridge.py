@@ -253,11 +253,12 @@ def test_a_request_that_arrives_as_the_engine_stops_gets_an_answer():
 def test_stopping_between_admission_and_hand_over_leaves_no_one_waiting(monkeypatch):
     """The same, with the unlucky moment made certain: close() tries to get in just there."""
     send = AsyncEngine._send
+    closers = []
 
     def late(self, command):
-        closer = threading.Thread(target=self.close)
-        closer.start()
-        closer.join(0.2)  # as far as it gets
+        closers.append(threading.Thread(target=self.close))
+        closers[-1].start()
+        closers[-1].join(0.2)  # as far as it gets
         send(self, command)
 
     async def main():
@@ -265,6 +266,8 @@ def test_stopping_between_admission_and_hand_over_leaves_no_one_waiting(monkeypa
         task = asyncio.create_task(collect(bridge, [1], greedy(max_tokens=200)))
         await asyncio.wait([task], timeout=5)
         monkeypatch.setattr(AsyncEngine, "_send", send)
+        for closer in closers:
+            closer.join(LIMIT)
         assert task.done()
         assert over(task)
 
