@@ -306,6 +306,15 @@ def show(bench: Bench) -> None:
         say(f"DISTURBED, no evidence: {', '.join(disturbed)} (repeat on a quiet machine)")
 
 
+def interrupt(number: int, frame: object) -> None:
+    """`timeout` and Ctrl-C alike: the figures that are complete are still told.
+
+    `timeout` sends its signal twice; the second must not stop the telling."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def main() -> int:
     args = arguments()
     groups = set(args.only.split(","))
@@ -319,8 +328,8 @@ def main() -> int:
                 "or pass --engines freehold"
             )
             return 2
-    # `timeout` and Ctrl-C alike: the figures that are complete are still told.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
     result = header("engine")
     bench = Bench(args)
     began = time.perf_counter()
