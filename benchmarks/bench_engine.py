@@ -4,7 +4,8 @@
 Each engine lives in a worker process that stays loaded; every round asks freehold, llama.cpp
 with weight repacking and llama.cpp without it for the same figure, so that a slow moment of the
 machine hits all of them. The ratio is against the better of the two llama.cpp settings, chosen
-per figure. See README.md in this folder for the traps.
+per figure. Each figure is printed as soon as its rounds are done. See README.md in this folder
+for the traps.
 
     python bench_engine.py --model model.gguf --peer-python /path/to/venv/bin/python
 """
@@ -17,7 +18,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +44,39 @@ ENGINES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama.cpp plain": ("worker_llama_cpp.py", {"repack": False}),
 }
 CONTEXT = 4096  # positions of the cache in every engine; part of the peak memory of each
+STREAM_CONTEXT = 256  # the same per stream, where several run
 STREAM_PROMPT = 128
-STREAM_TOKENS = 32
 # Share of the machine's processor time that other processes may take during one measurement
 # before it is repeated. /proc/stat counts in 10 ms steps, so short measurements read high.
 FOREIGN_SHARE = 0.03
+MAX_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the table: what is asked of every engine, and how it is named."""
+
+    group: str
+    name: str
+    unit: str
+    size: int = 0  # tokens, depth or streams
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.unit == "tok/s"
+
+
+def all_figures(args: argparse.Namespace) -> Iterator[Figure]:
+    """Every figure, in the order of measuring: prefill leaves the cache that decoding needs."""
+    for n in sorted(args.prefill):
+        yield Figure("prefill", f"prefill {n}", "tok/s", n)
+    for depth in sorted(args.depth, reverse=True):
+        yield Figure("decode", f"decode at {depth}", "tok/s", depth)
+    for n in sorted(args.streams):
+        yield Figure("streams", f"{n} stream{'s' if n > 1 else ''}", "tok/s", n)
+    yield Figure("load", "load + 1 token", "s")
+    yield Figure("load", "process start to 1 token", "s")
+    yield Figure("memory", "peak memory", "MB")
 
 
 def arguments() -> argparse.Namespace:
@@ -56,15 +87,20 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default=",".join(GROUPS), help=f"of {','.join(GROUPS)}")
+    parser.add_argument("--figures", help="names or patterns, as 'prefill 512,* streams'")
     parser.add_argument("--engines", default="freehold,peer", help="freehold, peer or both")
     parser.add_argument("--peer-python", default=sys.executable, help="has llama_cpp installed")
     parser.add_argument("--backend", default="cpu", help="freehold backend")
     parser.add_argument("--prefill", type=int, nargs="+", default=[128, 512, 2048])
     parser.add_argument("--depth", type=int, nargs="+", default=[0, 2048])
-    parser.add_argument("--decode", type=int, default=32, help="tokens timed per round")
+    parser.add_argument("--decode", type=int, default=24, help="tokens timed per round")
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 4, 8, 16])
+    parser.add_argument("--stream-steps", type=int, default=16, help="steps timed per round")
     parser.add_argument(
-        "--patience", type=int, default=2, help="repeats of a figure disturbed by other processes"
+        "--patience",
+        type=float,
+        default=60.0,
+        help="seconds, in all, for repeating what other processes disturbed",
     )
     parser.add_argument("--output", help="also write the JSON line here")
     args = parser.parse_args()
@@ -73,8 +109,25 @@ def arguments() -> argparse.Namespace:
         parser.error(f"--only knows {', '.join(GROUPS)}, not {', '.join(sorted(unknown))}")
     if not Path(args.model).is_file():
         parser.error(f"no such file: {args.model}")
-    if args.rounds < 1 or args.threads < 1:
-        parser.error("--rounds and --threads must be at least 1")
+    if min(args.rounds, args.threads, args.decode, args.stream_steps, *args.streams) < 1:
+        parser.error("rounds, threads, decode, streams and stream steps must be at least 1")
+    if STREAM_PROMPT + args.stream_steps + 2 * max(args.streams) >= STREAM_CONTEXT:
+        parser.error(f"streams and their steps do not fit {STREAM_CONTEXT} positions")
+    if max(*args.prefill, *(d + 2 * args.decode for d in args.depth)) >= CONTEXT:
+        parser.error(f"prompts and depths do not fit {CONTEXT} positions")
+    args.wanted = list(all_figures(args))
+    if args.figures:
+        patterns = [pattern.strip() for pattern in args.figures.split(",")]
+        names = [figure.name for figure in args.wanted]
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                parser.error(f"no figure is named {pattern!r}; there are: {', '.join(names)}")
+        args.wanted = [
+            f for f in args.wanted if any(fnmatchcase(f.name, pattern) for pattern in patterns)
+        ]
+    args.wanted = [figure for figure in args.wanted if figure.group in args.only.split(",")]
+    if not args.wanted:
+        parser.error("--only and --figures together leave nothing to measure")
     return args
 
 
@@ -94,7 +147,7 @@ class Bench:
         self.workers: dict[str, Worker] = {}
         self.versions: dict[str, str] = {}
         self.shape: Shape | None = None
-        self.limits: list[dict[str, float]] = []
+        self.patience = args.patience  # seconds left for repeats
         self.figures: list[dict[str, Any]] = []
         self.cores = len(os.sched_getaffinity(0))
         self.seed = 0  # of the last prompt; a prompt used twice would measure the prefix cache
@@ -116,6 +169,7 @@ class Bench:
             path=str(Path(self.args.model).resolve()),
             threads=self.args.threads,
             context=CONTEXT,
+            stream_context=STREAM_CONTEXT,
             streams=max(self.args.streams),
             **options,
         )
@@ -136,151 +190,142 @@ class Bench:
             worker.close()
 
     # -- measuring -------------------------------------------------------------------------
-    def _measure_limits(self) -> None:
-        if "freehold" in self.workers:
-            reply = self.workers["freehold"].call("limits")
-            self.limits.append(reply["limits"])
-            self.workers["freehold"].pause()
+    def _limits(self) -> dict[str, float]:
+        """What the machine gives at this moment; nothing where the backend cannot measure it."""
+        if "freehold" not in self.workers:
+            return {}
+        limits: dict[str, float] = self.workers["freehold"].call("limits")["limits"]
+        self.workers["freehold"].pause()
+        return limits
 
-    def limit(self, key: str) -> float | None:
-        """Median of a limit over the run, or None where the backend cannot measure it."""
-        values = [limits[key] for limits in self.limits if limits.get(key)]
-        return median(values) if values else None
-
-    def rounds(
-        self, name: str, unit: str, one: Callable[[str, int], float], *, higher: bool = True
-    ) -> dict[str, Any]:
+    def measure(self, figure: Figure, one: Callable[[str, int], float]) -> None:
         """Ask every engine in turn, `rounds` times, the first engine changing each round."""
         values: dict[str, list[float]] = {engine: [] for engine in self.engines}
+        limits: list[dict[str, float]] = []
         self.foreign = []
         for r in range(self.args.rounds):
+            if figure.unit == "tok/s":
+                limits.append(self._limits())  # anew: bandwidth on a shared host drifts
             shift = r % len(self.engines)
             for engine in self.engines[shift:] + self.engines[:shift]:
                 values[engine].append(one(engine, r))
         medians = {engine: median(numbers) for engine, numbers in values.items()}
-        peers = [engine for engine in self.engines if engine != "freehold"]
-        figure: dict[str, Any] = {
-            "name": name,
-            "unit": unit,
-            "higher_is_better": higher,
+        result: dict[str, Any] = {
+            "name": figure.name,
+            "unit": figure.unit,
+            "higher_is_better": figure.higher_is_better,
             "values": values,
             "median": medians,
         }
         if self.foreign:
-            figure["foreign_cpu"] = median(self.foreign)
+            result["foreign_cpu"] = median(self.foreign)
+        peers = [engine for engine in self.engines if engine != "freehold"]
         if peers:
-            figure["best_peer"] = (max if higher else min)(peers, key=medians.__getitem__)
-        if peers and "freehold" in medians:
-            ours, theirs = medians["freehold"], medians[figure["best_peer"]]
-            figure["ratio"] = ours / theirs if higher else theirs / ours
-        self.figures.append(figure)
-        progress(f"{name}: " + ", ".join(f"{e} {m:.4g}" for e, m in medians.items()) + f" {unit}")
-        return figure
+            better = max if figure.higher_is_better else min
+            best = result["best_peer"] = better(peers, key=medians.__getitem__)
+            if "freehold" in medians:
+                ours, theirs = medians["freehold"], medians[best]
+                result["ratio"] = ours / theirs if figure.higher_is_better else theirs / ours
+        if limits and all(limits):
+            result["limits"] = {key: median([each[key] for each in limits]) for key in limits[0]}
+            result["limit"] = limit = self._limit(figure, result["limits"])
+            result["share"] = {engine: value / limit for engine, value in medians.items()}
+        self.figures.append(result)
+        say(one_line(result))
+
+    def _limit(self, figure: Figure, limits: dict[str, float]) -> float:
+        """Tokens per second of a program that wastes nothing."""
+        assert self.shape is not None
+        if figure.group == "prefill":
+            return self.shape.prefill_limit(
+                figure.size, limits["int8_ops"], limits["attention_flops"]
+            )
+        depth, streams = figure.size, 1
+        if figure.group == "streams":
+            depth, streams = STREAM_PROMPT + self.args.stream_steps // 2, figure.size
+        return self.shape.decode_limit(depth, streams, limits["read_bytes"], limits["int8_ops"])
 
     def _timed(self, engine: str, op: str, **options: Any) -> float:
-        """Tokens per second of the least disturbed of up to 1 + patience tries."""
+        """Tokens per second of the least disturbed try; repeats while patience lasts."""
         worker = self.workers[engine]
         best, least = 0.0, float("inf")
-        for _ in range(1 + self.args.patience):
-            if op in ("prefill", "streams"):
+        for _ in range(MAX_TRIES):
+            if op == "prefill":
                 self.seed += 1
                 options["seed"] = self.seed
             busy, began = busy_seconds(), time.perf_counter()
             reply = worker.call(op, **options)
-            foreign = busy_seconds() - busy - reply["cpu_seconds"]
-            foreign /= (time.perf_counter() - began) * self.cores
+            wall = time.perf_counter() - began
+            foreign = (busy_seconds() - busy - reply["cpu_seconds"]) / (wall * self.cores)
             if foreign < least:
                 best, least = float(reply["tokens"] / reply["seconds"]), foreign
-            if foreign <= FOREIGN_SHARE:
+            if foreign <= FOREIGN_SHARE or self.patience < wall:
                 break
+            self.patience -= wall
         worker.pause()
         self.foreign.append(max(least, 0.0))
         return best
 
-    def prefill(self) -> None:
-        for n in self.args.prefill:
-            self._measure_limits()
-            self.rounds(
-                f"prefill {n}",
-                "tok/s",
-                lambda engine, r, n=n: self._timed(engine, "prefill", n=n),
-            )
-
-    def decode(self) -> None:
-        for depth in self.args.depth:
-            for engine in self.engines:  # fill the cache before the clock matters
-                self._timed(engine, "decode", depth=depth, n=4)
-
-            def one(engine: str, r: int, depth: int = depth) -> float:
-                if engine == self.engines[0]:
-                    self._measure_limits()
-                return self._timed(engine, "decode", depth=depth, n=self.args.decode)
-
-            self.rounds(f"decode at {depth}", "tok/s", one)
-
-    def streams(self) -> None:
-        for streams in self.args.streams:
-            self._measure_limits()
-            self.rounds(
-                f"{streams} stream{'s' if streams > 1 else ''}",
-                "tok/s",
-                lambda engine, r, streams=streams: self._timed(
-                    engine,
-                    "streams",
-                    streams=streams,
-                    prompt=STREAM_PROMPT,
-                    n=STREAM_TOKENS,
-                ),
-            )
-
-    def load_and_memory(self, groups: set[str]) -> None:
-        """Fresh processes: seconds of load and one token, and the peak of resident memory."""
-        seen: dict[tuple[str, int], dict[str, float]] = {}
-
-        def fresh(engine: str, r: int) -> dict[str, float]:
-            if (engine, r) not in seen:
-                with Path(self.args.model).open("rb") as file:  # into the page cache
-                    while file.read(1 << 24):
-                        pass
-                worker = self._spawn(engine)
-                try:
-                    load = self._load(worker)["seconds"]
-                    first = worker.call("prefill", n=1, seed=r)["seconds"]
-                    wall = time.perf_counter() - worker.started
-                    worker.call("prefill", n=512, seed=r)
-                    peak = worker.call("stats")["peak_rss"]
-                finally:
-                    worker.close()
-                seen[engine, r] = {"load": load + first, "wall": wall, "peak": peak / 1e6}
-            return seen[engine, r]
-
-        if "load" in groups:
-            self.rounds("load + 1 token", "s", lambda e, r: fresh(e, r)["load"], higher=False)
-            self.rounds("process start to 1 token", "s", lambda e, r: fresh(e, r)["wall"],
-                        higher=False)  # fmt: skip
-        if "memory" in groups:
-            self.rounds("peak memory", "MB", lambda e, r: fresh(e, r)["peak"], higher=False)
-
-    # -- limits ----------------------------------------------------------------------------
-    def add_shares(self) -> None:
-        """Put the limit and freehold's share of it beside the figures that have one."""
-        int8, read = self.limit("int8_ops"), self.limit("read_bytes")
-        attention = self.limit("attention_flops")
-        if self.shape is None or not int8 or not read or not attention:
-            return
-        for figure in self.figures:
-            words = figure["name"].split()
-            if words[0] == "prefill":
-                limit = self.shape.prefill_limit(int(words[1]), int8, attention)
-            elif words[0] == "decode":
-                limit = self.shape.decode_limit(int(words[2]), 1, read, int8)
-            elif words[-1].startswith("stream"):
-                depth = STREAM_PROMPT + STREAM_TOKENS // 2
-                limit = self.shape.decode_limit(depth, int(words[0]), read, int8)
-            else:
+    def run(self) -> None:
+        """Measure what is wanted, in order."""
+        # Fresh processes serve several figures: seconds of load and one token, peak of memory.
+        fresh: dict[tuple[str, int], dict[str, float]] = {}
+        if any(figure.unit == "tok/s" for figure in self.args.wanted):
+            self.start()
+        for figure in self.args.wanted:
+            n = figure.size
+            options: dict[str, Any] = {
+                "prefill": {"n": n},
+                "decode": {"depth": n, "n": self.args.decode},
+                "streams": {"streams": n, "prompt": STREAM_PROMPT, "n": self.args.stream_steps},
+            }.get(figure.group, {})
+            if not options:
+                self.measure(
+                    figure, lambda engine, r, f=figure: self._fresh(fresh, engine, r)[f.name]
+                )
                 continue
-            figure["limit"] = limit
-            figure["share"] = {e: value / limit for e, value in figure["median"].items()}
+            if figure.group != "prefill":
+                for engine in self.engines:  # fills the cache and warms up; the figure is dropped
+                    self.workers[engine].call(figure.group, **{**options, "n": 2})
+                    self.workers[engine].pause()
+            self.measure(
+                figure, lambda engine, r, f=figure, o=options: self._timed(engine, f.group, **o)
+            )
+
+    def _fresh(
+        self, seen: dict[tuple[str, int], dict[str, float]], engine: str, r: int
+    ) -> dict[str, float]:
+        """The figures of a process of its own, run once per engine and round."""
+        if (engine, r) not in seen:
+            with Path(self.args.model).open("rb") as file:  # into the page cache
+                while file.read(1 << 24):
+                    pass
+            worker = self._spawn(engine)
+            try:
+                load = self._load(worker)["seconds"]
+                first = worker.call("prefill", n=1, seed=2 * r)["seconds"]
+                wall = time.perf_counter() - worker.started
+                worker.call("prefill", n=512, seed=2 * r + 1)
+                peak = worker.call("stats")["peak_rss"]
+            finally:
+                worker.close()
+            seen[engine, r] = {
+                "load + 1 token": load + first,
+                "process start to 1 token": wall,
+                "peak memory": peak / 1e6,
+            }
+        return seen[engine, r]
+
+
+def one_line(figure: dict[str, Any]) -> str:
+    """A figure in words, for those who watch."""
+    parts = [f"{engine} {value:.4g}" for engine, value in figure["median"].items()]
+    text = f"{figure['name']}: {', '.join(parts)} {figure['unit']}"
+    if "ratio" in figure:
+        text += f"; {figure['ratio']:.2f}x"
+    if "freehold" in figure.get("share", {}):
+        text += f"; {100 * figure['share']['freehold']:.0f} % of the limit"
+    return text
 
 
 def show(bench: Bench) -> None:
@@ -298,6 +343,7 @@ def show(bench: Bench) -> None:
         foreign = figure.get("foreign_cpu")
         cells.append(f"{100 * foreign:.0f} %" if foreign is not None else "-")
         rows.append(cells)
+    say()
     say(table(["figure", "unit", *bench.engines, "ratio", "limit", "share", "foreign"], rows))
     say("ratio: freehold against the better llama.cpp setting, above 1 is better for freehold")
     say("share: freehold's part of the limit; foreign: processor time other processes took")
@@ -317,7 +363,6 @@ def interrupt(number: int, frame: object) -> None:
 
 def main() -> int:
     args = arguments()
-    groups = set(args.only.split(","))
     if "peer" in args.engines.split(","):
         probe = subprocess.run(
             [args.peer_python, "-c", "import llama_cpp"], capture_output=True, check=False
@@ -335,13 +380,7 @@ def main() -> int:
     began = time.perf_counter()
     interrupted = False
     try:
-        if groups & {"prefill", "decode", "streams"}:
-            bench.start()
-        for group in ("prefill", "decode", "streams"):
-            if group in groups:
-                getattr(bench, group)()
-        if groups & {"load", "memory"}:
-            bench.load_and_memory(groups)
+        bench.run()
     except WorkerError as error:
         progress(f"bench_engine.py: {error}")
         return 1
@@ -350,14 +389,12 @@ def main() -> int:
         progress("interrupted: only the figures completed so far follow")
     finally:
         bench.close()
-    bench.add_shares()
     path = Path(args.model)
     result.update(
         model={"file": path.name, "bytes": path.stat().st_size},
         threads=args.threads,
         rounds=args.rounds,
         engines=bench.versions,
-        limits={key: bench.limit(key) for key in ("int8_ops", "attention_flops", "read_bytes")},
         figures=bench.figures,
         wall_seconds=time.perf_counter() - began,
         interrupted=interrupted,

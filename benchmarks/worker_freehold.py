@@ -2,8 +2,8 @@
 """freehold behind the worker protocol, through the engine that serves every command.
 
 Its figures include what a user pays: scheduling, block tables, the sampler (greedy here) and
-stop checks. Prefix caching is on, as by default; prompts differ, so it finds nothing but the
-fixed context of `decode`, which is exactly what saves computing that context again.
+stop checks. Prefix caching is on, as by default. Timed prompts differ, so it finds nothing in them;
+the untimed contexts of `decode` and `streams` stay the same, which saves computing them again.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ import freehold
 from common import Shape, limits_of
 from freehold import LLM, SamplingParams
 from worker_protocol import random_ids, serve
-
-STREAM_CONTEXT = 256  # as the peer: 128 of prompt, 32 timed, and room
 
 
 def greedy(tokens: int) -> SamplingParams:
@@ -52,9 +50,17 @@ class Ours:
         self.single: Any = None
         self.many: Any = None
         self.max_streams = 1
+        self.stream_context = 0
+        self.prompt: list[int] = []  # the last one computed by the single-sequence engine
 
     def load(
-        self, path: str, threads: int, context: int, streams: int = 16, backend: str = "cpu"
+        self,
+        path: str,
+        threads: int,
+        context: int,
+        stream_context: int,
+        streams: int,
+        backend: str = "cpu",
     ) -> dict[str, Any]:
         """Load the file and be ready for the first token."""
         began = time.perf_counter()
@@ -68,7 +74,7 @@ class Ours:
         )
         self.single = self.llm.engine
         seconds = time.perf_counter() - began
-        self.max_streams = streams
+        self.max_streams, self.stream_context = streams, stream_context
         return {
             "seconds": seconds,
             "version": freehold.__version__,
@@ -82,7 +88,7 @@ class Ours:
 
     def prefill(self, n: int, seed: int) -> dict[str, Any]:
         """Seconds from n token ids to the first new token."""
-        prompt = self._ids(n, seed)
+        prompt = self.prompt = self._ids(n, seed)
         cached = self.single.stats.cached_tokens
         began = time.perf_counter()
         self.single.add(prompt, greedy(1))
@@ -99,7 +105,7 @@ class Ours:
         Sequences whose prompt is done early already decode while the others catch up, so each
         is given room for more than n tokens and stopped after the timed ones.
         """
-        ids = [engine.add(prompt, greedy(n + 4 * len(prompts) + 1)) for prompt in prompts]
+        ids = [engine.add(prompt, greedy(n + 2 * len(prompts) + 1)) for prompt in prompts]
         waiting = set(ids)
         while waiting:
             waiting -= {output.request_id for output in engine.step() if output.new_token_ids}
@@ -117,16 +123,19 @@ class Ours:
         return {"seconds": seconds, "tokens": tokens}
 
     def decode(self, depth: int, n: int) -> dict[str, Any]:
-        """Seconds for n tokens one by one, after `depth` cached ones (at least one)."""
-        return self._timed(self.single, [self._ids(max(depth, 1), 0)], n)
+        """Seconds for n tokens one by one, after `depth` cached ones (at least one): those of the
+        last prefill where it was as long."""
+        if len(self.prompt) != max(depth, 1):
+            self.prompt = self._ids(max(depth, 1), 0)
+        return self._timed(self.single, [self.prompt], n)
 
-    def streams(self, streams: int, prompt: int, n: int, seed: int) -> dict[str, Any]:
+    def streams(self, streams: int, prompt: int, n: int) -> dict[str, Any]:
         """Seconds for n steps of `streams` sequences together; prompts are not timed."""
         if self.many is None:
             self.many = self.llm.make_engine(
-                context_length=STREAM_CONTEXT, max_num_seqs=self.max_streams
+                context_length=self.stream_context, max_num_seqs=self.max_streams
             )
-        prompts = [self._ids(prompt, seed * 1000 + s) for s in range(streams)]
+        prompts = [self._ids(prompt, s) for s in range(streams)]
         return self._timed(self.many, prompts, n)
 
     def limits(self) -> dict[str, Any]:

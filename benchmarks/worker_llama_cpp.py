@@ -18,7 +18,6 @@ import llama_cpp
 from worker_protocol import random_ids, serve
 
 MAX_BATCH = 2048  # llama.cpp's own default for one llama_decode call
-STREAM_CONTEXT = 256  # positions per stream: 128 of prompt, 32 timed, and room
 
 
 @llama_cpp.llama_log_callback
@@ -37,11 +36,19 @@ class Peer:
         self.single: Any = None
         self.many: Any = None
         self.max_streams = 1
+        self.stream_context = 0
         self.vocab_size = 0
-        self.filled = 0  # positions of the single context holding the fixed prefix
+        self.filled = 0  # positions of the single context that hold a prompt
+        self.prompts = 0  # sequences of the many-sequence context that hold theirs
 
     def load(
-        self, path: str, threads: int, context: int, streams: int = 16, repack: bool = True
+        self,
+        path: str,
+        threads: int,
+        context: int,
+        stream_context: int,
+        streams: int,
+        repack: bool = True,
     ) -> dict[str, Any]:
         """Load the file and be ready for the first token."""
         began = time.perf_counter()
@@ -56,7 +63,8 @@ class Peer:
         vocab = llama_cpp.llama_model_get_vocab(self.model)
         # A file without a tokenizer has no vocabulary for llama.cpp; any small id will do.
         self.vocab_size = llama_cpp.llama_vocab_n_tokens(vocab) or 1000
-        self.threads, self.repack, self.max_streams = threads, repack, streams
+        self.threads, self.repack = threads, repack
+        self.max_streams, self.stream_context = streams, stream_context
         self.single = self._context(context, 1)
         return {
             "seconds": time.perf_counter() - began,
@@ -109,13 +117,16 @@ class Peer:
         ids = random_ids(n, self.vocab_size, seed)
         began = time.perf_counter()
         self._prompt(self.single, ids, 0)
-        return {"seconds": time.perf_counter() - began, "tokens": n}
+        seconds = time.perf_counter() - began
+        self.filled = n
+        return {"seconds": seconds, "tokens": n}
 
     def decode(self, depth: int, n: int) -> dict[str, Any]:
-        """Seconds for n tokens one by one, after `depth` cached ones (at least one)."""
+        """Seconds for n tokens one by one, after `depth` cached ones (at least one): those of the
+        last prefill where it was as long."""
         memory = llama_cpp.llama_get_memory(self.single)
         depth = max(depth, 1)
-        if self.filled == depth:  # the prefix is still there: drop what the last call added
+        if self.filled == depth:  # the prompt is still there: drop what the last call added
             llama_cpp.llama_memory_seq_rm(memory, 0, depth, -1)
         else:
             llama_cpp.llama_memory_clear(memory, False)
@@ -127,15 +138,17 @@ class Peer:
             self._decode(self.single, [(token, depth + i, 0, True)])
         return {"seconds": time.perf_counter() - began, "tokens": n}
 
-    def streams(self, streams: int, prompt: int, n: int, seed: int) -> dict[str, Any]:
+    def streams(self, streams: int, prompt: int, n: int) -> dict[str, Any]:
         """Seconds for n steps of `streams` sequences together; prompts are not timed."""
         if self.many is None:
-            self.many = self._context(STREAM_CONTEXT * self.max_streams, self.max_streams)
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.many), False)
-        for sequence in range(streams):
-            ids = random_ids(prompt, self.vocab_size, seed * 1000 + sequence)
-            self._prompt(self.many, ids, sequence)
-        ids = random_ids(n * streams, self.vocab_size, seed)
+            self.many = self._context(self.stream_context * self.max_streams, self.max_streams)
+        memory = llama_cpp.llama_get_memory(self.many)
+        for sequence in range(self.prompts):  # drop what the last call added to the prompts
+            llama_cpp.llama_memory_seq_rm(memory, sequence, prompt, -1)
+        for sequence in range(self.prompts, streams):
+            self._prompt(self.many, random_ids(prompt, self.vocab_size, sequence), sequence)
+        self.prompts = max(self.prompts, streams)
+        ids = random_ids(n * streams, self.vocab_size, 11)
         began = time.perf_counter()
         for i in range(n):
             row = ids[i * streams : (i + 1) * streams]
