@@ -10,7 +10,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n auto
 # A model to run in `make demo` and to measure in `make bench`.
 MODEL ?=
 DEMO_MODEL := ../shared/data/weights/stories260K/stories260K.gguf
