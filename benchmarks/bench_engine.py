@@ -34,8 +34,8 @@ from common import (
     median,
     progress,
     say,
-    table,
 )
+from report import one_line, show
 
 GROUPS = ("prefill", "decode", "streams", "load", "memory")
 ENGINES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -317,41 +317,6 @@ class Bench:
         return seen[engine, r]
 
 
-def one_line(figure: dict[str, Any]) -> str:
-    """A figure in words, for those who watch."""
-    parts = [f"{engine} {value:.4g}" for engine, value in figure["median"].items()]
-    text = f"{figure['name']}: {', '.join(parts)} {figure['unit']}"
-    if "ratio" in figure:
-        text += f"; {figure['ratio']:.2f}x"
-    if "freehold" in figure.get("share", {}):
-        text += f"; {100 * figure['share']['freehold']:.0f} % of the limit"
-    return text
-
-
-def show(bench: Bench) -> None:
-    """The table for people."""
-    rows = []
-    for figure in bench.figures:
-        cells = [figure["name"], figure["unit"]]
-        for engine in bench.engines:
-            low, high = min(figure["values"][engine]), max(figure["values"][engine])
-            cells.append(f"{figure['median'][engine]:.4g} [{low:.4g}..{high:.4g}]")
-        cells.append(f"{figure['ratio']:.2f}x" if "ratio" in figure else "-")
-        cells.append(f"{figure['limit']:.4g}" if "limit" in figure else "-")
-        share = figure.get("share", {}).get("freehold")
-        cells.append(f"{100 * share:.0f} %" if share is not None else "-")
-        foreign = figure.get("foreign_cpu")
-        cells.append(f"{100 * foreign:.0f} %" if foreign is not None else "-")
-        rows.append(cells)
-    say()
-    say(table(["figure", "unit", *bench.engines, "ratio", "limit", "share", "foreign"], rows))
-    say("ratio: freehold against the better llama.cpp setting, above 1 is better for freehold")
-    say("share: freehold's part of the limit; foreign: processor time other processes took")
-    disturbed = [f["name"] for f in bench.figures if f.get("foreign_cpu", 0) > FOREIGN_SHARE]
-    if disturbed:
-        say(f"DISTURBED, no evidence: {', '.join(disturbed)} (repeat on a quiet machine)")
-
-
 def interrupt(number: int, frame: object) -> None:
     """`timeout` and Ctrl-C alike: the figures that are complete are still told.
 
@@ -399,7 +364,7 @@ def main() -> int:
         wall_seconds=time.perf_counter() - began,
         interrupted=interrupted,
     )
-    show(bench)
+    show(bench.figures, bench.engines, FOREIGN_SHARE)
     finish(result, args.output)
     return 1 if interrupted else 0
 

@@ -17,6 +17,7 @@ from typing import Any
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+FOREIGN_SHARE = 0.03  # as in bench_engine.py
 NOT_MEASURED = "No stored measurement yet: `make bench` measures your machine.\n"
 
 
@@ -34,9 +35,12 @@ def section(result: dict[str, Any]) -> str:
         "| | freehold | llama.cpp, repacking on | off | ratio to the better | share of the limit |",
         "|---|--:|--:|--:|--:|--:|",
     ]
+    disturbed = False
     for figure in result["figures"]:
         medians = figure["median"]
-        cells = [f"{figure['name']} ({figure['unit']})"]
+        mark = " †" if figure.get("foreign_cpu", 0.0) > FOREIGN_SHARE else ""
+        disturbed = disturbed or bool(mark)
+        cells = [f"{figure['name']} ({figure['unit']}){mark}"]
         for engine in ("freehold", "llama.cpp repack", "llama.cpp plain"):
             cells.append(number(medians[engine]) if engine in medians else "–")
         cells.append(f"{figure['ratio']:.2f}×" if "ratio" in figure else "–")
@@ -45,6 +49,8 @@ def section(result: dict[str, Any]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     machine = result["machine"]
     engines = ", ".join(sorted({v for k, v in result["engines"].items() if k != "freehold"}))
+    if disturbed:
+        lines += ["", "† disturbed: other processes had more than 3 % of the processor time"]
     lines += [
         "",
         f"{machine['cpu']}, {machine['cores']} cores ({', '.join(machine['flags'])}), "
