@@ -71,6 +71,7 @@ def main() -> int:
     figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="lower center", ncols=3)
     figure.suptitle(f"{machine['cpu']}, {machine['cores']} cores, {results[0]['date'][:10]}")
     figure.tight_layout(rect=(0, 0.05, 1, 1))
+    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out, dpi=150)
     return 0
 
