@@ -12,9 +12,8 @@ std::vector<const Kernels*> available_kernels() {
 #if defined(__x86_64__)
   // The compiler's run-time checks include the operating system's support for the wide state.
   __builtin_cpu_init();
-  const auto has = [](bool x) { return x; };
-  const bool avx2 = has(__builtin_cpu_supports("avx2")) && has(__builtin_cpu_supports("fma")) &&
-                    has(__builtin_cpu_supports("f16c"));
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("f16c");
   if (avx2) levels.push_back(kernels_avx2());
 #if defined(FREEHOLD_HAVE_AVXVNNI)
   if (avx2 && __builtin_cpu_supports("avxvnni")) levels.push_back(kernels_avxvnni());

@@ -25,7 +25,7 @@ vnni=$(find "$out/build" -path '*isa_avxvnni*' -name 'kernels.cpp.o' | grep -q .
 # shellcheck disable=SC2086
 g++ -std=gnu++20 -O1 -g $vnni -fsanitize=address,undefined -fno-sanitize-recover=undefined \
   tests/native/kernel_check.cpp native/ops.cpp native/dispatch.cpp native/layouts.cpp \
-  native/memory.cpp native/thread_pool.cpp $objects -pthread -o "$out/kernel_check"
+  native/memory.cpp native/probe.cpp native/thread_pool.cpp $objects -pthread -o "$out/kernel_check"
 "$out/kernel_check"
 
 # libstdc++ as well: the sanitizer looks for the real __cxa_throw when it starts.

@@ -110,9 +110,14 @@ FH_INLINE vi i_iota() {
 namespace freehold {
 namespace {
 
-FH_INLINE vf f_from_bf16(vi low16) {
-  return f_bits(i_shl<16>(low16));
+#if !defined(FH_ISA_AVX512)  // which broadcasts inside the instruction
+FH_INLINE vi i_dot_u_at(vi acc, vi w, const void* p) {
+  return i_dot_u(acc, w, i_bcast(p));
 }
+FH_INLINE vi i_dot_s_at(vi acc, vi w, const void* p) {
+  return i_dot_s(acc, w, i_bcast(p));
+}
+#endif
 
 // bfloat16 of a float, round to nearest even (a NaN keeps its quiet bit).
 FH_INLINE uint16_t bf16_of(float x) {

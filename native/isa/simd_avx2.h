@@ -36,13 +36,6 @@ FH_INLINE vi i_dot16(vi acc, vi a, vi b) {
 }
 #endif
 
-FH_INLINE vi i_dot_u_at(vi acc, vi w, const void* p) {
-  return i_dot_u(acc, w, i_bcast(p));
-}
-FH_INLINE vi i_dot_s_at(vi acc, vi w, const void* p) {
-  return i_dot_s(acc, w, i_bcast(p));
-}
-
 FH_INLINE vf f_fma(vf a, vf b, vf c) {
   return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
 }

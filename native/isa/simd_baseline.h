@@ -60,12 +60,6 @@ FH_INLINE vf f_from_i(vi a) {
 FH_INLINE vi i_dot_s(vi acc, vi, vi) {
   return acc;
 }  // never chosen: kFullU8
-FH_INLINE vi i_dot_u_at(vi acc, vi w, const void* p) {
-  return i_dot_u(acc, w, i_bcast(p));
-}
-FH_INLINE vi i_dot_s_at(vi acc, vi w, const void* p) {
-  return i_dot_s(acc, w, i_bcast(p));
-}
 
 FH_INLINE vf f_fma(vf a, vf b, vf c) {
   return a * b + c;

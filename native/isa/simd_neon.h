@@ -20,12 +20,6 @@ FH_INLINE vi i_dot16(vi acc, vi a, vi b) {
   const int32x4_t hi = vmull_high_s16((int16x8_t)a, (int16x8_t)b);
   return (vi)vaddq_s32((int32x4_t)acc, vpaddq_s32(lo, hi));
 }
-FH_INLINE vi i_dot_u_at(vi acc, vi w, const void* p) {
-  return i_dot_u(acc, w, i_bcast(p));
-}
-FH_INLINE vi i_dot_s_at(vi acc, vi w, const void* p) {
-  return i_dot_s(acc, w, i_bcast(p));
-}
 
 FH_INLINE vf f_fma(vf a, vf b, vf c) {
   return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);

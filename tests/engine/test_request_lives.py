@@ -229,6 +229,8 @@ def test_what_a_broken_step_wrote_is_not_cached():
     assert engine.blocks.num_cached == 0
     with pytest.raises(EngineError, match="not a number"):
         engine.score([*prompt, 1])
+    with pytest.raises(EngineError, match="not a number"):
+        engine.embed([*prompt, 1])
     model.broken.clear()
     again = engine.add(prompt, greedy(max_tokens=4))
     assert tokens_of(finish_all(engine)[again]) == greedy_answer(prompt, 4, VOCAB)

@@ -3,7 +3,7 @@
 
 Knows how arrays and handles cross into `freehold._native`; the arithmetic is there. Weights are
 repacked once, while they are read, into groups of 16 interleaved rows (same bits, same size) in
-huge pages; the file itself is never mapped into the process.
+huge pages. Matrices are read with pread, never through a mapping of the file.
 
 Results do not depend on the number of rows in a call, so a sequence's logits have the same bits
 whatever else is in the batch.

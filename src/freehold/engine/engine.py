@@ -230,6 +230,8 @@ class Engine:
         first = len(tokens) - 1 if pooling == "last" else 0
         seq = self._measure(tokens, len(tokens), first, "hidden", None)
         assert seq.pooled is not None
+        if not np.isfinite(seq.pooled).all():
+            raise EngineError("an embedding is not a number: the model's weights are broken")
         return (seq.pooled / seq.num_pooled).astype(np.float32)
 
     def _measure(
