@@ -220,6 +220,20 @@ def test_logits_that_are_no_numbers_end_their_own_request(drafts):
     assert (engine.stats.requests_finished, engine.stats.requests_aborted) == (1, 1)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_an_embedding_that_is_no_number_is_refused(bad, pooling):
+    class Broken(HashModel):
+        def forward(self, batch, cache, ops):
+            hidden = super().forward(batch, cache, ops)
+            return np.where(np.arange(len(hidden)) == len(hidden) - 1, bad, 1.0)[:, None]
+
+    engine = faulty_engine(Broken(VOCAB))
+    with pytest.raises(EngineError, match="not a number"):
+        engine.embed([1, 2, 3, 4, 5], pooling)
+    assert engine.blocks.num_free == engine.blocks.num_blocks
+
+
 def test_what_a_broken_step_wrote_is_not_cached():
     prompt = [1, 2, 3, 4, 5, 0, 1, 2]  # two full blocks
     model = Faulty(VOCAB, broken=[prompt])
@@ -229,8 +243,6 @@ def test_what_a_broken_step_wrote_is_not_cached():
     assert engine.blocks.num_cached == 0
     with pytest.raises(EngineError, match="not a number"):
         engine.score([*prompt, 1])
-    with pytest.raises(EngineError, match="not a number"):
-        engine.embed([*prompt, 1])
     model.broken.clear()
     again = engine.add(prompt, greedy(max_tokens=4))
     assert tokens_of(finish_all(engine)[again]) == greedy_answer(prompt, 4, VOCAB)
