@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The words of each document task: one instruction, a blank line, the document.
+
+Knows wording and nothing else; readers, models and answers are other modules' business. The
+instruction comes first so that many documents under one instruction share a prefix in the cache.
+The built-in model was taught with exactly these words (`recipes/seedling`): changing one means
+training it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+Messages = list[dict[str, str]]
+
+
+def classify(document: str, labels: Sequence[str]) -> Messages:
+    """Ask for one label out of `labels`; the answer is the label and nothing else."""
+    return _ask(f"Classify the document. Answer with one of: {', '.join(labels)}.", document)
+
+
+def extract(document: str, fields: Sequence[str]) -> Messages:
+    """Ask for a JSON object with `fields` as keys, in order; values are strings or null."""
+    return _ask(f"Extract as JSON: {', '.join(fields)}.", document)
+
+
+def summarize(document: str) -> Messages:
+    """Ask for one line that holds the key facts."""
+    return _ask("Summarise the document in one line.", document)
+
+
+def complete_function(beginning: str) -> Messages:
+    """Ask for the body of the Python function that `beginning` opens (signature and docstring).
+
+    The answer is the indented body alone.
+    """
+    return _ask("Complete the Python function. Answer with its body.", beginning)
+
+
+def _ask(instruction: str, document: str) -> Messages:
+    return [{"role": "user", "content": f"{instruction}\n\n{document.strip()}"}]
