@@ -9,7 +9,12 @@
     │   ├── TokenizerError         the vocabulary cannot be used as declared
     │   ├── TemplateError          a chat template failed, or broke its limits
     │   ├── InvalidParameterError  a number or option outside its meaning
-    │   └── ContextLengthError     more tokens than the context holds
+    │   ├── ContextLengthError     more tokens than the context holds
+    │   ├── DocumentError          a document that cannot be read; others of its job go on
+    │   │   ├── UnsupportedDocumentError  no reader for this kind of file
+    │   │   ├── MalformedDocumentError    its bytes contradict its kind, or hold no text
+    │   │   └── DocumentTooLargeError     more than the reader's limits allow
+    │   └── AnswerError            the model's answer does not have the form that was asked for
     ├── CapacityError              memory or blocks ran out
     └── EngineError                a broken invariant inside freehold: a bug, please report
 
@@ -61,6 +66,26 @@ class InvalidParameterError(UserError, ValueError):
 
 class ContextLengthError(UserError, ValueError):
     """The request needs more positions than the context holds."""
+
+
+class DocumentError(UserError):
+    """A document could not be read. Stands for that document alone."""
+
+
+class UnsupportedDocumentError(DocumentError):
+    """No reader for this kind of file."""
+
+
+class MalformedDocumentError(DocumentError):
+    """The bytes are not what the name says, or there is no text in them."""
+
+
+class DocumentTooLargeError(DocumentError):
+    """Beyond a limit of the reader. The message names the limit."""
+
+
+class AnswerError(UserError):
+    """A model answered in another form than the task asks for. Stands for that answer alone."""
 
 
 class CapacityError(FreeholdError):

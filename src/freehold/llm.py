@@ -36,6 +36,7 @@ from freehold.engine.engine import Engine
 from freehold.engine.kv_cache import block_bytes, check_config
 from freehold.errors import InvalidParameterError, TemplateError, TokenizerError
 from freehold.formats.checkpoint import open_checkpoint
+from freehold.model_names import resolve_model
 from freehold.models.base import CausalLM
 from freehold.models.loader import load_model, read_config
 from freehold.ops import FloatArray, KVDtype
@@ -67,7 +68,9 @@ class LLM:
         kv_memory_bytes: int | None = None,
         skip_tokenizer_init: bool = False,
     ) -> None:
-        """Load the model at `model`: a GGUF file, a safetensors file or a model directory.
+        """Load `model`: a GGUF file, a safetensors file, a model directory or a model's name.
+
+        ``LLM("seedling")`` is the model that comes with freehold; `model_names` knows the names.
 
         `context_length` is the number of positions one sequence may use. None takes the model's
         own, or what free memory holds if that is less; `notices` then says so.
@@ -76,7 +79,8 @@ class LLM:
         Raises a UserError that names what is wrong with the file or a parameter, and
         CapacityError when the memory is not there.
         """
-        self.path = str(model)
+        path = resolve_model(model)
+        self.path = str(path)
         self.notices: list[str] = []
         self._requests: dict[str, Request] = {}
         self._settings: dict[str, Any] = {
@@ -87,7 +91,7 @@ class LLM:
             "speculative_tokens": speculative_tokens,
             "kv_memory_bytes": kv_memory_bytes,
         }
-        self.checkpoint = open_checkpoint(Path(model))
+        self.checkpoint = open_checkpoint(path)
         try:
             # Everything that may be refused is looked at before the weights are loaded.
             own = read_config(self.checkpoint).context_length

@@ -33,6 +33,7 @@ from freehold.formats.checkpoint import Checkpoint, open_checkpoint
 from freehold.formats.gguf_types import TENSOR_TYPES_BY_NAME, ValueType
 from freehold.formats.gguf_writer import write_gguf
 from freehold.formats.tensor_view import LazyTensor, StoredTensor
+from freehold.model_names import resolve_model
 from freehold.quants import QuantType, mixes
 from freehold.quants.mixes import Mix, ModelShape
 
@@ -85,8 +86,8 @@ def quantize(
     overwrite: bool = False,
     allow_requantize: bool = False,
 ) -> QuantizeReport:
-    """Write the model at `source` (GGUF, or a Hugging Face directory) to the GGUF file
-    `destination` in the mix called `mix` ("Q4_K_M").
+    """Write the model at `source` (GGUF, a Hugging Face directory, or a model's name) to the GGUF
+    file `destination` in the mix called `mix` ("Q4_K_M").
 
     Nothing appears at `destination` unless all of it is written. Weights that are quantised
     already are refused unless `allow_requantize`; a tensor that has its type keeps its bytes.
@@ -94,7 +95,7 @@ def quantize(
     the source raises."""
     started = time.perf_counter()
     chosen = mixes.get(mix)
-    source, destination = Path(source), Path(destination)
+    source, destination = resolve_model(source), Path(destination)
     with open_checkpoint(source) as checkpoint:
         _check_destination(checkpoint, destination, overwrite)
         model = _describe(checkpoint)

@@ -16,11 +16,12 @@ ROOT = Path(freehold.__file__).parent
 # Row of every module or folder directly under the package.
 ROWS = {
     "errors": 0, "types": 0, "config": 0, "ops": 0, "batch": 0,
+    "builtin": 1,
     "formats": 1, "quants": 1,
     "backends": 2,
     "models": 3,
     "engine": 4, "chat": 4, "planner": 4, "hub": 4,
-    "llm": 5, "quantize": 5,
+    "llm": 5, "quantize": 5, "model_names": 5,
     "convert": 5,
     "_llm_advice": 5,
     "_llm_inputs": 5,
@@ -41,7 +42,9 @@ SAME_ROW_ALLOWED = {
     ("llm", "_llm_advice"),
     ("llm", "_llm_inputs"),
     ("llm", "_llm_request"),
+    ("llm", "model_names"),
     ("quantize", "convert"),
+    ("quantize", "model_names"),
 }
 
 # Packages that only the named places may import.

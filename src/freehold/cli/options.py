@@ -38,7 +38,8 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A GGUF file, a safetensors file, or a Hugging Face model directory.",
+        help="A GGUF file, a safetensors file, a Hugging Face model directory, or `seedling`, "
+        "which is built in.",
         show_default=False,
     ),
 ]

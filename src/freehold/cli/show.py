@@ -50,8 +50,9 @@ def command(
 ) -> None:
     """Describe a model file and the memory it will need."""
     from freehold.formats.checkpoint import open_checkpoint
+    from freehold.model_names import resolve_model
 
-    with open_checkpoint(Path(model)) as checkpoint:
+    with open_checkpoint(resolve_model(model)) as checkpoint:
         description = describe(checkpoint, context)
     if as_json:
         console.data_json(description)

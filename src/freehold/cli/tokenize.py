@@ -6,7 +6,6 @@ Needs the vocabulary only: works on a vocabulary-only GGUF and on a model freeho
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,6 +38,7 @@ def command(
     """Show the token ids of a text."""
     from freehold.chat.tokenizer import load_tokenizer
     from freehold.formats.checkpoint import open_checkpoint
+    from freehold.model_names import resolve_model
 
     if text is None:
         if not _text.stdin_is_given():
@@ -46,7 +46,7 @@ def command(
                 "there is no text", hint="write it after the model, or pipe it in"
             )
         text = _text.read_stdin()
-    with open_checkpoint(Path(model)) as checkpoint:
+    with open_checkpoint(resolve_model(model)) as checkpoint:
         tokenizer = load_tokenizer(checkpoint)
     ids = tokenizer.encode(text, add_special=special, parse_special=parse_special)
     if as_json:
