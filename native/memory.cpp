@@ -8,11 +8,11 @@
 
 namespace freehold {
 
-HugeBlock::HugeBlock(size_t bytes) {
+PageBlock::PageBlock(size_t bytes, Pages pages) {
   constexpr size_t kHuge = size_t(2) << 20;
   if (bytes == 0) return;
   if (bytes > SIZE_MAX / 2) throw std::bad_alloc();
-  const bool small = bytes < kHuge;  // not worth a huge page
+  const bool small = pages == Pages::kOrdinary || bytes < kHuge;
   size_ = small ? (bytes + 4095) & ~size_t(4095) : (bytes + kHuge - 1) & ~(kHuge - 1);
   map_size_ = small ? size_ : size_ + kHuge;
   void* p = mmap(nullptr, map_size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -27,11 +27,11 @@ HugeBlock::HugeBlock(size_t bytes) {
 #endif
 }
 
-HugeBlock::~HugeBlock() {
+PageBlock::~PageBlock() {
   if (map_) munmap(map_, map_size_);
 }
 
-HugeBlock& HugeBlock::operator=(HugeBlock&& other) noexcept {
+PageBlock& PageBlock::operator=(PageBlock&& other) noexcept {
   std::swap(map_, other.map_);
   std::swap(map_size_, other.map_size_);
   std::swap(data_, other.data_);

@@ -233,7 +233,7 @@ class KVStore {
         bytes += (size + 127) & ~size_t(63);  // a spare line: vector loads may read past the end
       }
     }
-    block_ = HugeBlock(bytes);
+    block_ = PageBlock(bytes, Pages::kOrdinary);
     for (size_t i = 0; i < layers.size(); ++i) {
       uint8_t* base = block_.data();
       layers_.push_back({type, layers[i][0], layers[i][1], layers[i][2], block_size, num_blocks,
@@ -272,7 +272,7 @@ class KVStore {
   }
 
  private:
-  HugeBlock block_;
+  PageBlock block_;
   std::vector<KVLayer> layers_;
   int64_t elem_ = 0;
 };

@@ -49,7 +49,7 @@ bool Context::self_check() {
 // ---- the machine's limits -----------------------------------------------------------------------
 
 double Context::read_gbps(int64_t bytes) {
-  HugeBlock block{size_t(bytes)};
+  PageBlock block{size_t(bytes)};
   const int64_t step = int64_t(4) << 20, tasks = bytes / step;
   pool_.run(tasks, [&](int64_t i, int) { std::memset(block.data() + i * step, 1, size_t(step)); });
   std::atomic<uint64_t> sink{0};

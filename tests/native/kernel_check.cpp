@@ -125,7 +125,7 @@ void check_attention(const std::vector<const Kernels*>& levels) {
       std::vector<float> want;
       for (const Kernels* level : levels) {
         const size_t cells = size_t(blocks) * block * kv_heads * dim;
-        HugeBlock keys(cells * elem + 64), values(cells * elem + 64), ks(cells / 16 + 64),
+        PageBlock keys(cells * elem + 64), values(cells * elem + 64), ks(cells / 16 + 64),
             vs(cells / 16 + 64);
         KVLayer kv{KVType(type),
                    kv_heads,
