@@ -1,0 +1,377 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Invoices: a sheet with blocks, a letter in prose, or a few lines of labelled values."""
+
+from __future__ import annotations
+
+from recipes.seedling import layout
+from recipes.seedling.document import Document
+from recipes.seedling.phrases import Phrases, fill
+from recipes.seedling.values import Draw
+
+# What a question may call each concept. Held-out questions use the same names (a name never seen
+# cannot be understood by a model that knows no other English), on other documents.
+NAMES: dict[str, tuple[str, ...]] = {
+    "invoice_number": ("invoice_number", "invoice_number", "invoice_no", "invoice number", "number", "invoice_id"),
+    "supplier": ("supplier", "supplier", "vendor", "seller", "issuer", "company", "supplier_name", "from"),
+    "customer": ("customer", "customer", "client", "buyer", "bill_to", "customer_name"),
+    "invoice_date": ("invoice_date", "date", "issue_date", "invoice date", "issued"),
+    "due_date": ("due_date", "due_date", "due date", "payment_due", "due"),
+    "subtotal": ("subtotal", "net_amount", "net"),
+    "tax": ("tax", "vat", "tax_amount"),
+    "total": ("total", "total", "total_amount", "amount_due", "grand_total", "amount"),
+    "po_number": ("po_number", "purchase_order", "po"),
+    "city": ("city", "town"),
+    "email": ("email", "contact_email", "e-mail"),
+    "phone": ("phone", "telephone"),
+}  # fmt: skip
+
+LABELS: dict[str, Phrases] = {
+    "invoice_number": Phrases(
+        ("invoice [number|no|no.|id|#]", "invoice", "[inv|bill] [no.|number]", "[number|no.]", "invoice ref",
+         "bill", "document [no.|number]", "reference", "our [reference|invoice]", "invoice code", "ref"),
+        ("number of invoice", "invoice ref. no.", "bill id", "our invoice no.", "inv. #", "this invoice"),
+    ),
+    "supplier": Phrases(
+        ("supplier", "vendor", "seller", "from", "issued by", "issuer", "company", "sold by", "billed by",
+         "supplier name", "biller", "invoice from"),
+        ("seller name", "vendor company", "invoice issued by", "sent by", "name of supplier"),
+    ),
+    "customer": Phrases(
+        ("customer", "client", "bill to", "billed to", "buyer", "invoice to", "sold to", "to", "customer name",
+         "invoiced to", "for", "account", "purchaser"),
+        ("client name", "name of customer", "invoice for", "bill to customer", "buyer name"),
+    ),
+    "invoice_date": Phrases(
+        ("[invoice |]date", "date of [issue|invoice]", "issue date", "issued[| on]", "dated", "billing date",
+         "invoiced on", "bill date", "created"),
+        ("invoice issue date", "date issued", "invoice dated", "day of issue", "invoice created on"),
+    ),
+    "due_date": Phrases(
+        ("due[| date]", "payment due", "pay[| ]by", "payable by", "due by", "due on", "payment date",
+         "pay before", "please pay by", "payment deadline", "deadline"),
+        ("due for payment", "payment due by", "to be paid by", "date due", "pay until"),
+    ),
+    "subtotal": Phrases(
+        ("subtotal", "sub-total", "net[| amount]", "net total", "sum before tax", "total before tax",
+         "amount without tax", "total net", "excl. vat"),
+        ("subtotal (net)", "net sum", "amount before tax", "total excl. tax"),
+    ),
+    "tax": Phrases(
+        ("tax", "vat", "vat [7|19|20|21]%", "sales tax", "tax amount", "+ vat", "tax ([6|8|10|25]%)",
+         "vat amount", "plus tax"),
+        ("vat (19%)", "tax total", "plus vat", "amount of tax"),
+    ),
+    "total": Phrases(
+        ("total", "total", "total due", "amount due", "grand total", "total amount", "balance due", "to pay",
+         "invoice total", "sum", "amount payable", "gross[| total]", "total incl. [vat|tax]", "amount", "please pay"),
+        ("total to pay", "total payable", "gross amount", "invoice amount", "total sum due", "amount to pay"),
+    ),
+    "po_number": Phrases(
+        ("po", "po [number|no.]", "purchase order", "your [po|order]", "order ref", "customer po"),
+        ("your purchase order", "po ref", "purchase order no."),
+    ),
+    "email": Phrases(("email", "e-mail", "mail", "contact", "questions to"), ("email address", "contact e-mail")),
+    "phone": Phrases(("phone", "tel", "tel.", "telephone", "call"), ("phone no.", "telephone number")),
+    "delivery": Phrases(
+        ("delivery date", "delivered", "shipped on", "date of delivery", "service date", "order date", "printed on"),
+        ("shipping date", "delivered on", "ordered on"),
+    ),
+    "ship_to": Phrases(
+        ("ship to", "deliver to", "delivery address", "delivered to", "shipped to", "consignee"),
+        ("delivery to", "ship-to party", "goods sent to"),
+    ),
+    "other_number": Phrases(
+        ("customer [no.|number|id]", "account [no.|number]", "delivery note", "contract", "tax id", "vat id",
+         "order [no.|number]", "bank account", "job", "quote"),
+        ("client no.", "delivery note no.", "contract no.", "tax number"),
+    ),
+}  # fmt: skip
+
+PROSE: dict[tuple[str, ...], Phrases] = {
+    ("invoice_number", "invoice_date"): Phrases(
+        ("[Please find|You will find|We send you|Attached is|Enclosed is|Here is] [our |the |]invoice {invoice_number} [of|dated|from|issued on] {invoice_date}.",
+         "On {invoice_date} we [issued|wrote|sent] invoice {invoice_number}.",
+         "[This is|Here comes] invoice [no. |number |]{invoice_number}, [dated|issued|written on] {invoice_date}.",
+         "[Your|The|A new] invoice [number |]{invoice_number} [was created|was issued|is dated] [on |]{invoice_date}.",
+         "Invoice {invoice_number} ({invoice_date}) is [attached|enclosed|below]."),
+        ("With this mail we send invoice {invoice_number}, created on {invoice_date}.",
+         "Dated {invoice_date}, invoice number {invoice_number} is now ready for you.",
+         "You have a new invoice: {invoice_number}, written {invoice_date}."),
+    ),
+    ("invoice_number",): Phrases(
+        ("[Please find|Attached is|Enclosed is|Here is] [our |the |]invoice {invoice_number}.",
+         "[This mail|This letter] [is about|concerns] invoice {invoice_number}.",
+         "[Your|The] invoice [has the number|number is|is] {invoice_number}.",
+         "We [have issued|are sending you|just sent] invoice [no. |]{invoice_number}."),
+        ("Our invoice with the number {invoice_number} is attached.",
+         "Today you receive invoice {invoice_number} from us."),
+    ),
+    ("invoice_date",): Phrases(
+        ("It [was issued on|is dated|was written on|dates from] {invoice_date}.", "[Date of issue|Issue date] is {invoice_date}.",
+         "We [wrote|issued] it on {invoice_date}."),
+        ("The invoice was made out on {invoice_date}.", "Its date is {invoice_date}."),
+    ),
+    ("supplier",): Phrases(
+        ("[It comes from|The supplier is|The seller is|It was issued by|The goods were sold by] {supplier}.",
+         "{supplier} [thanks you for your order|is the supplier|sent you the goods|has billed you].",
+         "[This invoice|This bill] is from {supplier}."),
+        ("We at {supplier} are glad to have you with us.", "The invoice was issued for {supplier} as the seller."),
+    ),
+    ("customer",): Phrases(
+        ("[It is for|It is addressed to|The customer is|We bill|The buyer is] {customer}.",
+         "{customer} [is the customer|ordered the goods|is billed for this|will be charged].",
+         "[The invoice|The bill] [goes to|is made out to] {customer}."),
+        ("The goods were bought by {customer}.", "We made it out to our client {customer}."),
+    ),
+    ("total",): Phrases(
+        ("The [total|amount due|total amount|invoice total|sum] [is|comes to|amounts to] {total}.",
+         "[Please pay|Please transfer|You owe us|We ask you to pay|Kindly send us] {total}.",
+         "[The amount|A total] of {total} is [due|open|to be paid].", "In total [that is|this makes|we charge] {total}."),
+        ("We kindly ask for a payment of {total}.", "All in all you have to pay {total}."),
+    ),
+    ("total", "due_date"): Phrases(
+        ("Please [pay|transfer|send us] {total} [by|before|until|no later than] {due_date}.",
+         "The [total|amount|total amount|sum] of {total} is [due|payable] [on|by] {due_date}.",
+         "{total} [is due|must be paid|should reach us|has to be paid] by {due_date}.",
+         "By {due_date} we [expect|ask for] [a payment of |]{total}.",
+         "[Amount due|Total due]: {total}, [due|payable by|not later than] {due_date}."),
+        ("We look forward to your payment of {total}, which falls due on {due_date}.",
+         "Kindly settle the total of {total} until the {due_date}.",
+         "The payment deadline for {total} is {due_date}."),
+    ),
+    ("due_date",): Phrases(
+        ("[Payment is due|It is due|Please pay|Payment is expected|The due date is] [|] {due_date}.",
+         "[Payment is due|It is due|Please pay|The money should arrive] [by|on] {due_date}.", "The deadline is {due_date}."),
+        ("The invoice has to be settled by {due_date}.", "Your payment should be with us on {due_date}."),
+    ),
+    ("subtotal", "tax"): Phrases(
+        ("[The net amount|The subtotal|Net] is {subtotal}[, plus| and we add|;] {tax} [of |]tax.",
+         "It [is made up of|contains] {subtotal} net and {tax} [VAT|tax].",
+         "Before tax [this is|it is] {subtotal}, the tax is {tax}."),
+        ("Of this {subtotal} is net and {tax} is tax.", "We charged {subtotal} before tax and {tax} VAT."),
+    ),
+    ("po_number",): Phrases(
+        ("[It refers to|This is for|It belongs to] your [purchase order|PO|order] {po_number}.", "Your PO [was|is] {po_number}."),
+        ("You ordered under the purchase order {po_number}.",),
+    ),
+    ("email",): Phrases(
+        ("[Questions?|Any questions?|If you have questions,] [Write|write|mail] to {email}.", "[Contact us at|Our email is|Reach us at] {email}."),
+        ("For questions our address is {email}.",),
+    ),
+    ("phone",): Phrases(
+        ("[Call us at|You can call|Our phone number is|Phone:] {phone}.",), ("By phone you reach us at {phone}.",)
+    ),
+    ("other_date",): Phrases(
+        ("The goods were [delivered|shipped|sent] on {other_date}.", "You ordered on {other_date}.", "[Delivery|Service] date: {other_date}."),
+        ("Your order reached us on {other_date}.", "We handed the goods over on {other_date}."),
+    ),
+    ("other_number",): Phrases(
+        ("Your customer number is {other_number}.", "[The delivery note|The contract|Your account] is {other_number}.", "(customer no. {other_number})"),
+        ("We keep your account under {other_number}.",),
+    ),
+}  # fmt: skip
+
+TITLES = Phrases(
+    ("INVOICE", "Invoice", "# Invoice", "BILL", "Tax invoice", "*** INVOICE ***", "== Invoice ==", "Invoice for your order", "RECHNUNG / INVOICE", "## INVOICE"),
+    ("Sales invoice", "--- Invoice ---", "I N V O I C E", "Your invoice", "### Invoice"),
+)  # fmt: skip
+NOISE = Phrases(
+    ("Thank you for your [business|order|purchase|trust].", "[Payment|Please pay] by bank transfer[| only].", "We [thank you|look forward] [for working with us|to your next order].",
+     "Goods remain our property until paid in full.", "No cash discount.", "Terms: [14|30|60] days net.", "Please [quote|state] the invoice number [when you pay|with your payment].",
+     "This document was created by a computer and needs no signature.", "Page 1 of [1|2]", "Late payments are charged [2|5|8]% interest.", "Prices include delivery.",
+     "Have a [nice|good] day!", "Delivery was free of charge.", "All prices are final.", "Our office is closed on [Sundays|Fridays]."),
+    ("It was a pleasure to serve you.", "We accept bank transfers and cards.", "Returns are possible within 14 days.", "Kept for your tax records.", "We plant a tree for each order.",
+     "Please keep this page for your files."),
+)  # fmt: skip
+GREETINGS = Phrases(
+    ("Dear [customer|Sir or Madam|team|all],", "Hello,", "Hi[| there],", "Good [morning|day],", "Dear {person},", "Hello {person},", "To whom it may concern,"),
+    ("Dear accounts team,", "Greetings {person},", "Good afternoon,", "Dear Ms or Mr {person},"),
+)  # fmt: skip
+CLOSINGS = Phrases(
+    ("[Kind|Best|Warm] regards", "Yours [sincerely|faithfully|truly]", "Thanks[| a lot]", "Best[| wishes]", "Thank you", "Regards,", "Sincerely,", "Cheers"),
+    ("With kind greetings", "Many thanks and regards", "Yours", "All the best"),
+)  # fmt: skip
+SUBJECTS = Phrases(
+    ("[Your |Our |New |]invoice[| {invoice_number}]", "Invoice {invoice_number}", "Bill[| attached]", "Payment [request|reminder]", "[Invoice|Bill] from {supplier}"),
+    ("A new invoice for you", "{supplier} sends an invoice", "Please pay invoice {invoice_number}"),
+)  # fmt: skip
+
+
+def invoice(draw: Draw) -> Document:
+    """An invoice; the summary names number, supplier, total and due date."""
+    facts, rows = _values(draw)
+    roll = draw.rng.random()
+    if roll < 0.34:
+        text = _letter(draw, facts, rows)
+    elif roll < 0.76:
+        text = _sheet(draw, facts, rows)
+    else:
+        text = _record(draw, facts)
+    known = {concept: facts[concept] for concept in NAMES if concept in facts}
+    number, supplier, total = facts["invoice_number"], facts["supplier"], facts["total"]
+    summary = f"Invoice {number} from {supplier} for {total}"
+    key = [number, supplier, total]
+    if "due_date" in facts:
+        summary += f", due {facts['due_date']}"
+        key.append(facts["due_date"])
+    return Document(
+        "invoice", text, known, tuple(NAMES), summary + ".", tuple(key), names=NAMES
+    )
+
+
+def order_lines(draw: Draw, count: int) -> tuple[list[layout.Item], int]:
+    """`count` lines and their sum in cents."""
+    rng = draw.rng
+    bare = rng.random() < 0.5
+    rows: list[layout.Item] = []
+    sum_ = 0
+    for _ in range(count):
+        quantity = rng.choice((1, 1, 2, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 24, 30, 50, 100, rng.randint(1, 200)))
+        price = draw.cents(200, 60_000)
+        sum_ += quantity * price
+        write = draw.money.write
+        rows.append((draw.product(), str(quantity), write(price, bare), write(quantity * price, bare)))
+    return rows, sum_
+
+
+def _values(draw: Draw) -> tuple[dict[str, str], list[layout.Item]]:
+    from recipes.seedling.values import side
+
+    write = draw.money.write
+    while True:
+        rows, net = order_lines(draw, draw.rng.choice((1, 1, 1, 2, 2, 3)))
+        tax = net * draw.rng.choice((6, 7, 8, 10, 19, 20, 21, 25)) // 100
+        if side(str(net + tax)) == draw.split:
+            break
+    facts = {
+        "invoice_number": draw.identifier(("INV", "INV", "RE", "R", "F", "BILL", "SI")),
+        "supplier": draw.company(),
+        "customer": draw.company() if draw.chance(0.6) else draw.person(),
+        "total": write(net + tax),
+    }
+    optional = (
+        ("invoice_date", 0.88, draw.date),
+        ("due_date", 0.82, draw.date),
+        ("po_number", 0.2, lambda: draw.identifier(("PO", "PO", "P", "BE"))),
+        ("email", 0.18, draw.email),
+        ("phone", 0.12, draw.phone),
+        ("other_date", 0.22, draw.date),
+        ("other_number", 0.28, lambda: draw.identifier(("C", "K", "DE", "LS", "AC"))),
+        ("ship_to", 0.15, lambda: draw.company() if draw.chance(0.5) else draw.person()),
+    )
+    facts.update({concept: make() for concept, share, make in optional if draw.chance(share)})
+    if draw.chance(0.4):
+        facts["subtotal"], facts["tax"] = write(net), write(tax)
+    return facts, rows
+
+
+def _pairs(draw: Draw, facts: dict[str, str], concepts: list[str]) -> list[layout.Pair]:
+    pairs = []
+    for concept in concepts:
+        if concept in facts:
+            name = "delivery" if concept == "other_date" else concept
+            label = LABELS[name].pick(draw.rng, draw.split)
+            pairs.append((layout.cased(draw, label), facts[concept]))
+    return pairs
+
+
+def _noise(draw: Draw, share: float) -> list[str]:
+    return [NOISE.pick(draw.rng, draw.split)] if draw.chance(share) else []
+
+
+def _address(draw: Draw, facts: dict[str, str]) -> list[str]:
+    if not draw.chance(0.4):
+        return []
+    city = draw.city()
+    if "city" not in facts:
+        facts["city"] = city
+    return [draw.street(), f"{draw.postcode()} {city}" if draw.chance(0.7) else city]
+
+
+def _sheet(draw: Draw, facts: dict[str, str], rows: list[layout.Item]) -> str:
+    """Letterhead, details, lines of the order, sums, footer, in a changing order."""
+    rng = draw.rng
+    parts: list[str] = []
+    head = ["invoice_number", "invoice_date", "due_date", "po_number", "other_date", "other_number"]
+    if draw.chance(0.55):
+        parts.append("\n".join([facts["supplier"]]))
+    else:
+        head.append("supplier")
+    if draw.chance(0.7):
+        parts.insert(rng.randint(0, len(parts)), TITLES.pick(rng, draw.split))
+    if draw.chance(0.45):
+        label = layout.cased(draw, LABELS["customer"].pick(rng, draw.split))
+        parts.append("\n".join([f"{label}:", facts["customer"], *_address(draw, facts)]))
+    else:
+        head.append("customer")
+    rng.shuffle(head)
+    details = layout.block(draw, _pairs(draw, facts, head))
+    parts.insert(rng.randint(max(0, len(parts) - 1), len(parts)), details)
+    if "ship_to" in facts:
+        label = layout.cased(draw, LABELS["ship_to"].pick(rng, draw.split))
+        parts.append(f"{label}: {facts['ship_to']}")
+    if draw.chance(0.6):
+        parts.append(layout.items(draw, rows))
+    parts.append(layout.block(draw, _pairs(draw, facts, ["subtotal", "tax", "total"])))
+    foot = ["email", "phone"]
+    if any(concept in facts for concept in foot):
+        parts.append(layout.block(draw, _pairs(draw, facts, foot)))
+    parts += _noise(draw, 0.45)
+    return rng.choice(("\n\n", "\n\n", "\n")).join(parts)
+
+
+def _record(draw: Draw, facts: dict[str, str]) -> str:
+    """Nothing but labelled values, in any order."""
+    concepts = [c for c in LABELS if c != "delivery"] + ["other_date"]
+    draw.rng.shuffle(concepts)
+    pairs = _pairs(draw, facts, concepts)
+    text = layout.block(draw, pairs)
+    if draw.chance(0.4):
+        text = f"{TITLES.pick(draw.rng, draw.split)}\n{text}"
+    return "\n".join([text, *_noise(draw, 0.2)])
+
+
+def _letter(draw: Draw, facts: dict[str, str], rows: list[layout.Item]) -> str:
+    """An e-mail or letter in sentences."""
+    rng = draw.rng
+    said = dict(facts)
+    signed = draw.chance(0.5)
+    order = rng.choice((
+        [("invoice_number", "invoice_date"), ("customer",), ("total", "due_date")],
+        [("invoice_number",), ("invoice_date",), ("customer",), ("total",), ("due_date",)],
+        [("invoice_number", "invoice_date"), ("total",), ("due_date",), ("customer",)],
+        [("customer",), ("invoice_number",), ("total", "due_date"), ("invoice_date",)],
+    ))  # fmt: skip
+    order = [*order]
+    for extra in (("subtotal", "tax"), ("po_number",), ("email",), ("phone",), ("other_date",), ("other_number",)):
+        order.insert(rng.randint(1, len(order)), extra)
+    if not signed:
+        order.insert(rng.randint(1, len(order)), ("supplier",))
+    sentences: list[str] = []
+    for group in order:
+        present = [c for c in group if c in said]
+        for part in [tuple(present)] if len(present) == len(group) else [(c,) for c in present]:
+            sentences.append(fill(PROSE[part].pick(rng, draw.split), facts))
+        if draw.chance(0.08):
+            sentences += _noise(draw, 1.0)
+    body = " ".join(sentences)
+    if draw.chance(0.3):
+        cut = rng.randint(1, len(sentences))
+        body = " ".join(sentences[:cut]) + "\n\n" + " ".join(sentences[cut:])
+    if draw.chance(0.25):
+        body += "\n\n" + layout.items(draw, rows)
+    facts.pop("ship_to", None)
+    parts = []
+    person = {"person": draw.last_name()}
+    if draw.chance(0.75):
+        parts.append(fill(GREETINGS.pick(rng, draw.split), person))
+    parts.append(body.strip())
+    if signed:
+        parts.append(f"{CLOSINGS.pick(rng, draw.split)}\n{facts['supplier']}")
+    elif draw.chance(0.4):
+        parts.append(CLOSINGS.pick(rng, draw.split))
+    text = rng.choice(("\n\n", "\n")).join(parts)
+    if draw.chance(0.3):
+        subject = fill(SUBJECTS.pick(rng, draw.split), facts)
+        text = f"Subject: {subject}\n\n{text}"
+    return text

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arrangements: how labelled values, lines of a table and paragraphs stand on the page.
+
+Training and held-out text use different arrangements: `TRAIN_*` and `HELDOUT_*` share nothing. The
+held-out ones (arrows, brackets, numbered lines, aligned columns, tables without outer bars,
+semicolons) are the sort of thing that a reader who has understood labels and values can read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from recipes.seedling.values import Draw
+
+Pair = tuple[str, str]  # label, value
+Item = tuple[str, str, str, str]  # article, quantity, price of one, price of all
+Block = Callable[[Draw, Sequence[Pair]], str]
+
+TRAIN_SEPARATORS = (
+    ": ", ": ", ": ", ": ", " : ", ":  ", " - ", " = ", "\t", ":\t", ": \t", " .... ", " ...... ",
+    "=", ":", " :: ", " – ", " ~ ", " # ", " ... ", "..: ", " == ", ": - ",
+)  # fmt: skip
+HELDOUT_SEPARATORS = (" -> ", " => ", " >> ", " > ", "; ", " .. ", " _ ")
+TRAIN_BULLETS = ("", "", "", "- ", "* ", "• ", "+ ", "  ", "# ")
+HELDOUT_BULLETS = ("", "> ", "o ", "· ")
+TRAIN_JOINS = (", ", "; ", " | ", ". ", " - ", "  ")
+HELDOUT_JOINS = (" / ", " // ", " + ")
+
+
+def cased(draw: Draw, label: str) -> str:
+    """`label` in one of the usual letter cases."""
+    roll = draw.rng.random()
+    if roll < 0.5:
+        return label[0].upper() + label[1:]
+    if roll < 0.66:
+        return label.title() if "'" not in label else label
+    if roll < 0.8:
+        return label.upper()
+    return label
+
+
+def _lines(draw: Draw, pairs: Sequence[Pair]) -> str:
+    rng = draw.rng
+    separator = rng.choice(TRAIN_SEPARATORS if draw.train else HELDOUT_SEPARATORS)
+    bullet = rng.choice(TRAIN_BULLETS if draw.train else HELDOUT_BULLETS)
+    gap = "\n\n" if rng.random() < 0.05 else "\n"
+    return gap.join(f"{bullet}{label}{separator}{value}" for label, value in pairs)
+
+
+def _below(draw: Draw, pairs: Sequence[Pair]) -> str:
+    mark = draw.rng.choice((":", "", ":", " -"))
+    return "\n".join(f"{label}{mark}\n{value}" for label, value in pairs)
+
+
+def _indented(draw: Draw, pairs: Sequence[Pair]) -> str:
+    return "\n".join(f"{label}:\n  {value}" for label, value in pairs)
+
+
+def _bold(draw: Draw, pairs: Sequence[Pair]) -> str:
+    pattern = draw.rng.choice(("**{}:** {}", "**{}**: {}", "- **{}**: {}", "**{}** {}", "*{}*: {}", "- {}: **{}**"))
+    return "\n".join(pattern.format(label, value) for label, value in pairs)
+
+
+def _table(draw: Draw, pairs: Sequence[Pair]) -> str:
+    rows = "\n".join(f"| {label} | {value} |" for label, value in pairs)
+    roll = draw.rng.random()
+    if roll < 0.35:
+        return rows
+    return f"| {draw.rng.choice(('Field', 'Item', '', 'Key'))} | Value |\n|---|---|\n{rows}"
+
+
+def _wide_table(draw: Draw, pairs: Sequence[Pair]) -> str:
+    rule = draw.rng.choice(("|---" * len(pairs) + "|\n", "| --- " * len(pairs) + "|\n"))
+    head = "| " + " | ".join(label for label, _ in pairs) + " |\n"
+    return head + rule + "| " + " | ".join(value for _, value in pairs) + " |"
+
+
+def _csv(draw: Draw, pairs: Sequence[Pair]) -> str:
+    mark = draw.rng.choice((",", ",", "\t", ", "))
+    quoted = [f'"{value}"' if "," in value else value for _, value in pairs]
+    return mark.join(label for label, _ in pairs) + "\n" + mark.join(quoted)
+
+
+def _inline(draw: Draw, pairs: Sequence[Pair]) -> str:
+    rng = draw.rng
+    separator = rng.choice((": ", ": ", " ", " = ", "=")) if draw.train else rng.choice((": ", " > "))
+    join = rng.choice(TRAIN_JOINS if draw.train else HELDOUT_JOINS)
+    if join in (", ", ". ", "  ") and separator == " ":
+        separator = ": "
+    return join.join(f"{label}{separator}{value}" for label, value in pairs)
+
+
+def _two_a_line(draw: Draw, pairs: Sequence[Pair]) -> str:
+    gap = draw.rng.choice(("   ", "    ", " | ", "\t"))
+    cells = [f"{label}: {value}" for label, value in pairs]
+    return "\n".join(gap.join(cells[i : i + 2]) for i in range(0, len(cells), 2))
+
+
+def _padded(draw: Draw, pairs: Sequence[Pair]) -> str:
+    width = max(len(label) for label, _ in pairs) + 2
+    return "\n".join(f"{label + ':':<{width}}{value}" for label, value in pairs)
+
+
+def _odd(draw: Draw, pairs: Sequence[Pair]) -> str:
+    """Separators nobody uses: that a separator may be anything is what they teach."""
+    rng = draw.rng
+    while True:
+        mark = "".join(rng.choice("~#*+%$@^&!?:=-.") for _ in range(rng.randint(1, 3)))
+        separator = rng.choice((f" {mark} ", f"{mark} "))
+        if separator not in HELDOUT_SEPARATORS:
+            return "\n".join(f"{label}{separator}{value}" for label, value in pairs)
+
+
+def _mixed(draw: Draw, pairs: Sequence[Pair]) -> str:
+    """A part in one arrangement, the rest in another."""
+    cut = draw.rng.randint(1, max(1, len(pairs) - 1))
+    parts = [pairs[:cut], pairs[cut:]]
+    return "\n".join(
+        _lines(draw, part) if draw.chance(0.6) else _inline(draw, part) for part in parts if part
+    )
+
+
+def _bracketed(draw: Draw, pairs: Sequence[Pair]) -> str:
+    return "\n".join(f"[{label}] {value}" for label, value in pairs)
+
+
+def _numbered(draw: Draw, pairs: Sequence[Pair]) -> str:
+    mark = draw.rng.choice((") ", ". "))
+    return "\n".join(f"{n}{mark}{label}: {value}" for n, (label, value) in enumerate(pairs, 1))
+
+
+def _columns(draw: Draw, pairs: Sequence[Pair]) -> str:
+    width = max(len(label) for label, _ in pairs) + 3
+    return "\n".join(f"{label:<{width}}{value}" for label, value in pairs)
+
+
+def _bare_table(draw: Draw, pairs: Sequence[Pair]) -> str:
+    return "\n".join(f"{label} | {value}" for label, value in pairs)
+
+
+def _semicolons(draw: Draw, pairs: Sequence[Pair]) -> str:
+    return ";".join(label for label, _ in pairs) + "\n" + ";".join(value for _, value in pairs)
+
+
+def _three_a_line(draw: Draw, pairs: Sequence[Pair]) -> str:
+    cells = [f"{label}: {value}" for label, value in pairs]
+    return "\n".join("  ·  ".join(cells[i : i + 3]) for i in range(0, len(cells), 3))
+
+
+TRAIN_BLOCKS: tuple[tuple[Block, int], ...] = (
+    (_lines, 38), (_below, 5), (_indented, 3), (_bold, 7), (_table, 7), (_wide_table, 5), (_csv, 7),
+    (_inline, 9), (_two_a_line, 5), (_padded, 6), (_odd, 6), (_mixed, 5),
+)  # fmt: skip
+HELDOUT_BLOCKS: tuple[tuple[Block, int], ...] = (
+    (_lines, 36), (_bracketed, 10), (_numbered, 12), (_columns, 14), (_bare_table, 12),
+    (_semicolons, 4), (_inline, 8), (_three_a_line, 6),
+)  # fmt: skip
+_LINEWISE = (_lines, _padded, _bold, _odd, _two_a_line, _numbered, _columns, _bracketed)
+
+
+def block(draw: Draw, pairs: Sequence[Pair]) -> str:
+    """`pairs` as a block of text in an arrangement of the draw's split."""
+    choices = TRAIN_BLOCKS if draw.train else HELDOUT_BLOCKS
+    arrange = draw.rng.choices(
+        [block for block, _ in choices], weights=[weight for _, weight in choices]
+    )[0]
+    return arrange(draw, pairs)
+
+
+TRAIN_ITEMS = (
+    "{q} x {a} at {p} = {t}", "{q} x {a}: {t}", "- {q} x {a} ({p} each)", "{a}, {q} pcs, {p}, {t}",
+    "| {a} | {q} | {p} | {t} |", "{a},{q},{p},{t}", "* {a} ({q} units) {t}", "{q}x {a}  {t}",
+    "{a} - {q} @ {p}", "{q} {a} {t}", "{a}: {q} pieces, {p} each", "- {a} x{q} {t}",
+    "{q} pcs {a} - {t}", "Item: {a}, quantity: {q}, price: {p}",
+)  # fmt: skip
+HELDOUT_ITEMS = (
+    "{q} pieces of {a} for {t}", "{a} | {q} | {p} | {t}", "+ {a} / {q} / {t}", "({q}) {a} .. {t}",
+    "{a} ({q} at {p})", "{q} units {a}, {t}", "- {a}, qty {q}, {p}",
+)  # fmt: skip
+_HEADS = {
+    "|": ("| Item | Qty | Price | Total |\n|---|---|---|---|\n", "| Description | Quantity | Unit price | Amount |\n|---|---|---|---|\n"),
+    ",": ("Item,Qty,Price,Total\n", "article,quantity,price,total\n"),
+}  # fmt: skip
+
+
+def items(draw: Draw, rows: Sequence[Item]) -> str:
+    """The lines of an invoice or order, all in one arrangement."""
+    pattern = draw.rng.choice(TRAIN_ITEMS if draw.train else HELDOUT_ITEMS)
+    head = ""
+    if draw.train and draw.chance(0.8):
+        if pattern.startswith("|"):
+            head = draw.rng.choice(_HEADS["|"])
+        elif pattern == "{a},{q},{p},{t}":
+            head = draw.rng.choice(_HEADS[","])
+    return head + "\n".join(pattern.format(a=a, q=q, p=p, t=t) for a, q, p, t in rows)
