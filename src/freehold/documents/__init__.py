@@ -1,5 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work on documents: what is asked of a model and how a file becomes the text it is asked about.
+"""Documents at volume: read, asked about, answered.
 
-Sits above `freehold.llm`: everything here enters the engine through the `LLM` class.
+`readers` turn files into `Document`, `tasks` turn texts into `Answer`; both fail item by item.
 """
+
+from freehold.documents.asking import Answer
+from freehold.documents.document import Document, Limits
+from freehold.documents.readers import read
+from freehold.documents.sources import find
+from freehold.documents.tasks.classify import classify
+from freehold.documents.tasks.code import complete_functions
+from freehold.documents.tasks.extract import extract
+from freehold.documents.tasks.summarize import summarize
+
+__all__ = [
+    "Answer",
+    "Document",
+    "Limits",
+    "classify",
+    "complete_functions",
+    "extract",
+    "find",
+    "read",
+    "summarize",
+]

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bytes made to break readers: a DocumentError or a document, in time in proportion to the size.
+
+Whether work is in proportion is counted in lines of Python executed, not in seconds.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from freehold.documents import Limits, readers
+from freehold.documents.readers._html import html_to_text
+from freehold.errors import DocumentError, DocumentTooLargeError
+
+_MARKUP = st.sampled_from([
+    "<", ">", "</", "<!--", "-->", "<a ", "<pre>", "</pre>", "<td>", "<script>", "</script", '"',
+    "'", "&#", "&amp;", "&#x110000;", "&#55296;", "<![CDATA[", "]]>", "\n", " ", "\u00a0", "x",
+])  # fmt: skip
+_MAIL = st.sampled_from([
+    b"Subject: ", b"Content-Type: ", b"multipart/mixed; ", b"boundary=b", b"text/html", b"\r\n",
+    b"\n", b"\n\n", b"--b\n", b"--b--\n", b"=?utf-8?b?", b"?=", b"charset=", b"utf-16", b"idna",
+    b"message/rfc822", b"Content-Transfer-Encoding: base64", b"quoted-printable", b"\xff", b"=E9",
+    b"Content-Disposition: attachment; filename*=utf-8''%ff", b"AAA", b"\0", b'"', b";", b":",
+    b"From x\n", b"begin 644 x\n", b"x-uuencode", b"uuencode", b" ",
+])  # fmt: skip
+_CELLS = st.sampled_from(["a", "1", '"', '""', ",", ";", "\t", "|", "\n", "\r\n", " ", "\0", "é"])
+
+
+def read_all(data: bytes, reader: str) -> None:
+    """Only a DocumentError may come out, and what is given must be well-formed text."""
+    try:
+        for part in readers.parse(data, reader, Limits(max_bytes=10**6)):
+            for text in (part.text, *part.columns, *part.columns.values(), *part.notes):
+                text.encode("utf-8")
+            assert part.text.strip()
+            assert "\0" not in part.text
+            assert "\r" not in part.text
+    except DocumentError:
+        pass
+
+
+@pytest.mark.parametrize("reader", readers.names())
+@given(data=st.binary(max_size=300))
+@settings(max_examples=150, deadline=None)
+def test_any_bytes(reader, data):
+    read_all(data, reader)
+
+
+@given(st.lists(_MAIL, max_size=40).map(b"".join))
+@settings(max_examples=400, deadline=None)
+def test_pieces_of_mail(data):
+    read_all(data, "eml")
+
+
+@given(st.lists(_CELLS, max_size=40).map("".join))
+@settings(max_examples=300, deadline=None)
+def test_pieces_of_tables(text):
+    read_all(text.encode(), "csv")
+
+
+@given(st.lists(_MARKUP, max_size=40).map("".join))
+@settings(max_examples=400, deadline=None)
+def test_pieces_of_html(source):
+    html_to_text(source).encode("utf-8")
+
+
+class Watched(str):
+    """Text that counts how many of its characters were searched through."""
+
+    searched = 0
+
+    def find(self, what, start=0, *rest):
+        found = super().find(what, start, *rest)
+        self.searched += (len(self) if found < 0 else found) - start
+        return found
+
+
+@pytest.mark.parametrize("ending", ["", ">", '">'])
+@pytest.mark.parametrize("unit", [
+    "<!--", "<a ", "<![CDATA[", "&#", "<", "</", '<a b="', "<a b='", "<?", "<script>", "</script",
+    '<a ">', '<a ">" ', "<td>", "<td> ", "<pre> ", "<li>", " \n", "<a b=\"' ",
+])  # fmt: skip
+def test_no_html_is_searched_again_and_again(unit, ending):
+    source = Watched(unit * 2000 + ending)
+    html_to_text(source)
+    assert source.searched < 4 * len(source)
+
+
+@pytest.mark.parametrize("value", ['a";"' * 2000, "a=b;" * 2000, "a*0*=b;" * 1000, "x" * 4000])
+@pytest.mark.parametrize("header", ["Content-Type: text/plain;", "Content-Disposition: inline;"])
+def test_endless_parameters_are_refused(header, value):
+    data = f"Subject: s\n{header} {value}\n\nx\n".encode()
+    with pytest.raises(DocumentTooLargeError, match="characters"):
+        list(readers.parse(data, "eml"))
+
+
+@pytest.mark.parametrize("data", [
+    b"".join(b"Content-Type: multipart/mixed; boundary=%d\n\n--%d\n" % (i, i) for i in range(150)),
+    b"Subject: s\nContent-Type: multipart/mixed; boundary=a\n\n" + b"--a\n\nx\n" * 200,
+    b"Subject: s\nContent-Type: multipart/mixed; boundary=a\n\n" + b"--a\n" * 20_000,
+    b"Subject: s\n" + b"a: b\n" * 20_000 + b"\nx",
+], ids=["deep", "wide", "boundaries", "headers"])  # fmt: skip
+def test_mails_of_too_many_parts_are_refused(data):
+    with pytest.raises(DocumentTooLargeError):
+        list(readers.parse(data, "eml"))
+
+
+def test_long_headers_are_shown_in_part():
+    data = b"Subject: " + b"=?utf-8?q?a?= " * 50_000 + b"\n\nbody\n"
+    (part,) = readers.parse(data, "eml")
+    assert re.match(r"Subject: a{500}.*…\n\nbody\n\Z", part.text)
+    assert len(part.text) < 3000
