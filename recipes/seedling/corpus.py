@@ -15,16 +15,32 @@ from itertools import islice
 
 from recipes.seedling import tasks as task_makers
 from recipes.seedling.document import Document
+from recipes.seedling.documents.contracts import contract
+from recipes.seedling.documents.incidents import incident
 from recipes.seedling.documents.invoices import invoice
+from recipes.seedling.documents.orders import order
+from recipes.seedling.documents.records import record
 from recipes.seedling.documents.tickets import ticket
 from recipes.seedling.example import Example, Split, Task
 from recipes.seedling.values import Draw
 
-MIXTURE: Mapping[Task, float] = {"extract": 0.45, "summarize": 0.20, "classify": 0.18}
+MIXTURE: Mapping[Task, float] = {
+    "extract": 0.45,
+    "summarize": 0.20,
+    "classify": 0.18,
+    "code": 0.14,
+    "chat": 0.03,
+}
 Maker = Callable[[Draw], Document]
-EXTRACTED: tuple[tuple[Maker, float], ...] = ((invoice, 0.8), (ticket, 0.2))
-SUMMARIZED: tuple[tuple[Maker, float], ...] = ((invoice, 0.6), (ticket, 0.4))
-KINDS: tuple[tuple[Maker, float], ...] = ((invoice, 0.5), (ticket, 0.5))
+EXTRACTED: tuple[tuple[Maker, float], ...] = (
+    (invoice, 0.40), (order, 0.28), (record, 0.10), (ticket, 0.08), (contract, 0.07), (incident, 0.07),
+)  # fmt: skip
+SUMMARIZED: tuple[tuple[Maker, float], ...] = (
+    (invoice, 0.22), (order, 0.24), (ticket, 0.24), (contract, 0.15), (incident, 0.15),
+)  # fmt: skip
+KINDS: tuple[tuple[Maker, float], ...] = (
+    (invoice, 0.2), (order, 0.2), (ticket, 0.2), (contract, 0.2), (incident, 0.2),
+)  # fmt: skip
 LONGEST = 1300  # characters of a prompt; a longer document is drawn again
 
 
@@ -89,6 +105,10 @@ def serialise(made: Example) -> str:
 def _make(task: Task, draw: Draw, canonical: float) -> Example:
     if task == "extract":
         return task_makers.extract(draw, _document(draw, EXTRACTED), canonical)
+    if task == "code":
+        return task_makers.code(draw, canonical)
+    if task == "chat":
+        return task_makers.chat(draw)
     if task == "summarize":
         return task_makers.summarize(draw, _document(draw, SUMMARIZED), canonical)
     if task == "classify":
@@ -99,5 +119,7 @@ def _make(task: Task, draw: Draw, canonical: float) -> Example:
 
 
 def _document(draw: Draw, makers: tuple[tuple[Maker, float], ...]) -> Document:
+    if not draw.train:
+        makers = tuple(pair for pair in makers if pair[0] is not record)
     maker = draw.rng.choices([m for m, _ in makers], weights=[w for _, w in makers])[0]
     return maker(draw)

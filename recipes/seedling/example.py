@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Split = Literal["train", "heldout"]
-Task = Literal["classify", "extract", "summarize", "code"]
+Task = Literal["classify", "extract", "summarize", "code", "chat"]
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,12 @@ class Example:
 
     `facts` is what the scoring of the task needs: for classify `{"label": str, "labels": [...]}`,
     for extract `{"fields": {name: str | None}}`, for summarize `{"key_facts": [str, ...]}` (each
-    must appear in the summary), for code `{"beginning": str, "entry": str, "tests": str}`.
+    must appear in the summary), for code `{"beginning": str, "entry": str, "tests": str}`,
+    for chat `{"words": [str, ...]}` (each must appear in the answer).
     """
 
     task: Task
-    kind: str  # ticket, invoice, order, contract, incident, function
+    kind: str  # ticket, invoice, order, contract, incident, record, function, chat
     messages: tuple[Mapping[str, str], ...]  # role and content, the last one from the user
     answer: str
     facts: Mapping[str, Any] = field(default_factory=dict)

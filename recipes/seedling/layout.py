@@ -20,7 +20,7 @@ TRAIN_SEPARATORS = (
     ": ", ": ", ": ", ": ", " : ", ":  ", " - ", " = ", "\t", ":\t", ": \t", " .... ", " ...... ",
     "=", ":", " :: ", " – ", " ~ ", " # ", " ... ", "..: ", " == ", ": - ",
 )  # fmt: skip
-HELDOUT_SEPARATORS = (" -> ", " => ", " >> ", " > ", "; ", " .. ", " _ ")
+HELDOUT_SEPARATORS = (" -> ", " => ", " >> ", " > ", " .. ", " >>> ", " --- ")
 TRAIN_BULLETS = ("", "", "", "- ", "* ", "• ", "+ ", "  ", "# ")
 HELDOUT_BULLETS = ("", "> ", "o ", "· ")
 TRAIN_JOINS = (", ", "; ", " | ", ". ", " - ", "  ")
@@ -192,4 +192,6 @@ def items(draw: Draw, rows: Sequence[Item]) -> str:
             head = draw.rng.choice(_HEADS["|"])
         elif pattern == "{a},{q},{p},{t}":
             head = draw.rng.choice(_HEADS[","])
+    if pattern == "{a},{q},{p},{t}":
+        pattern = "{a},{q},\"{p}\",\"{t}\"" if any("," in t for *_, t in rows) else pattern
     return head + "\n".join(pattern.format(a=a, q=q, p=p, t=t) for a, q, p, t in rows)

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from freehold.documents import prompts
 from recipes.seedling.document import Document
 from recipes.seedling.documents import intents
+from recipes.seedling.documents.functions import function
+from recipes.seedling.documents.talk import talk
 from recipes.seedling.example import Example
 from recipes.seedling.phrases import Phrases, fill
 from recipes.seedling.values import Draw
@@ -108,6 +110,24 @@ def classify_kind(draw: Draw, document: Document, canonical: float) -> Example:
     right = rng.choice(KIND_LABELS[document.kind])
     labels = [rng.choice(KIND_LABELS[kind]) for kind in others[: rng.choice((1, 2, 3, 4, 4, 4))]]
     return _classified(draw, document, [*labels, right], right, canonical)
+
+
+def code(draw: Draw, canonical: float) -> Example:
+    """A short function to complete; the answer is its indented body."""
+    made = function(draw)
+    plain = prompts.complete_function(made.beginning)
+    messages = _asked(draw, "code", made.beginning, (), canonical, plain)
+    facts = {"beginning": made.beginning, "entry": made.entry, "tests": made.tests, "function": made.kind}
+    return Example("code", "function", messages, made.body, facts)
+
+
+def chat(draw: Draw) -> Example:
+    """A remark outside the tasks and a short honest answer."""
+    made = talk(draw)
+    messages: tuple[Mapping[str, str], ...] = ({"role": "user", "content": made.said},)
+    if draw.train and draw.chance(0.15):
+        messages = ({"role": "system", "content": draw.rng.choice(_SYSTEM)}, *messages)
+    return Example("chat", "chat", messages, made.answer, {"words": list(made.words)})
 
 
 def _classified(draw: Draw, document: Document, labels: list[str], right: str, canonical: float) -> Example:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from datetime import date, timedelta
 from zlib import crc32
 
 from recipes.seedling import pools
@@ -20,13 +21,15 @@ _ONSETS = (
     "b br c ch cl d dr f fl fr g gl gr h j k kl kr l m n p pl pr qu r s sch sh sk sl sp st str sw t "
     "th tr v vl w wr y z zw"
 ).split()
-_VOWELS = "a e i o u a e i o u a e i o u ai au ea ee ei eu ia ie io oa oo ou ua ue y ö ä é".split()
+_VOWELS = ("a e i o u " * 7 + "ai au ea ee ei ia ie io oa oo ou y ö ä é").split()
+_SIMPLE = "b c d f g h j k l m n p r s t v w z".split()
 _CODAS = ["", "", "", *"b ck d f g k l ld lf lk ll lm lt m mp n nd ng nk nn nt p r rd rk rm rn rt s sk ss st t tt x z".split()]
 _CITY_ENDS = "ton burg field haven ford ville stad berg mouth bridge wick port dorf heim by".split()
 _MONTHS = (
     "January February March April May June July August September October November December".split()
 )
 _DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+_FIRST_DAY, _LAST_DAY = date(2015, 1, 1).toordinal(), date(2034, 12, 31).toordinal()
 _CURRENCIES = (("EUR", "€"), ("USD", "$"), ("GBP", "£"), ("CHF", "CHF"), ("SEK", "SEK"), ("CAD", "CAD"))
 _LISTED = frozenset(
     word.lower()
@@ -90,7 +93,8 @@ class Draw:
         while True:
             parts = []
             for _ in range(rng.randint(least, most)):
-                parts += (rng.choice(_ONSETS), rng.choice(_VOWELS))
+                onset = rng.choice(_ONSETS) if rng.random() < 0.4 else rng.choice(_SIMPLE)
+                parts += (onset, rng.choice(_VOWELS))
             made = "".join(parts) + rng.choice(_CODAS)
             if rng.random() < 0.3:
                 middle = len(parts) // 2 * 2 - 2
@@ -186,6 +190,10 @@ class Draw:
             if side(str(number)) == self.split:
                 return number
 
+    def text_of(self, train: tuple[str, ...], heldout: tuple[str, ...]) -> str:
+        """A word of the split's own list."""
+        return self.rng.choice(train if self.train else heldout)
+
     def digits(self, count: int) -> str:
         """`count` digits of this split."""
         return str(self.number(10 ** (count - 1), 10**count - 1))
@@ -216,13 +224,24 @@ class Draw:
             return body if len(body) > 3 else f"{body}-{self.digits(3)}"
         return f"{rng.choice('ABCDEFGHJKLMNPQRSTUVWXYZ')}{body[:2]}{rng.choice('ABCDEFGHJKLMNPQRSTUVWXYZ')}{self.digits(4)}"
 
-    def date(self) -> str:
-        """A date in this document's way of writing."""
+    def day(self, after: date | None = None) -> date:
+        """A day of this split; within some weeks of `after` when given."""
         rng = self.rng
         while True:
-            year, month, day = rng.randint(2015, 2035), rng.randint(1, 12), rng.randint(1, 28)
-            if side(f"{year}-{month}-{day}") == self.split:
-                break
+            if after is None:
+                day = date.fromordinal(rng.randint(_FIRST_DAY, _LAST_DAY))
+            else:
+                day = after + timedelta(days=rng.randint(1, 90))
+            if side(day.isoformat()) == self.split:
+                return day
+
+    def date(self) -> str:
+        """Some date in this document's way of writing."""
+        return self.write_day(self.day())
+
+    def write_day(self, date_: date) -> str:
+        """`date_` in this document's way of writing."""
+        year, month, day = date_.year, date_.month, date_.day
         name, short = _MONTHS[month - 1], _MONTHS[month - 1][:3]
         return (
             f"{year}-{month:02d}-{day:02d}",
@@ -235,7 +254,7 @@ class Draw:
             f"{year}/{month:02d}/{day:02d}",
             f"{day}.{month}.{year}",
             f"{day:02d}/{month:02d}/{year}",
-            f"{_DAYS[(year + month + day) % 7]}, {day} {name} {year}",
+            f"{_DAYS[date_.weekday()]}, {day} {name} {year}",
             f"{day:02d}-{short}-{year}",
         )[self.date_style]
 

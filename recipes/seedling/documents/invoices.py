@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from recipes.seedling import layout
 from recipes.seedling.document import Document
+from recipes.seedling.documents import common
 from recipes.seedling.phrases import Phrases, fill
-from recipes.seedling.values import Draw
+from recipes.seedling.values import Draw, side
 
 # What a question may call each concept. Held-out questions use the same names (a name never seen
 # cannot be understood by a model that knows no other English), on other documents.
@@ -72,7 +73,7 @@ LABELS: dict[str, Phrases] = {
     ),
     "email": Phrases(("email", "e-mail", "mail", "contact", "questions to"), ("email address", "contact e-mail")),
     "phone": Phrases(("phone", "tel", "tel.", "telephone", "call"), ("phone no.", "telephone number")),
-    "delivery": Phrases(
+    "other_date": Phrases(
         ("delivery date", "delivered", "shipped on", "date of delivery", "service date", "order date", "printed on"),
         ("shipping date", "delivered on", "ordered on"),
     ),
@@ -183,14 +184,6 @@ NOISE = Phrases(
     ("It was a pleasure to serve you.", "We accept bank transfers and cards.", "Returns are possible within 14 days.", "Kept for your tax records.", "We plant a tree for each order.",
      "Please keep this page for your files."),
 )  # fmt: skip
-GREETINGS = Phrases(
-    ("Dear [customer|Sir or Madam|team|all],", "Hello,", "Hi[| there],", "Good [morning|day],", "Dear {person},", "Hello {person},", "To whom it may concern,"),
-    ("Dear accounts team,", "Greetings {person},", "Good afternoon,", "Dear Ms or Mr {person},"),
-)  # fmt: skip
-CLOSINGS = Phrases(
-    ("[Kind|Best|Warm] regards", "Yours [sincerely|faithfully|truly]", "Thanks[| a lot]", "Best[| wishes]", "Thank you", "Regards,", "Sincerely,", "Cheers"),
-    ("With kind greetings", "Many thanks and regards", "Yours", "All the best"),
-)  # fmt: skip
 SUBJECTS = Phrases(
     ("[Your |Our |New |]invoice[| {invoice_number}]", "Invoice {invoice_number}", "Bill[| attached]", "Payment [request|reminder]", "[Invoice|Bill] from {supplier}"),
     ("A new invoice for you", "{supplier} sends an invoice", "Please pay invoice {invoice_number}"),
@@ -219,27 +212,10 @@ def invoice(draw: Draw) -> Document:
     )
 
 
-def order_lines(draw: Draw, count: int) -> tuple[list[layout.Item], int]:
-    """`count` lines and their sum in cents."""
-    rng = draw.rng
-    bare = rng.random() < 0.5
-    rows: list[layout.Item] = []
-    sum_ = 0
-    for _ in range(count):
-        quantity = rng.choice((1, 1, 2, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 24, 30, 50, 100, rng.randint(1, 200)))
-        price = draw.cents(200, 60_000)
-        sum_ += quantity * price
-        write = draw.money.write
-        rows.append((draw.product(), str(quantity), write(price, bare), write(quantity * price, bare)))
-    return rows, sum_
-
-
 def _values(draw: Draw) -> tuple[dict[str, str], list[layout.Item]]:
-    from recipes.seedling.values import side
-
     write = draw.money.write
     while True:
-        rows, net = order_lines(draw, draw.rng.choice((1, 1, 1, 2, 2, 3)))
+        rows, net = common.order_lines(draw, draw.rng.choice((1, 1, 1, 2, 2, 3)))
         tax = net * draw.rng.choice((6, 7, 8, 10, 19, 20, 21, 25)) // 100
         if side(str(net + tax)) == draw.split:
             break
@@ -249,9 +225,10 @@ def _values(draw: Draw) -> tuple[dict[str, str], list[layout.Item]]:
         "customer": draw.company() if draw.chance(0.6) else draw.person(),
         "total": write(net + tax),
     }
+    issued = draw.day()
     optional = (
-        ("invoice_date", 0.88, draw.date),
-        ("due_date", 0.82, draw.date),
+        ("invoice_date", 0.88, lambda: draw.write_day(issued)),
+        ("due_date", 0.82, lambda: draw.write_day(draw.day(issued))),
         ("po_number", 0.2, lambda: draw.identifier(("PO", "PO", "P", "BE"))),
         ("email", 0.18, draw.email),
         ("phone", 0.12, draw.phone),
@@ -266,13 +243,7 @@ def _values(draw: Draw) -> tuple[dict[str, str], list[layout.Item]]:
 
 
 def _pairs(draw: Draw, facts: dict[str, str], concepts: list[str]) -> list[layout.Pair]:
-    pairs = []
-    for concept in concepts:
-        if concept in facts:
-            name = "delivery" if concept == "other_date" else concept
-            label = LABELS[name].pick(draw.rng, draw.split)
-            pairs.append((layout.cased(draw, label), facts[concept]))
-    return pairs
+    return common.pairs(draw, LABELS, facts, concepts)
 
 
 def _noise(draw: Draw, share: float) -> list[str]:
@@ -322,7 +293,7 @@ def _sheet(draw: Draw, facts: dict[str, str], rows: list[layout.Item]) -> str:
 
 def _record(draw: Draw, facts: dict[str, str]) -> str:
     """Nothing but labelled values, in any order."""
-    concepts = [c for c in LABELS if c != "delivery"] + ["other_date"]
+    concepts = list(LABELS)
     draw.rng.shuffle(concepts)
     pairs = _pairs(draw, facts, concepts)
     text = layout.block(draw, pairs)
@@ -334,7 +305,6 @@ def _record(draw: Draw, facts: dict[str, str]) -> str:
 def _letter(draw: Draw, facts: dict[str, str], rows: list[layout.Item]) -> str:
     """An e-mail or letter in sentences."""
     rng = draw.rng
-    said = dict(facts)
     signed = draw.chance(0.5)
     order = rng.choice((
         [("invoice_number", "invoice_date"), ("customer",), ("total", "due_date")],
@@ -347,30 +317,11 @@ def _letter(draw: Draw, facts: dict[str, str], rows: list[layout.Item]) -> str:
         order.insert(rng.randint(1, len(order)), extra)
     if not signed:
         order.insert(rng.randint(1, len(order)), ("supplier",))
-    sentences: list[str] = []
-    for group in order:
-        present = [c for c in group if c in said]
-        for part in [tuple(present)] if len(present) == len(group) else [(c,) for c in present]:
-            sentences.append(fill(PROSE[part].pick(rng, draw.split), facts))
-        if draw.chance(0.08):
-            sentences += _noise(draw, 1.0)
-    body = " ".join(sentences)
-    if draw.chance(0.3):
-        cut = rng.randint(1, len(sentences))
-        body = " ".join(sentences[:cut]) + "\n\n" + " ".join(sentences[cut:])
+    body = common.sentences(draw, PROSE, facts, order, NOISE)
     if draw.chance(0.25):
         body += "\n\n" + layout.items(draw, rows)
     facts.pop("ship_to", None)
-    parts = []
-    person = {"person": draw.last_name()}
-    if draw.chance(0.75):
-        parts.append(fill(GREETINGS.pick(rng, draw.split), person))
-    parts.append(body.strip())
-    if signed:
-        parts.append(f"{CLOSINGS.pick(rng, draw.split)}\n{facts['supplier']}")
-    elif draw.chance(0.4):
-        parts.append(CLOSINGS.pick(rng, draw.split))
-    text = rng.choice(("\n\n", "\n")).join(parts)
+    text = common.framed(draw, body, facts["supplier"] if signed else None)
     if draw.chance(0.3):
         subject = fill(SUBJECTS.pick(rng, draw.split), facts)
         text = f"Subject: {subject}\n\n{text}"

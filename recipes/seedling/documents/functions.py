@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Short Python functions: a signature and a docstring to complete, and tests of the result."""
+
+from __future__ import annotations
+
+import builtins
+import keyword
+from dataclasses import dataclass
+from typing import Any
+
+from recipes.seedling.documents.function_kinds import KINDS, FunctionKind
+from recipes.seedling.phrases import fill
+from recipes.seedling.values import Draw
+
+ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "list": (
+        tuple("values numbers items data nums elements entries sizes prices points marks costs counts weights ages lengths rates samples sales integers series rows grades xs".split()),
+        tuple("readings scores amounts temperatures results_list measures figures distances".split()),
+    ),
+    "other": (tuple("others second right other_values more ys factors".split()), tuple("second_list partner coefficients".split())),
+    "nested": (tuple("lists nested matrix groups rows table parts batches".split()), tuple("chunks list_of_lists blocks".split())),
+    "words": (tuple("words names strings texts titles tokens labels cities lines".split()), tuple("phrases countries tags terms".split())),
+    "text": (tuple("text string word s sentence line phrase name message content".split()), tuple("input_text title quote passage".split())),
+    "number": (tuple("n number value num amount integer figure v".split()), tuple("quantity input_value digit".split())),
+    "count": (tuple("n number num limit m index count k".split()), tuple("steps position upto".split())),
+    "degrees": (tuple("degrees temperature temp t celsius_value heat value".split()), tuple("reading warmth".split())),
+    "price": (tuple("price amount cost value net fee sum_".split()), tuple("base_price charge subtotal".split())),
+    "part": (tuple("a part first left p one x1".split()), tuple("piece subset lhs".split())),
+    "whole": (tuple("b whole second total_value right q two x2".split()), tuple("everything full rhs".split())),
+    "low": (tuple("low lower minimum lo least start".split()), tuple("floor bottom".split())),
+    "high": (tuple("high upper maximum hi most end".split()), tuple("ceiling top".split())),
+    "width": (tuple("width w a length side".split()), tuple("breadth side_a".split())),
+    "height": (tuple("height h b depth other_side".split()), tuple("tallness side_b".split())),
+    "target": (tuple("target wanted element needle key value".split()), tuple("query searched".split())),
+    "mapping": (tuple("mapping d table prices lookup pairs".split()), tuple("directory registry dictionary".split())),
+}  # fmt: skip
+# Names that bodies use themselves.
+_TAKEN = frozenset(("x", "y", "c", "i", "row", "result", "k", "v", "_")) | set(dir(builtins))
+_HINTS = {
+    "list": "list[int]", "other": "list[int]", "nested": "list[list[int]]", "words": "list[str]",
+    "text": "str", "degrees": "float", "price": "float", "mapping": "dict[str, int]",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Function:
+    """`beginning` ends with the docstring's line, `body` is indented, `tests` are assert lines."""
+
+    kind: str
+    entry: str
+    beginning: str
+    body: str
+    tests: str
+
+
+def function(draw: Draw) -> Function:
+    """A function of one of the taught kinds."""
+    rng = draw.rng
+    kind = rng.choice(KINDS)
+    entry = kind.names.pick(rng, draw.split)
+    arguments = _arguments(draw, kind, entry)
+    constants = [draw.number(low, high) for low, high in kind.constants]
+    values = dict(zip("abc", arguments, strict=False)) | {
+        name: str(value) for name, value in zip("km", constants, strict=False)
+    }
+    doc = fill(kind.docs.pick(rng, draw.split), values)
+    doc = doc[0].upper() + doc[1:] if doc.split()[0] not in arguments else doc
+    if draw.chance(0.15):
+        doc = doc.rstrip(".")
+    signature = ", ".join(arguments)
+    arrow = ""
+    if draw.chance(0.25):
+        signature = ", ".join(
+            f"{name}: {_HINTS.get(role, 'int')}" for name, role in zip(arguments, kind.roles, strict=True)
+        )
+        arrow = f" -> {kind.returns}"
+    beginning = f'def {entry}({signature}){arrow}:\n    """{doc}"""\n'
+    body = kind.body.format(**values)
+    body = "\n".join(f"    {line}" for line in body.split("\n"))
+    return Function(kind.name, entry, beginning, body, _tests(draw, kind, entry, constants))
+
+
+def _arguments(draw: Draw, kind: FunctionKind, entry: str) -> list[str]:
+    names: list[str] = []
+    while len(names) < len(kind.roles):
+        train, heldout = ARGUMENTS[kind.roles[len(names)]]
+        name = draw.rng.choice(train if draw.train else heldout)
+        if draw.train and draw.chance(0.2):
+            # Made names: an argument is copied from the signature, whatever it is called.
+            name = draw.word(1, 3).lower()
+        if name not in names and name != entry and name not in _TAKEN and name.isascii() and not keyword.iskeyword(name):
+            names.append(name)
+    return names
+
+
+def _tests(draw: Draw, kind: FunctionKind, entry: str, constants: list[int]) -> str:
+    lines = []
+    for _ in range(4):
+        given = kind.inputs(draw.rng)
+        expected: Any = kind.right(*given, *constants)
+        call = f"{entry}({', '.join(map(repr, given))})"
+        if isinstance(expected, float):
+            lines.append(f"assert abs({call} - {expected!r}) < 1e-6")
+        else:
+            lines.append(f"assert {call} == {expected!r}")
+    return "\n".join(lines)

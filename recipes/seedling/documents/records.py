@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records with labels that mean nothing: they teach that a field is found by its label.
+
+Labels are made words; the question names them as the record does or with underscores. They are for
+training alone, and carry no summary and no class.
+"""
+
+from __future__ import annotations
+
+from recipes.seedling import layout
+from recipes.seedling.document import Document
+from recipes.seedling.values import Draw
+
+_NOUNS = "number name date code total id type place size weight colour group rate level owner email".split()
+
+
+def record(draw: Draw) -> Document:
+    """Four to nine labelled values in one arrangement."""
+    rng = draw.rng
+    makers = (
+        draw.person, draw.company, draw.city, draw.date, draw.amount, draw.product, draw.phone, draw.email, draw.word,
+        lambda: draw.identifier(("A", "K", "NO", "X")), lambda: str(rng.randint(1, 5000)), lambda: rng.choice(("yes", "no", "open", "closed", "new", "paid")),
+    )  # fmt: skip
+    facts: dict[str, str] = {}
+    pairs: list[layout.Pair] = []
+    names: dict[str, tuple[str, ...]] = {}
+    for _ in range(rng.randint(4, 9)):
+        label = draw.word(1, 2).lower()
+        if rng.random() < 0.5:
+            label = f"{label} {rng.choice(_NOUNS)}"
+        elif rng.random() < 0.15:
+            label = f"{label} {draw.word(1, 2).lower()}"
+        if label in facts:
+            continue
+        value = rng.choice(makers)()
+        facts[label] = value
+        names[label] = (label.replace(" ", "_"), label.replace(" ", "_"), label)
+        pairs.append((layout.cased(draw, label), value))
+    missing = draw.word(1, 2).lower()
+    names[missing] = (missing,)
+    facts.pop(missing, None)
+    text = layout.block(draw, pairs)
+    return Document("record", text, facts, tuple(names), names=names)
