@@ -13,8 +13,8 @@ namespace freehold {
 
 enum class Pages { kHuge, kOrdinary };
 
-// One zeroed mapping; in huge pages (blocks of 2 MiB or more) it is aligned to them. Occupies memory
-// as it is written. Throws std::bad_alloc.
+// One zeroed mapping; in huge pages (blocks of 2 MiB or more) it is aligned to them. Occupies
+// memory as it is written. Throws std::bad_alloc.
 class PageBlock {
  public:
   PageBlock() = default;
