@@ -39,7 +39,8 @@ SUMMARIZED: tuple[tuple[Maker, float], ...] = (
     (invoice, 0.22), (order, 0.24), (ticket, 0.24), (contract, 0.15), (incident, 0.15),
 )  # fmt: skip
 KINDS: tuple[tuple[Maker, float], ...] = (
-    (invoice, 0.2), (order, 0.2), (ticket, 0.2), (contract, 0.2), (incident, 0.2),
+    (invoice, 0.19), (order, 0.19), (ticket, 0.19), (contract, 0.19), (incident, 0.19),
+    (task_makers.code_document, 0.05),
 )  # fmt: skip
 LONGEST = 1300  # characters of a prompt; a longer document is drawn again
 

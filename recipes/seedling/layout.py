@@ -8,6 +8,7 @@ semicolons) are the sort of thing that a reader who has understood labels and va
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 
 from recipes.seedling.values import Draw
@@ -62,7 +63,10 @@ def _bold(draw: Draw, pairs: Sequence[Pair]) -> str:
 
 
 def _table(draw: Draw, pairs: Sequence[Pair]) -> str:
-    rows = "\n".join(f"| {label} | {value} |" for label, value in pairs)
+    cells = [f"| {label} | {value} |" for label, value in pairs]
+    if draw.chance(0.25):
+        cells[-1] = f"| **{pairs[-1][0]}** | **{pairs[-1][1]}** |"
+    rows = "\n".join(cells)
     roll = draw.rng.random()
     if roll < 0.35:
         return rows
@@ -99,6 +103,20 @@ def _two_a_line(draw: Draw, pairs: Sequence[Pair]) -> str:
 def _padded(draw: Draw, pairs: Sequence[Pair]) -> str:
     width = max(len(label) for label, _ in pairs) + 2
     return "\n".join(f"{label + ':':<{width}}{value}" for label, value in pairs)
+
+
+def _right(draw: Draw, pairs: Sequence[Pair]) -> str:
+    """Values at the right edge, as sums stand under a column."""
+    label_width = max(len(label) for label, _ in pairs) + draw.rng.randint(0, 12)
+    width = max(len(value) for _, value in pairs) + draw.rng.randint(2, 8)
+    return "\n".join(f"{label:>{label_width}}{value:>{width}}" for label, value in pairs)
+
+
+def _wide_pairs(draw: Draw, pairs: Sequence[Pair]) -> str:
+    """Two to a line without colons, far apart."""
+    cells = [f"{label} {value}" for label, value in pairs]
+    gap = " " * draw.rng.randint(3, 24)
+    return "\n".join(gap.join(cells[i : i + 2]) for i in range(0, len(cells), 2))
 
 
 def _odd(draw: Draw, pairs: Sequence[Pair]) -> str:
@@ -149,15 +167,12 @@ def _three_a_line(draw: Draw, pairs: Sequence[Pair]) -> str:
 
 TRAIN_BLOCKS: tuple[tuple[Block, int], ...] = (
     (_lines, 38), (_below, 5), (_indented, 3), (_bold, 7), (_table, 7), (_wide_table, 5), (_csv, 7),
-    (_inline, 9), (_two_a_line, 5), (_padded, 6), (_odd, 6), (_mixed, 5),
+    (_inline, 9), (_two_a_line, 5), (_padded, 6), (_odd, 6), (_mixed, 5), (_right, 4), (_wide_pairs, 4),
 )  # fmt: skip
 HELDOUT_BLOCKS: tuple[tuple[Block, int], ...] = (
     (_lines, 36), (_bracketed, 10), (_numbered, 12), (_columns, 14), (_bare_table, 12),
     (_semicolons, 4), (_inline, 8), (_three_a_line, 6),
 )  # fmt: skip
-_LINEWISE = (_lines, _padded, _bold, _odd, _two_a_line, _numbered, _columns, _bracketed)
-
-
 def block(draw: Draw, pairs: Sequence[Pair]) -> str:
     """`pairs` as a block of text in an arrangement of the draw's split."""
     choices = TRAIN_BLOCKS if draw.train else HELDOUT_BLOCKS
@@ -171,16 +186,27 @@ TRAIN_ITEMS = (
     "{q} x {a} at {p} = {t}", "{q} x {a}: {t}", "- {q} x {a} ({p} each)", "{a}, {q} pcs, {p}, {t}",
     "| {a} | {q} | {p} | {t} |", "{a},{q},{p},{t}", "* {a} ({q} units) {t}", "{q}x {a}  {t}",
     "{a} - {q} @ {p}", "{q} {a} {t}", "{a}: {q} pieces, {p} each", "- {a} x{q} {t}",
-    "{q} pcs {a} - {t}", "Item: {a}, quantity: {q}, price: {p}",
+    "{q} pcs {a} - {t}", "{q}   {a}      {p}      {t}", "  {a}      {q}    {t}", "{a} | {q} | {p}", "Item: {a}, quantity: {q}, price: {p}",
 )  # fmt: skip
 HELDOUT_ITEMS = (
-    "{q} pieces of {a} for {t}", "{a} | {q} | {p} | {t}", "+ {a} / {q} / {t}", "({q}) {a} .. {t}",
+    "{q} pieces of {a} for {t}", "{a} | {q} | {p} | {t}", "{q}\t{a}\t{t}", "+ {a} / {q} / {t}", "({q}) {a} .. {t}",
     "{a} ({q} at {p})", "{q} units {a}, {t}", "- {a}, qty {q}, {p}",
 )  # fmt: skip
 _HEADS = {
     "|": ("| Item | Qty | Price | Total |\n|---|---|---|---|\n", "| Description | Quantity | Unit price | Amount |\n|---|---|---|---|\n"),
     ",": ("Item,Qty,Price,Total\n", "article,quantity,price,total\n"),
 }  # fmt: skip
+
+
+def wrapped(draw: Draw, text: str) -> str:
+    """`text` with its long lines broken, as mail programs and editors do."""
+    width = draw.rng.randint(56, 76)
+    return "\n".join(
+        "\n".join(textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False))
+        if len(line) > width
+        else line
+        for line in text.split("\n")
+    )
 
 
 def items(draw: Draw, rows: Sequence[Item]) -> str:
@@ -194,4 +220,7 @@ def items(draw: Draw, rows: Sequence[Item]) -> str:
             head = draw.rng.choice(_HEADS[","])
     if pattern == "{a},{q},{p},{t}":
         pattern = "{a},{q},\"{p}\",\"{t}\"" if any("," in t for *_, t in rows) else pattern
+    if "   " in pattern:
+        width = max(len(row[0]) for row in rows)
+        rows = [(a.ljust(width), q.rjust(4), p.rjust(8), t.rjust(9)) for a, q, p, t in rows]
     return head + "\n".join(pattern.format(a=a, q=q, p=p, t=t) for a, q, p, t in rows)

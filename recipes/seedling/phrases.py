@@ -17,7 +17,7 @@ from itertools import product
 
 from recipes.seedling.example import Split
 
-_SLOT = re.compile(r"\{(\w+)\}")
+_SLOT = re.compile(r"\{(\w+)\}(\.?)")
 # A sequence of pieces; a piece is literal text or a tuple of alternative sequences.
 _Sequence = tuple["str | tuple[_Sequence, ...]", ...]
 
@@ -46,15 +46,23 @@ def expand(rng: random.Random, template: str) -> str:
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:
-    """`text` with its `{slots}` replaced; a slot without a value is a mistake of the template."""
+    """`text` with its `{slots}` replaced; a slot without a value is a mistake of the template.
+
+    A value that ends with a full stop (Inc.) ends the sentence with it, as people write.
+    """
     if "{" not in text:
         return text
-    return _SLOT.sub(lambda match: values[match.group(1)], text)
+
+    def value(match: re.Match[str]) -> str:
+        word = values[match[1]]
+        return word if word.endswith(".") else word + match[2]
+
+    return _SLOT.sub(value, text)
 
 
 def slots(text: str) -> tuple[str, ...]:
     """Names of the open slots, in order of appearance."""
-    return tuple(_SLOT.findall(text))
+    return tuple(match[1] for match in _SLOT.finditer(text))
 
 
 def every(template: str) -> Iterator[str]:

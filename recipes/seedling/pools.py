@@ -67,7 +67,7 @@ Chemicals Packaging Sports Books Medical Solutions Industries Works Studio Labs 
 TRADE_HELDOUT = _words("""
 Ceramics Instruments Catering Hardware Publishing Lighting Freight Robotics Interiors Analytics
 """)
-LEGAL = ("Ltd", "GmbH", "Inc.", "LLC", "AG", "Group", "Co.", "Corp.", "SARL", "BV", "Ltd.", "plc", "AB", "SA")
+LEGAL = ("Ltd", "GmbH", "Inc.", "LLC", "AG", "Group", "Co.", "Corp.", "SARL", "BV", "plc", "AB", "SA")
 STREETS = ("Street", "Road", "Lane", "Avenue", "Way", "Square", "Close", "Drive")
 ADJECTIVE_TRAIN = _words("""
 wooden steel compact large small black white folding portable wireless electric digital manual heavy

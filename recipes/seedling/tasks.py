@@ -26,6 +26,7 @@ KIND_LABELS: dict[str, tuple[str, ...]] = {
     "contract": ("contract", "contract", "agreement"),
     "incident": ("incident", "incident", "incident report", "incident note"),
     "ticket": ("ticket", "ticket", "support ticket", "support request"),
+    "function": ("code", "code", "script", "source code"),
 }
 
 PARAPHRASES: dict[str, Phrases] = {
@@ -50,7 +51,23 @@ PARAPHRASES: dict[str, Phrases] = {
         ("Add the missing body of the function.", "What is the body of this Python function?"),
     ),
 }  # fmt: skip
+CODE_NOTES = Phrases(
+    ("# [Script|Helper|Code|Notes|Tools]", "[Please finish|Somebody should finish] [this|the] [function|helper].", "# [To do|Stock|Report] [script|helper]\n\nThe beginning is there.", "A [small|short] [helper|function]:"),
+    ("## Python helper", "One more function for the script.", "Here the function begins:"),
+)  # fmt: skip
 _SYSTEM = ("You are a helpful assistant.", "You are seedling, a small model that reads documents.", "Answer briefly.", "You read documents.", "You are freehold's document assistant.")
+
+
+def code_document(draw: Draw) -> Document:
+    """A function as a document, for the question of what kind of document it is."""
+    made = function(draw)
+    text = made.beginning + (made.body if draw.chance(0.5) else "")
+    if draw.chance(0.5):
+        text = f"```python\n{text.rstrip()}\n```"
+    if draw.chance(0.5):
+        note = CODE_NOTES.pick(draw.rng, draw.split)
+        text = f"{note}\n\n{text}"
+    return Document("function", text, {})
 
 
 def extract(draw: Draw, document: Document, canonical: float) -> Example:
@@ -98,6 +115,9 @@ def classify_intent(draw: Draw, document: Document, canonical: float) -> Example
         labels.append(other)
         if len(chosen) >= 2 and draw.chance(0.4):
             right = other
+    if draw.chance(0.12):
+        kinds = [kind for kind in KIND_LABELS if kind != "ticket"]
+        labels += [rng.choice(KIND_LABELS[kind]) for kind in rng.sample(kinds, rng.randint(1, 2))]
     labels = list(dict.fromkeys((*labels, right)))
     return _classified(draw, document, labels, right, canonical)
 
@@ -109,6 +129,8 @@ def classify_kind(draw: Draw, document: Document, canonical: float) -> Example:
     rng.shuffle(others)
     right = rng.choice(KIND_LABELS[document.kind])
     labels = [rng.choice(KIND_LABELS[kind]) for kind in others[: rng.choice((1, 2, 3, 4, 4, 4))]]
+    if document.kind != "ticket" and draw.chance(0.15):
+        labels = labels[:3] + [rng.choice(intents.LABELS[intent]) for intent in rng.sample(tuple(intents.LABELS), 2)]
     return _classified(draw, document, [*labels, right], right, canonical)
 
 

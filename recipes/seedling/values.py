@@ -46,6 +46,9 @@ def side(value: str) -> Split:
     return "heldout" if crc32(value.lower().encode()) % 8 == 0 else "train"
 
 
+BARE = 4  # the style of amounts without a currency; labels may name it instead
+
+
 @dataclass(frozen=True)
 class Money:
     """How one document writes amounts."""
@@ -63,7 +66,7 @@ class Money:
             number = f"{whole.replace(',', '.')},{cents % 100:02d}"
         else:
             number = f"{whole}.{cents % 100:02d}"
-        if bare:
+        if bare or self.style == BARE:
             return number
         return (
             f"{number} {self.code}",
@@ -175,7 +178,9 @@ class Draw:
             name = f"{adjective} {noun}"
         elif roll < 0.6:
             name = f"{self.word(1, 2)} {noun}"
-        elif roll < 0.75:
+        elif roll < 0.68:
+            name = f"{noun} {self.word(1, 2)}"
+        elif roll < 0.78:
             name = f"{noun} {rng.choice('ABCDEFGKLMNPRSTVXZ')}{self.number(10, 999)}"
         elif roll < 0.9:
             name = f"{self.word(1, 2)} {self.number(10, 9000)}"
@@ -205,6 +210,8 @@ class Draw:
         if rng.random() < 0.45:
             prefix = "".join(rng.choice("ABCDEFGHJKLMNPQRSTUVWXYZ") for _ in range(rng.randint(1, 4)))
         body = self.digits(rng.choice((3, 4, 4, 5, 5, 5, 6, 7)))
+        if rng.random() < 0.1:
+            body = "0" * rng.randint(1, 2) + body
         roll = rng.random()
         if roll < 0.42:
             return f"{prefix}-{body}"
@@ -295,7 +302,7 @@ class Draw:
     def _money(self) -> Money:
         rng = self.rng
         code, symbol = rng.choice(_CURRENCIES[:3] if rng.random() < 0.75 else _CURRENCIES)
-        style = rng.randrange(4)
+        style = BARE if rng.random() < 0.14 else rng.randrange(4)
         return Money(code, symbol, style, rng.random() < 0.2, rng.random() < 0.75)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from recipes.seedling import layout
 from recipes.seedling.phrases import Phrases, fill
-from recipes.seedling.values import Draw
+from recipes.seedling.values import BARE, Draw
 
 Prose = Mapping[tuple[str, ...], Phrases]
 
@@ -21,15 +21,51 @@ CLOSINGS = Phrases(
 )  # fmt: skip
 
 
+# Sentences for any label that is a noun: which word names the value counts, not the sentence.
+FRAMES = Phrases(
+    ("[The|Our|Your|Its|This] {label} [is|was|reads|:] {value}.", "{value} is [the|our|your] {label}.", "[As|For the] {label} [we have|we noted|there is|please take] {value}.", "[Please note|Note|Here is|See] the {label}[:|] {value}.",
+     "[We wrote down|We have registered|Take|I see] {value} as [the |]{label}.", "[The document|It|This paper] [has|shows|names] {value} as [the |]{label}.", "[There is|With] the {label} {value}.", "{value} ({label})."),
+    ("Under {label} you find {value}.", "{value} stands for the {label}.", "What we call {label} is {value}."),
+)  # fmt: skip
+SHORT_FRAMES = Phrases(("{Label} {value}.", "{Label}: {value}."), ("({Label} {value})", "{Label} - {value}."))
+_ENDS = (" by", " to", " on", " at", " from", " for", " of", "ed", "from", "to", "for", "on", " with", "since", "until", "why", "before", ".", "#")
+MAIL_HEADS = (
+    "From: {who} <{mail}>\nTo: {to}\nDate: {sent}\nSubject: {subject}", "From: {who} <{mail}>\nTo: {to}\nSubject: {subject}", "From: \"{who}\" <{mail}>\nTo: {to}\nDate: {sent}\nSubject: {subject}",
+    "Subject: {subject}\nFrom: {who} <{mail}>", "From: {who} <{mail}>\nSubject: {subject}\nDate: {sent}", "Date: {sent}\nFrom: {who}\nSubject: {subject}",
+)  # fmt: skip
+
+
+def mail_head(draw: Draw, who: str, mail: str, subject: str) -> str:
+    """The head of an e-mail, in training only; the day of sending is in none of the facts."""
+    rng = draw.rng
+    day = draw.day()
+    sent = f"{day:%a, %d %b %Y} {draw.time()}:{rng.randint(10, 59)} {rng.choice(('+0200', '+0100', '-0500', '+0000'))}"
+    to = rng.choice(("info", "orders", "support", "sales", "accounts", "office", "shop"))
+    slots = {"who": who, "mail": mail, "to": f"{to}@{draw.word(1, 2).lower()}.example", "sent": sent}
+    return fill(rng.choice(MAIL_HEADS), slots | {"subject": subject})
+
+
+def framed_value(draw: Draw, label: str, value: str) -> str:
+    """A sentence that names `value` by `label` and says nothing else."""
+    frames = SHORT_FRAMES if label.endswith(_ENDS) else FRAMES
+    slots = {"label": label, "Label": label[0].upper() + label[1:], "value": value}
+    said = fill(frames.pick(draw.rng, draw.split), slots)
+    return said[0].upper() + said[1:] if not said.startswith(value) else said
+
+
 def pairs(
     draw: Draw, labels: Mapping[str, Phrases], facts: Mapping[str, str], concepts: Sequence[str]
 ) -> list[layout.Pair]:
     """Labels and values of those `concepts` that `facts` has."""
-    return [
-        (layout.cased(draw, labels[concept].pick(draw.rng, draw.split)), facts[concept])
-        for concept in concepts
-        if concept in facts
-    ]
+    made: list[layout.Pair] = []
+    bare = draw.money.style == BARE and draw.chance(0.6)
+    for concept in concepts:
+        if concept in facts:
+            label = layout.cased(draw, labels[concept].pick(draw.rng, draw.split))
+            if bare and concept in ("total", "subtotal", "tax", "fee"):
+                label += f" ({draw.money.code})" if draw.split == "train" or draw.chance(0.5) else f" in {draw.money.code}"
+            made.append((label, facts[concept]))
+    return made
 
 
 def sentences(
@@ -38,15 +74,30 @@ def sentences(
     facts: Mapping[str, str],
     groups: Sequence[tuple[str, ...]],
     noise: Phrases,
+    labels: Mapping[str, Phrases],
 ) -> str:
-    """A sentence for each group of concepts; a group that is not complete falls apart."""
+    """A sentence for each group of concepts; a group that is not complete falls apart.
+
+    In some texts most sentences are frames around a label: they widen the ways of saying it.
+    """
     rng = draw.rng
     said: list[str] = []
+    plain = 0.6 if draw.chance(0.25) else 0.0
     for group in groups:
         present = tuple(concept for concept in group if concept in facts)
         whole = present == group and group in prose
+        framed = [c for c in present if c in labels and plain and draw.chance(plain)]
+        for concept in framed:
+            said.append(framed_value(draw, labels[concept].pick(rng, draw.split), facts[concept]))
+        if framed:
+            whole = False
+            present = tuple(concept for concept in present if concept not in framed)
         for part in [group] if whole else [(concept,) for concept in present]:
-            said.append(fill(prose[part].pick(rng, draw.split), facts))
+            if part in prose:
+                said.append(fill(prose[part].pick(rng, draw.split), facts))
+            else:
+                label = labels[part[0]].pick(rng, draw.split)
+                said.append(framed_value(draw, label, facts[part[0]]))
         if draw.chance(0.08):
             said.append(noise.pick(rng, draw.split))
     if len(said) > 1 and draw.chance(0.3):
@@ -67,6 +118,8 @@ def framed(draw: Draw, body: str, signature: str | None) -> str:
         parts.append(f"{closing}{signature}")
     elif draw.chance(0.4):
         parts.append(CLOSINGS.pick(rng, draw.split))
+    if draw.chance(0.25):
+        parts = [layout.wrapped(draw, part) for part in parts]
     return rng.choice(("\n\n", "\n")).join(parts)
 
 

@@ -39,7 +39,7 @@ PROSE: dict[tuple[str, ...], Phrases] = {
         ("{provider} (provider) signs this agreement with the client {client}.", "As the provider {provider} will serve {client}, its client.", "Agreement of the contractor {provider} with its customer {client}"),
     ),
     ("notice_period",): Phrases(
-        ("[Either|Each] party may [terminate|end|cancel] [this agreement|this contract|it] [with|by giving|on] {notice_period} [written |]notice.", "The notice period is {notice_period}.", "[Notice|Termination] [needs|requires|must be given] {notice_period} [before the end|in advance|ahead].",
+        ("[It is renewed|It goes on] [unless|until] [one party|a party] ends it with [a notice period|notice] of {notice_period}.", "[Either|Each] party may [terminate|end|cancel] [this agreement|this contract|it] [with|by giving|on] {notice_period} [written |]notice.", "The notice period is {notice_period}.", "[Notice|Termination] [needs|requires|must be given] {notice_period} [before the end|in advance|ahead].",
          "[The contract|It] [can|may] be [ended|terminated|cancelled] with [a notice of|notice of] {notice_period}.", "[Whoever|A party that] wants to [end|leave] [the contract|it] gives {notice_period} notice."),
         ("To terminate the agreement, notice of {notice_period} is required.", "Both parties can end it when they give notice {notice_period} ahead.", "A period of {notice_period} applies to any notice."),
     ),
@@ -55,6 +55,10 @@ PROSE: dict[tuple[str, ...], Phrases] = {
     ),
     ("start_date",): Phrases(
         ("[It|The contract|This agreement] [starts|begins|is effective|is valid] [on|from] {start_date}.", "[The start date is|Start:|Effective date:] {start_date}.", "[Services|Work] [start|begin] on {start_date}."), ("The first day of the contract is {start_date}.", "From {start_date} on the agreement is valid.")
+    ),
+    ("start_date", "term"): Phrases(
+        ("[It|The contract|This agreement] [starts|begins] on {start_date} and [runs|lasts|is valid] for {term}.", "[From|Starting on] {start_date} [it|the contract] [runs|is valid] for {term}."),
+        ("For {term} from {start_date} the agreement is valid.", "The first of {term} begins on {start_date}."),
     ),
     ("term",): Phrases(("[It|The contract|This agreement] [runs|lasts|is made|is valid] for {term}.", "The [term|contract term|duration] is {term}.", "[The parties agree on a|It has a] term of {term}."), ("After {term} the contract ends.", "The contract has a length of {term}.")),
     ("fee",): Phrases(
@@ -121,7 +125,7 @@ def contract(draw: Draw) -> Document:
     said = [form.format(facts[concept]) for concept, form in forms if concept in facts]
     key += [facts[concept] for concept, _ in forms if concept in facts]
     summary = f"Contract between {key[0]} and {key[1]}" + (f": {', '.join(said)}" if said else "")
-    return Document("contract", text, facts, tuple(NAMES), summary + ".", tuple(key), names=NAMES)
+    return Document("contract", text, facts, tuple(NAMES), summary.rstrip(".") + ".", tuple(key), names=NAMES)
 
 
 def _clauses(draw: Draw, facts: dict[str, str]) -> str:
@@ -129,20 +133,26 @@ def _clauses(draw: Draw, facts: dict[str, str]) -> str:
     rest = [c for c in ("notice_period", "liability_cap", "governing_law", "start_date", "term", "fee") if c in facts]
     rng.shuffle(rest)
     groups: list[tuple[str, ...]] = [("provider", "client"), *((concept,) for concept in rest)]
+    if "start_date" in rest and "term" in rest and draw.chance(0.6):
+        groups.remove(("term",))
+        groups[groups.index(("start_date",))] = ("start_date", "term")
     if draw.chance(0.1):
         rng.shuffle(groups)
     title = f"{TITLES.pick(rng, draw.split)}\n\n" if draw.chance(0.6) else ""
     if draw.chance(0.4):
-        return title + common.sentences(draw, PROSE, facts, groups, NOISE)
-    said = [common.sentences(draw, PROSE, facts, [group], NOISE).replace("\n\n", " ") for group in groups]
-    if draw.chance(0.4):
-        said.insert(rng.randint(1, len(said)), NOISE.pick(rng, draw.split))
-    patterns = ("{n}. {text}", "§ {n} {text}", "({n}) {text}", "Article {n}: {text}", "- {text}", "{text}")
-    pattern = rng.choice(patterns if draw.train else ("Clause {n} - {text}", "{n}) {text}", "[{n}] {text}", "Section {n}. {text}"))
+        return title + common.sentences(draw, PROSE, facts, groups, NOISE, LABELS)
+    said = [common.sentences(draw, PROSE, facts, [group], NOISE, LABELS).replace("\n\n", " ") for group in groups]
     if draw.chance(0.35):
         heads = [HEADINGS[group[0]].pick(rng, draw.split) for group in groups]
-        said = [f"{head}. {text}" for head, text in zip(heads, said, strict=False)] + said[len(heads) :]
-    lines = [pattern.format(n=n, text=text) for n, text in enumerate(said, 1)]
+        said = [f"{head}. {text}" for head, text in zip(heads, said, strict=True)]
+    if draw.chance(0.4):
+        said.insert(rng.randint(1, len(said)), NOISE.pick(rng, draw.split))
+    patterns = ("{n}. {text}", "§ {n} {text}", "({n}) {text}", "Article {n}: {text}", "{s}.{n} {text}", "- {text}", "{text}")
+    pattern = rng.choice(patterns if draw.train else ("Clause {n} - {text}", "{n}) {text}", "[{n}] {text}", "Section {n}. {text}"))
+    section = rng.randint(1, 12)
+    lines = [pattern.format(n=n, s=section, text=text) for n, text in enumerate(said, 1)]
+    if draw.chance(0.3):
+        lines = [layout.wrapped(draw, line) for line in lines]
     return title + rng.choice(("\n", "\n\n")).join(lines)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recipes.seedling.documents.function_kinds import KINDS, FunctionKind
-from recipes.seedling.phrases import fill
+from recipes.seedling.phrases import Phrases, fill
 from recipes.seedling.values import Draw
 
 ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -33,6 +33,18 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "height": (tuple("height h b depth other_side".split()), tuple("tallness side_b".split())),
     "target": (tuple("target wanted element needle key value".split()), tuple("query searched".split())),
     "mapping": (tuple("mapping d table prices lookup pairs".split()), tuple("directory registry dictionary".split())),
+}  # fmt: skip
+# Docstrings often do not name the argument.
+GENERIC: dict[str, Phrases] = {
+    "list": Phrases(("the list", "a list", "the numbers", "a list of numbers", "the values"), ("the given list", "some numbers")),
+    "nested": Phrases(("a list of lists", "the lists", "nested lists"), ("the given lists",)),
+    "words": Phrases(("the words", "a list of words", "the strings", "the list"), ("the given words", "some strings")),
+    "text": Phrases(("the text", "a string", "a text", "the string"), ("the given text", "some string")),
+    "number": Phrases(("the number", "a number", "the value"), ("the given number",)),
+    "count": Phrases(("n", "the number", "a number"), ("the given number",)),
+    "degrees": Phrases(("a temperature", "the temperature"), ("the given temperature",)),
+    "price": Phrases(("the price", "a price", "the amount"), ("the given price",)),
+    "mapping": Phrases(("a dictionary", "the dict", "the mapping"), ("the given dictionary",)),
 }  # fmt: skip
 # Names that bodies use themselves.
 _TAKEN = frozenset(("x", "y", "c", "i", "row", "result", "k", "v", "_")) | set(dir(builtins))
@@ -63,7 +75,10 @@ def function(draw: Draw) -> Function:
     values = dict(zip("abc", arguments, strict=False)) | {
         name: str(value) for name, value in zip("km", constants, strict=False)
     }
-    doc = fill(kind.docs.pick(rng, draw.split), values)
+    said = dict(values)
+    if len(arguments) == 1 and draw.chance(0.3) and kind.roles[0] in GENERIC:
+        said["a"] = GENERIC[kind.roles[0]].pick(rng, draw.split)
+    doc = fill(kind.docs.pick(rng, draw.split), said)
     doc = doc[0].upper() + doc[1:] if doc.split()[0] not in arguments else doc
     if draw.chance(0.15):
         doc = doc.rstrip(".")

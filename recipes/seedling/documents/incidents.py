@@ -41,6 +41,10 @@ PROSE: dict[tuple[str, ...], Phrases] = {
         ("[The |]{service} [was down|was unavailable|failed|went down|stopped|became slow] [at|from|since] {start_time}.", "[At|From] {start_time} [on, |][the |]{service} [went down|failed|stopped|did not respond|was slow].", "{start_time}: {service} [down|not reachable|failed]."),
         ("Users could not reach {service} after {start_time}.", "The first failure of {service} was seen at {start_time}."),
     ),
+    ("service", "start_time", "end_time"): Phrases(
+        ("[The |]{service} [was down|was unavailable|failed|was slow] from {start_time} [to|until|till] {end_time}.", "[From|Between] {start_time} [to|and|until] {end_time} [the |]{service} [was down|was unavailable|did not respond].", "[Outage|Downtime] of {service}, {start_time} [to|-] {end_time}."),
+        ("Users could not reach {service} between {start_time} and {end_time}.", "{start_time} to {end_time}: no {service}."),
+    ),
     ("service",): Phrases(("[The |]{service} [was down|was unavailable|failed|had an outage].", "[Outage|Incident|Problem] [of|in|with] [the |]{service}."), ("Users could not reach {service}.",)),
     ("start_time",): Phrases(("It [started|began] at {start_time}.", "[Start|Begin]: {start_time}."), ("The beginning was at {start_time}.",)),
     ("end_time",): Phrases(("[It was|All was|The problem was] [fixed|resolved|over] at {end_time}.", "[At|By] {end_time} [it was|all was] [fixed|back to normal|resolved]."), ("The end came at {end_time}.", "It was back again by {end_time}.")),
@@ -54,6 +58,7 @@ PROSE: dict[tuple[str, ...], Phrases] = {
     ("incident_number",): Phrases(("[This is|See|It is|Filed as] [incident |]{incident_number}.", "Incident [number |no. |]{incident_number}."), ("It has the incident number {incident_number}.",)),
     ("date",): Phrases(("[It happened|This was|The outage was] on {date}.", "[Date|Day]: {date}."), ("The day of the incident was {date}.",)),
 }  # fmt: skip
+SPANS = Phrases(("time", "when", "period", "from - to", "times", "down"), ("time span", "time of outage"))
 TITLES = Phrases(
     ("INCIDENT", "Incident [report|note]", "# Incident", "Outage [report|note]", "Post mortem", "*** INCIDENT ***", "Incident {incident_number}", "Service outage", "Status [report|update]"),
     ("Report of an incident", "--- Incident ---", "Notes on the outage", "### Incident"),
@@ -86,7 +91,7 @@ def incident(draw: Draw) -> Document:
         if concept in facts:
             summary += form.format(facts[concept])
             key.append(facts[concept])
-    return Document("incident", text, facts, tuple(NAMES), summary + ".", tuple(key), names=NAMES)
+    return Document("incident", text, facts, tuple(NAMES), summary.rstrip(".") + ".", tuple(key), names=NAMES)
 
 
 def _values(draw: Draw) -> dict[str, str]:
@@ -137,12 +142,15 @@ def _note(draw: Draw, facts: dict[str, str]) -> str:
         [("service", "start_time", "duration"), ("cause",)],
         [("service", "start_time"), ("cause",), ("duration",)],
         [("service", "start_time"), ("duration",), ("cause",)],
+        [("service", "start_time", "end_time"), ("duration",), ("cause",)],
     ))]  # fmt: skip
     if groups[0] == ("service", "start_time", "duration") and "duration" not in facts:
         groups[0] = ("service", "start_time")
-    for extra in (("end_time",), ("severity",), ("owner",), ("incident_number",), ("date",)):
+    if "end_time" in groups[0] and "end_time" not in facts:
+        groups[0] = ("service", "start_time")
+    for extra in (("end_time",) if "end_time" not in groups[0] else (), ("severity",), ("owner",), ("incident_number",), ("date",)):
         groups.insert(rng.randint(1, len(groups)), extra)
-    body = common.sentences(draw, PROSE, facts, groups, NOISE)
+    body = common.sentences(draw, PROSE, facts, groups, NOISE, LABELS)
     if draw.chance(0.4):
         body += f" {NOISE.pick(rng, draw.split)}"
     return rng.choice(("\n", "\n\n")).join([*_title(draw, facts, 0.55), body])
@@ -151,7 +159,15 @@ def _note(draw: Draw, facts: dict[str, str]) -> str:
 def _form(draw: Draw, facts: dict[str, str]) -> str:
     concepts = list(LABELS)
     draw.rng.shuffle(concepts)
-    parts = [*_title(draw, facts, 0.6), layout.block(draw, common.pairs(draw, LABELS, facts, concepts))]
+    if "end_time" in facts and draw.chance(0.5):
+        concepts = [c for c in concepts if c not in ("start_time", "end_time")]
+        pairs = common.pairs(draw, LABELS, facts, concepts)
+        label = layout.cased(draw, SPANS.pick(draw.rng, draw.split))
+        span = f"{facts['start_time']} {draw.rng.choice(('to', 'to', '-', 'until') if draw.train else ('till', '->'))} {facts['end_time']}"
+        pairs.insert(draw.rng.randint(0, len(pairs)), (label, span))
+    else:
+        pairs = common.pairs(draw, LABELS, facts, concepts)
+    parts = [*_title(draw, facts, 0.6), layout.block(draw, pairs)]
     if draw.chance(0.35):
         parts.append(NOISE.pick(draw.rng, draw.split))
     return "\n".join(parts)

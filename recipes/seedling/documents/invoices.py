@@ -29,7 +29,7 @@ NAMES: dict[str, tuple[str, ...]] = {
 LABELS: dict[str, Phrases] = {
     "invoice_number": Phrases(
         ("invoice [number|no|no.|id|#]", "invoice", "[inv|bill] [no.|number]", "[number|no.]", "invoice ref",
-         "bill", "document [no.|number]", "reference", "our [reference|invoice]", "invoice code", "ref"),
+         "bill", "your invoice", "document [no.|number]", "reference", "our [reference|invoice]", "invoice code", "ref"),
         ("number of invoice", "invoice ref. no.", "bill id", "our invoice no.", "inv. #", "this invoice"),
     ),
     "supplier": Phrases(
@@ -176,6 +176,12 @@ TITLES = Phrases(
     ("INVOICE", "Invoice", "# Invoice", "BILL", "Tax invoice", "*** INVOICE ***", "== Invoice ==", "Invoice for your order", "RECHNUNG / INVOICE", "## INVOICE"),
     ("Sales invoice", "--- Invoice ---", "I N V O I C E", "Your invoice", "### Invoice"),
 )  # fmt: skip
+# Titles that hold the number, instead of a labelled line.
+HEADLINES = Phrases(
+    ("Invoice {invoice_number}", "**Invoice {invoice_number}** for *{customer}*", "INVOICE {invoice_number}", "# Invoice {invoice_number}", "Invoice no. {invoice_number} for {customer}", "INVOICE          {invoice_number}",
+     "Bill {invoice_number}", "Invoice {invoice_number} from {supplier}", "## {supplier}: invoice {invoice_number}", "I N V O I C E     {invoice_number}"),
+    ("*Invoice* {invoice_number}", "INVOICE: {invoice_number} for {customer}", "### Invoice number {invoice_number}", "{supplier} - Invoice {invoice_number}"),
+)  # fmt: skip
 NOISE = Phrases(
     ("Thank you for your [business|order|purchase|trust].", "[Payment|Please pay] by bank transfer[| only].", "We [thank you|look forward] [for working with us|to your next order].",
      "Goods remain our property until paid in full.", "No cash discount.", "Terms: [14|30|60] days net.", "Please [quote|state] the invoice number [when you pay|with your payment].",
@@ -208,7 +214,7 @@ def invoice(draw: Draw) -> Document:
         summary += f", due {facts['due_date']}"
         key.append(facts["due_date"])
     return Document(
-        "invoice", text, known, tuple(NAMES), summary + ".", tuple(key), names=NAMES
+        "invoice", text, known, tuple(NAMES), summary.rstrip(".") + ".", tuple(key), names=NAMES
     )
 
 
@@ -268,16 +274,25 @@ def _sheet(draw: Draw, facts: dict[str, str], rows: list[layout.Item]) -> str:
         parts.append("\n".join([facts["supplier"]]))
     else:
         head.append("supplier")
-    if draw.chance(0.7):
+    headline = HEADLINES.pick(rng, draw.split) if draw.chance(0.25) else ""
+    if headline:
+        head.remove("invoice_number")
+        if "{supplier}" in headline and "supplier" in head:
+            head.remove("supplier")
+        parts.insert(rng.randint(0, len(parts)), fill(headline, facts))
+    elif draw.chance(0.7):
         parts.insert(rng.randint(0, len(parts)), TITLES.pick(rng, draw.split))
-    if draw.chance(0.45):
+    if "{customer}" in headline:
+        pass
+    elif draw.chance(0.45):
         label = layout.cased(draw, LABELS["customer"].pick(rng, draw.split))
         parts.append("\n".join([f"{label}:", facts["customer"], *_address(draw, facts)]))
     else:
         head.append("customer")
     rng.shuffle(head)
-    details = layout.block(draw, _pairs(draw, facts, head))
-    parts.insert(rng.randint(max(0, len(parts) - 1), len(parts)), details)
+    pairs = _pairs(draw, facts, head)
+    if pairs:
+        parts.insert(rng.randint(max(0, len(parts) - 1), len(parts)), layout.block(draw, pairs))
     if "ship_to" in facts:
         label = layout.cased(draw, LABELS["ship_to"].pick(rng, draw.split))
         parts.append(f"{label}: {facts['ship_to']}")
@@ -317,12 +332,18 @@ def _letter(draw: Draw, facts: dict[str, str], rows: list[layout.Item]) -> str:
         order.insert(rng.randint(1, len(order)), extra)
     if not signed:
         order.insert(rng.randint(1, len(order)), ("supplier",))
-    body = common.sentences(draw, PROSE, facts, order, NOISE)
+    body = common.sentences(draw, PROSE, facts, order, NOISE, LABELS)
     if draw.chance(0.25):
         body += "\n\n" + layout.items(draw, rows)
     facts.pop("ship_to", None)
     text = common.framed(draw, body, facts["supplier"] if signed else None)
     if draw.chance(0.3):
         subject = fill(SUBJECTS.pick(rng, draw.split), facts)
-        text = f"Subject: {subject}\n\n{text}"
+        head = f"Subject: {subject}"
+        if draw.train and "email" not in facts and draw.chance(0.5):
+            facts["email"] = draw.email()
+            head = common.mail_head(draw, facts["supplier"], facts["email"], subject)
+            if facts["email"] not in head:
+                del facts["email"]
+        text = f"{head}\n\n{text}"
     return text

@@ -104,7 +104,7 @@ SUBJECTS = Phrases(
     ("We want to buy something", "{customer} orders", "A new order for you"),
 )  # fmt: skip
 THINGS = Phrases(
-    ("{q} x {a}", "{q} {a}", "{q} pieces of {a}", "{q} pcs {a}", "{q} units of {a}", "{a} ({q} pieces)", "{a} ({q}x)"), ("{q} times {a}", "{a}, {q} of them", "{a} (quantity {q})"),
+    ("{q} x {a}", "{q} {a}", "{q} pieces of {a}", "{q} pieces of the {a}", "another {q} {a}", "{q} more {a}", "{q} of your {a}", "{q} of {a}", "{q} pcs {a}", "{q} units of {a}", "{a} ({q} pieces)", "{a} ({q}x)"), ("{q} times {a}", "{a}, {q} of them", "{a} (quantity {q})"),
 )  # fmt: skip
 
 
@@ -136,7 +136,7 @@ def _summary(facts: dict[str, str], rows: list[layout.Item]) -> tuple[str, tuple
     if delivery:
         summary += f", deliver {' '.join(delivery)}"
     key += [facts[c] for c in ("order_number", "city", "delivery_date") if c in facts]
-    return summary + ".", tuple(key)
+    return summary.rstrip(".") + ".", tuple(key)
 
 
 def _values(draw: Draw) -> tuple[dict[str, str], list[layout.Item]]:
@@ -186,20 +186,28 @@ def _letter(draw: Draw, facts: dict[str, str], rows: list[layout.Item]) -> str:
     said = dict(facts)
     if not listed:
         said["things"] = _things(draw, rows)
-    body = common.sentences(draw, PROSE, said, groups, NOISE)
+    body = common.sentences(draw, PROSE, said, groups, NOISE, LABELS)
     if listed:
         body += f"\n\n{layout.items(draw, rows)}"
     text = common.framed(draw, body, facts["customer"] if signed else None)
     if draw.chance(0.35):
-        text = f"{_subject(draw, facts)}\n\n{text}"
+        text = f"{_head(draw, facts)}\n\n{text}"
     return text
 
 
-def _subject(draw: Draw, facts: dict[str, str]) -> str:
+def _head(draw: Draw, facts: dict[str, str]) -> str:
     while True:
         subject = SUBJECTS.pick(draw.rng, draw.split)
         if "order_number" in facts or "{order_number}" not in subject:
-            return f"Subject: {fill(subject, facts)}"
+            break
+    subject = fill(subject, facts)
+    if draw.train and "email" not in facts and "order_date" in facts and draw.chance(0.6):
+        mail = draw.email()
+        head = common.mail_head(draw, facts["customer"], mail, subject)
+        if mail in head:
+            facts["email"] = mail
+        return head
+    return f"Subject: {subject}"
 
 
 def _sheet(draw: Draw, facts: dict[str, str], rows: list[layout.Item]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from recipes.seedling import layout
 from recipes.seedling.document import Document
+from recipes.seedling.documents import common
 from recipes.seedling.values import Draw
 
 _NOUNS = "number name date code total id type place size weight colour group rate level owner email".split()
@@ -39,5 +40,8 @@ def record(draw: Draw) -> Document:
     missing = draw.word(1, 2).lower()
     names[missing] = (missing,)
     facts.pop(missing, None)
-    text = layout.block(draw, pairs)
+    if draw.chance(0.3):
+        text = " ".join(common.framed_value(draw, label.lower(), value) for label, value in pairs)
+    else:
+        text = layout.block(draw, pairs)
     return Document("record", text, facts, tuple(names), names=names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from recipes.seedling import layout
 from recipes.seedling.document import Document
+from recipes.seedling.documents import common
 from recipes.seedling.documents.intents import TOPICS
 from recipes.seedling.phrases import Phrases, fill
 from recipes.seedling.values import Draw
@@ -19,7 +20,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "date": ("date", "received", "created"),
 }  # fmt: skip
 LABELS: dict[str, Phrases] = {
-    "name": Phrases(("customer", "name", "from", "sender", "contact", "reported by", "client"), ("customer name", "sent by", "name of sender")),
+    "name": Phrases(("customer", "name", "from", "sender", "contact", "reported by", "client", "caller"), ("customer name", "sent by", "name of sender")),
     "order_number": Phrases(("order", "order [no.|number|id]", "order #", "re order"), ("number of order", "order ref.")),
     "product": Phrases(("product", "item", "article", "product name"), ("article name", "name of product")),
     "email": Phrases(("email", "e-mail", "mail"), ("email address",)),
@@ -72,6 +73,7 @@ CLOSINGS = Phrases(
 INTRODUCTIONS = Phrases(
     ("[My name is|I am|This is] {name}.", "{name} here.", "[Here is|I'm] {name}."), ("You are reading a message of {name}.", "I, {name}, write to you.")
 )  # fmt: skip
+MESSAGES = Phrases(("message", "text", "body", "description", "request", "note"), ("content", "what they write"))
 PLAIN_SUBJECTS = Phrases(
     ("[Question|Problem|Request|Help|Please help|Urgent|Hello|My order|Help needed|A question]",), ("Some help please", "Message from a customer", "I need you"),
 )  # fmt: skip
@@ -148,11 +150,35 @@ def _text(draw: Draw, facts: dict[str, str], core: list[str], intent: str) -> st
         else:
             parts.append(f"{CLOSINGS.pick(rng, draw.split)}\n{facts['name']}" if draw.chance(0.7) else facts["name"])
     text = rng.choice(("\n\n", "\n", " ")).join(parts[:-1]) + ("\n\n" if len(parts) > 1 else "") + parts[-1]
+    if draw.chance(0.12):
+        return _row(draw, facts, in_head, core, text)
+    if draw.chance(0.3):
+        text = layout.wrapped(draw, text)
+    if draw.train and "name" in facts and "date" not in facts and "email" not in facts and not in_head and draw.chance(0.25):
+        mail = draw.email(facts["name"])
+        head = common.mail_head(draw, facts["name"], mail, _subject(draw, core))
+        if mail in head:
+            facts["email"] = mail
+        return f"{head}\n\n{text}"
     head = []
     if in_head:
         pairs = [(layout.cased(draw, LABELS[c].pick(rng, draw.split)), facts[c]) for c in in_head]
         head.append(layout.block(draw, pairs))
     if draw.chance(0.3):
-        subject = core[0].rstrip(".!?") if draw.chance(0.4) else PLAIN_SUBJECTS.pick(rng, draw.split)
-        head.append(f"Subject: {subject}")
+        head.append(f"Subject: {_subject(draw, core)}")
     return "\n".join(head) + ("\n\n" if head else "") + text
+
+
+def _subject(draw: Draw, core: list[str]) -> str:
+    if draw.chance(0.4):
+        return core[0].rstrip(".!?")
+    return PLAIN_SUBJECTS.pick(draw.rng, draw.split)
+
+
+def _row(draw: Draw, facts: dict[str, str], in_head: list[str], core: list[str], text: str) -> str:
+    """A row of a table of tickets, each cell under the name of its column."""
+    lines = [f"{LABELS[c].pick(draw.rng, draw.split)}: {facts[c]}" for c in in_head]
+    if draw.chance(0.6):
+        lines.append(f"subject: {_subject(draw, core)}")
+    lines.append(f"{MESSAGES.pick(draw.rng, draw.split)}: {' '.join(text.split())}")
+    return "\n".join(lines)
