@@ -11,10 +11,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST_ARGS ?= -n auto
-# A model to run in `make demo` and to measure in `make bench`.
+# A model that `make demo` uses instead of the built-in one, and that `make bench` measures.
 MODEL ?=
-DEMO_MODEL := ../shared/data/weights/stories260K/stories260K.gguf
-PROMPT ?= Once upon a time, Tim had a
+# What `make demo` reads: a file or a folder of documents instead of the samples.
+DOCUMENTS ?=
 PEER_VENV ?= .venv-peer
 BENCH_ARGS ?=
 # Prints the peer's pinned requirement out of the bench extra: one place names the version.
@@ -25,7 +25,7 @@ NATIVE := $(shell find native -type f 2>/dev/null) CMakeLists.txt
 .PHONY: help demo test check format bench bench-table docs sanitize neon clean
 
 help:
-	@echo "make demo      build, look at this machine, run a model (MODEL=path)"
+	@echo "make demo      build, then let the built-in model read documents (MODEL=path, DOCUMENTS=path)"
 	@echo "make test      run the tests (PYTEST_ARGS='-k gguf' and the like)"
 	@echo "make check     linters, types, formatting"
 	@echo "make format    let ruff and clang-format rewrite what they can"
@@ -66,15 +66,8 @@ $(PEER_VENV)/.peer: pyproject.toml
 
 demo: $(VENV)/.package
 	@$(BIN)/freehold doctor
-	@model="$(MODEL)"; \
-	if [ -z "$$model" ] && [ -f "$(DEMO_MODEL)" ]; then model="$(DEMO_MODEL)"; fi; \
-	if [ -n "$$model" ]; then \
-	  echo; echo "\$$ freehold run $$model \"$(PROMPT)\""; \
-	  $(BIN)/freehold run "$$model" "$(PROMPT)" --temperature 0 --max-tokens 120; \
-	else \
-	  echo; echo "No model was given and none ships with freehold yet (one is planned):" \
-	    "run 'make demo MODEL=/path/to/model.gguf'."; \
-	fi
+	@echo; echo '$$ freehold demo $(if $(DOCUMENTS),$(DOCUMENTS) )$(if $(MODEL),--model $(MODEL))'
+	@$(BIN)/freehold demo $(if $(DOCUMENTS),"$(DOCUMENTS)") $(if $(MODEL),--model "$(MODEL)")
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

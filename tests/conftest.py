@@ -2,7 +2,8 @@
 """Fixtures every room shares: where the conformance data lies, and which devices can be tested.
 
 Plain helpers live beside this file: `batching` (paged batches), `tiny_models` (random models
-with a reference implementation), `budgets` (how far a result may be off).
+with a reference implementation), `tiny_chat` (a random one that chats), `budgets` (how far a
+result may be off).
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from freehold.errors import EngineError, ModelNotFoundError
 REFERENCE = ("--backend", "reference", "--max-tokens", "4")
 MODEL_COMMANDS = [("run", "{}", "hello", *REFERENCE), ("show", "{}"), ("tokenize", "{}", "hello"),
                   ("bench", "{}", "--backend", "reference"), ("chat", "{}"),
+                  ("demo", "--model", "{}"),
                   ("quantize", "{}", "out.gguf", "--type", "Q8_0")]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from freehold.cli.main import load_command, run, summaries
 from freehold.cli.options import EngineFlags, SamplingFlags
 from freehold.types import SamplingParams
 
-COMMANDS = ("bench", "chat", "doctor", "quantize", "run", "show", "tokenize")
+COMMANDS = ("bench", "chat", "demo", "doctor", "quantize", "run", "show", "tokenize")
 HEAVY = ("numpy", "tokenizers", "jinja2", "psutil", "freehold.llm", "freehold.ops", "torch")
 
 

@@ -280,7 +280,7 @@ Content-Type: text/html; charset=utf-8
 def test_html_alone_becomes_text(tmp_path):
     document = mail(tmp_path, PAGE)
     assert document.text == (
-        "Subject: s\n\nT\n\nTwo words & one more\nnext!\n\na | b\n\nc | d\n\n- x\n- y\n\nend\n\n"
+        "Subject: s\n\nT\n\nTwo words & one more\nnext!\n\na | b\nc | d\n\n- x\n- y\n\nend\n\n"
         "a\n  b\n\n1 < 2\n"
     )
     assert document.notes == ("written in HTML only; its visible text was taken",)

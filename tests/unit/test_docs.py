@@ -26,7 +26,7 @@ DOCUMENTS = sorted(
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")]
 )
 PACKAGE = ROOT / "src" / "freehold"
-TOP = {"src", "native", "tests", "benchmarks", "docs", ".ci"}
+TOP = {"src", "native", "tests", "benchmarks", "recipes", "examples", "docs", ".ci"}
 FOREIGN = {"config.json", "tokenizer.json", "generation_config.json"}  # files of models
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import tiny_chat
+
 MODEL = Path(__file__).parents[2].parent / "shared/data/weights/stories260K/stories260K.gguf"
 
 # Audit hooks see every socket call of Python code, whichever library makes it. The hook leaves a
@@ -59,4 +61,10 @@ def test_using_a_model_stays_on_the_machine(arguments: tuple[str, ...]) -> None:
         pytest.skip("the shared conformance data is not beside the repository")
     command, *rest = arguments
     done = run_alarmed(command, str(MODEL), *rest)
+    assert done.returncode == 0, done.stderr
+
+
+def test_reading_documents_stays_on_the_machine(tmp_path: Path) -> None:
+    model = tiny_chat.write(tmp_path / "babbler.gguf")
+    done = run_alarmed("demo", "--model", str(model), "--limit", "3")
     assert done.returncode == 0, done.stderr

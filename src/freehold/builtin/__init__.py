@@ -14,7 +14,7 @@ from freehold.errors import DocumentError, ModelNotFoundError
 MODELS: tuple[str, ...] = ("seedling",)
 
 _HERE = Path(__file__).parent
-# A wheel holds copies beside this file; in a checkout there is only the original.
+# The build copies them beside this file (CMakeLists.txt); a checkout has only the original.
 _SAMPLE_FOLDERS = (_HERE / "documents", _HERE.parents[2] / "examples" / "documents")
 
 
@@ -28,7 +28,8 @@ def model_path(name: str) -> Path:
     if not path.is_file():
         raise ModelNotFoundError(
             f"the built-in model {name!r} is not in this checkout of freehold",
-            hint=f"make it with `python -m recipes.{name}` from the repository, or install a wheel",
+            hint=f"`python -m recipes.{name} all` makes build/{name}/{name}.gguf; it belongs into "
+            f"{_HERE}",
         )
     return path
 

@@ -23,8 +23,8 @@ _PARAGRAPHS = frozenset({
     "p", "h1", "h2", "h3", "h4", "h5", "h6", "table", "ul", "ol", "dl", "blockquote", "pre",
     "section", "article", "header", "footer", "main",
 })  # fmt: skip
-_LINE_BREAKS = frozenset({
-    "br", "div", "tr", "li", "dt", "dd", "hr", "title", "body", "form", "option", "address",
+_LINES = frozenset({
+    "div", "tr", "li", "dt", "dd", "hr", "title", "body", "form", "option", "address",
     "figure", "caption",
 })  # fmt: skip
 
@@ -102,8 +102,10 @@ class _Scan:
             self._cell()
         elif name in _PARAGRAPHS:
             self.out.append("\n\n")
-        elif name in _LINE_BREAKS:
+        elif name == "br":
             self.out.append("\n")
+        elif name in _LINES:
+            self._line()
         if name == "li":
             self.out.append("- ")
         self.preformatted += name == "pre"
@@ -111,9 +113,14 @@ class _Scan:
     def _close(self, name: str) -> None:
         if name in _PARAGRAPHS:
             self.out.append("\n\n")
-        elif name in _LINE_BREAKS:
-            self.out.append("\n")
+        elif name in _LINES:
+            self._line()
         self.preformatted -= name == "pre" and self.preformatted > 0
+
+    def _line(self) -> None:
+        """Go to the beginning of a line."""
+        if self.out and not self.out[-1].endswith("\n"):
+            self.out.append("\n")
 
     def _cell(self) -> None:
         """A bar before every cell but a row's first."""
