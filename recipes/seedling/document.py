@@ -22,4 +22,5 @@ class Document:
     summary: str = ""
     key_facts: tuple[str, ...] = ()
     intent: str | None = None
+    topic: str = ""
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -109,7 +109,9 @@ def classify_intent(draw: Draw, document: Document, canonical: float) -> Example
     rng.shuffle(others)
     chosen = others[: rng.choice((1, 2, 2, 3, 3, 4, 4, 5, 6, 7))]
     right = rng.choice(intents.LABELS[document.intent])
-    labels = [rng.choice(intents.LABELS[intent]) for intent in chosen]
+    if document.topic in intents.TOPIC_LABELS and draw.chance(0.25):
+        right = rng.choice(intents.TOPIC_LABELS[document.topic])
+    labels = [_label(draw, intent) for intent in chosen]
     if draw.chance(0.1):
         other = rng.choice(intents.OTHER)
         labels.append(other)
@@ -120,6 +122,17 @@ def classify_intent(draw: Draw, document: Document, canonical: float) -> Example
         labels += [rng.choice(KIND_LABELS[kind]) for kind in rng.sample(kinds, rng.randint(1, 2))]
     labels = list(dict.fromkeys((*labels, right)))
     return _classified(draw, document, labels, right, canonical)
+
+
+def _label(draw: Draw, intent: str) -> str:
+    """A name for `intent` that may stand in a set where it is wrong."""
+    rng = draw.rng
+    if draw.chance(0.25):
+        gist = rng.choice(intents.TOPICS[intent])[0]
+        special = [label for label in intents.TOPIC_LABELS.get(gist, ()) if label not in intents.VAGUE]
+        if special:
+            return rng.choice(special)
+    return rng.choice(intents.LABELS[intent])
 
 
 def classify_kind(draw: Draw, document: Document, canonical: float) -> Example:

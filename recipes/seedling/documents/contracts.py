@@ -35,8 +35,11 @@ PROSE: dict[tuple[str, ...], Phrases] = {
          "{provider}, [as|the] [provider|contractor|supplier], and {client}, [as|the] [client|customer], [agree as follows|sign this contract|make this agreement].",
          "[The provider|The contractor|The supplier] is {provider}, [the client|the customer] is {client}.",
          "{provider} [provides|delivers|offers] [services|support|the software|the goods] to {client}[| under this contract|, the client].",
+         "[This agreement|The contract] [between|of] {client} (the [Customer|Client]) and {provider} (the [Provider|Contractor|Supplier]) [is valid|was signed by both].",
+         "[The customer|The client] {client} [hires|engages|pays] {provider}[| as provider| as contractor].", "{client} [buys services from|is supported by|orders from] {provider}.",
+         "[The customer|The client] is {client}, [the provider|the contractor|the supplier] is {provider}.", "Client: {client}. Provider: {provider}.",
          "Between {provider} ([provider|contractor]) and {client} ([client|customer])[| it is agreed]:"),
-        ("{provider} (provider) signs this agreement with the client {client}.", "As the provider {provider} will serve {client}, its client.", "Agreement of the contractor {provider} with its customer {client}"),
+        ("{provider} (provider) signs this agreement with the client {client}.", "As the provider {provider} will serve {client}, its client.", "Agreement of the contractor {provider} with its customer {client}.", "The customer {client} signs with {provider}, the provider."),
     ),
     ("notice_period",): Phrases(
         ("[It is renewed|It goes on] [unless|until] [one party|a party] ends it with [a notice period|notice] of {notice_period}.", "[Either|Each] party may [terminate|end|cancel] [this agreement|this contract|it] [with|by giving|on] {notice_period} [written |]notice.", "The notice period is {notice_period}.", "[Notice|Termination] [needs|requires|must be given] {notice_period} [before the end|in advance|ahead].",
@@ -49,7 +52,7 @@ PROSE: dict[tuple[str, ...], Phrases] = {
         ("In no case is the liability higher than {liability_cap}.", "The parties agree to a liability limit of {liability_cap}.", "For damages a maximum of {liability_cap} is paid."),
     ),
     ("governing_law",): Phrases(
-        ("[This agreement|This contract|It] is governed by the [law|laws] of {governing_law}.", "The [law|laws] of {governing_law} [applies|apply|governs this contract].", "[Governing|Applicable] law: {governing_law}.", "[It|The contract] is [subject to|under] the law of {governing_law}.",
+        ("[This agreement|This contract|It] is governed by the [law|laws] of {governing_law}.", "The law of {governing_law} [applies|governs this contract].", "The laws of {governing_law} [apply|govern it].", "[Governing|Applicable] law: {governing_law}.", "[It|The contract] is [subject to|under] the law of {governing_law}.",
          "[Disputes|All disputes] are [decided|settled] under the law of {governing_law}."),
         ("For this contract the law of {governing_law} is applicable.", "The parties choose the law of {governing_law}.", "Courts decide after the laws of {governing_law}."),
     ),

@@ -50,7 +50,7 @@ PROSE: dict[tuple[str, ...], Phrases] = {
     ("end_time",): Phrases(("[It was|All was|The problem was] [fixed|resolved|over] at {end_time}.", "[At|By] {end_time} [it was|all was] [fixed|back to normal|resolved]."), ("The end came at {end_time}.", "It was back again by {end_time}.")),
     ("duration",): Phrases(("[It|The outage|The incident] [lasted|took|went on for] {duration}.", "[Downtime|Duration]: {duration}."), ("The length of the outage was {duration}.",)),
     ("cause",): Phrases(
-        ("[The cause|The root cause|The reason|Cause] was {cause}.", "[It|The outage|The incident] was caused by {cause}.", "[We found|The team found|The reason for it was] {cause}[| as the cause].", "[Root cause|Cause|Reason]: {cause}.", "This happened because of {cause}."),
+        ("[The cause|The root cause|The reason|Cause] was {cause}.", "[It|The outage|The incident] was caused by {cause}.", "[We found|The team found|We saw] {cause}[| as the cause].", "{cause} [was the cause|was the reason|caused it|led to it].", "[After some time we saw|It turned out to be|The trouble came with] {cause}.", "[Because of|Due to] {cause} [users had to wait|it failed].", "[Root cause|Cause|Reason]: {cause}.", "This happened because of {cause}."),
         ("As its cause we found {cause}.", "The outage came from {cause}.", "To blame was {cause}."),
     ),
     ("severity",): Phrases(("[Severity|Priority]: {severity}.", "[The severity|The priority|The level] [is|was] {severity}.", "It was rated {severity}."), ("We gave it the severity {severity}.",)),

@@ -94,6 +94,8 @@ PROSE: dict[tuple[str, ...], Phrases] = {
          "On {invoice_date} we [issued|wrote|sent] invoice {invoice_number}.",
          "[This is|Here comes] invoice [no. |number |]{invoice_number}, [dated|issued|written on] {invoice_date}.",
          "[Your|The|A new] invoice [number |]{invoice_number} [was created|was issued|is dated] [on |]{invoice_date}.",
+         "[Could you|Would you] [please |]check invoice {invoice_number} [of|from|dated] {invoice_date}?", "[Number|Our number] {invoice_number}, [written|made out|issued] {invoice_date}[|, is our invoice].",
+         "[Today|This time] [you get|we bill you with] {invoice_number}, [an invoice|a bill] [of|from] {invoice_date}.", "Re: invoice {invoice_number} of {invoice_date}",
          "Invoice {invoice_number} ({invoice_date}) is [attached|enclosed|below]."),
         ("With this mail we send invoice {invoice_number}, created on {invoice_date}.",
          "Dated {invoice_date}, invoice number {invoice_number} is now ready for you.",
@@ -103,29 +105,30 @@ PROSE: dict[tuple[str, ...], Phrases] = {
         ("[Please find|Attached is|Enclosed is|Here is] [our |the |]invoice {invoice_number}.",
          "[This mail|This letter] [is about|concerns] invoice {invoice_number}.",
          "[Your|The] invoice [has the number|number is|is] {invoice_number}.",
+         "[Its|The] number is {invoice_number}.", "[Please quote|Please use|Always name] {invoice_number}[| when you pay| in your payment].", "Re: [invoice|bill] {invoice_number}", "[Under|With] [the |]number {invoice_number} we [bill you|send our bill].",
          "We [have issued|are sending you|just sent] invoice [no. |]{invoice_number}."),
         ("Our invoice with the number {invoice_number} is attached.",
          "Today you receive invoice {invoice_number} from us."),
     ),
     ("invoice_date",): Phrases(
-        ("It [was issued on|is dated|was written on|dates from] {invoice_date}.", "[Date of issue|Issue date] is {invoice_date}.",
+        ("[The bill|The paper|Our invoice] [is from|carries the date] {invoice_date}.", "{invoice_date} [is the date of the invoice|is the day we issued it].", "It [was issued on|is dated|was written on|dates from] {invoice_date}.", "[Date of issue|Issue date] is {invoice_date}.",
          "We [wrote|issued] it on {invoice_date}."),
         ("The invoice was made out on {invoice_date}.", "Its date is {invoice_date}."),
     ),
     ("supplier",): Phrases(
-        ("[It comes from|The supplier is|The seller is|It was issued by|The goods were sold by] {supplier}.",
+        ("[We,|It is us,] {supplier}, [say thank you|sold you the goods|send this invoice].", "[Thank you for buying from|You bought from|Many thanks from|Greetings from] {supplier}.", "[Please pay to|The money goes to|Payable to] {supplier}.", "[It comes from|The supplier is|The seller is|It was issued by|The goods were sold by] {supplier}.",
          "{supplier} [thanks you for your order|is the supplier|sent you the goods|has billed you].",
          "[This invoice|This bill] is from {supplier}."),
         ("We at {supplier} are glad to have you with us.", "The invoice was issued for {supplier} as the seller."),
     ),
     ("customer",): Phrases(
-        ("[It is for|It is addressed to|The customer is|We bill|The buyer is] {customer}.",
+        ("[The one who pays is|Payment comes from|The goods went to our customer] {customer}.", "[Sold to|Billed to|Made out to|Charged to] {customer}.", "[For|To] our [good |]customer {customer}.", "[It is for|It is addressed to|The customer is|We bill|The buyer is] {customer}.",
          "{customer} [is the customer|ordered the goods|is billed for this|will be charged].",
          "[The invoice|The bill] [goes to|is made out to] {customer}."),
         ("The goods were bought by {customer}.", "We made it out to our client {customer}."),
     ),
     ("total",): Phrases(
-        ("The [total|amount due|total amount|invoice total|sum] [is|comes to|amounts to] {total}.",
+        ("{total} [is the total|is what we ask for|is the amount due|is to be paid|is open].", "[We charge you|We debit|You pay|The bill is] {total}.", "[It adds up to|Together that is|The bill comes to] {total}.", "The [total|amount due|total amount|invoice total|sum] [is|comes to|amounts to] {total}.",
          "[Please pay|Please transfer|You owe us|We ask you to pay|Kindly send us] {total}.",
          "[The amount|A total] of {total} is [due|open|to be paid].", "In total [that is|this makes|we charge] {total}."),
         ("We kindly ask for a payment of {total}.", "All in all you have to pay {total}."),
@@ -134,6 +137,8 @@ PROSE: dict[tuple[str, ...], Phrases] = {
         ("Please [pay|transfer|send us] {total} [by|before|until|no later than] {due_date}.",
          "The [total|amount|total amount|sum] of {total} is [due|payable] [on|by] {due_date}.",
          "{total} [is due|must be paid|should reach us|has to be paid] by {due_date}.",
+         "[Could you|Would you] [please |]pay {total} [by|before] {due_date}?", "[The sum|A sum] of {total} [has to|must|should] be [paid|with us] [by|before|on] {due_date}.", "[We charge|You pay|It costs] {total}, [payable until|due|to be paid by] {due_date}.",
+         "[Due|Payable] on {due_date}: {total}.", "[Until|Before] {due_date} [please pay|you have time to pay|we wait for] {total}.",
          "By {due_date} we [expect|ask for] [a payment of |]{total}.",
          "[Amount due|Total due]: {total}, [due|payable by|not later than] {due_date}."),
         ("We look forward to your payment of {total}, which falls due on {due_date}.",
@@ -142,7 +147,7 @@ PROSE: dict[tuple[str, ...], Phrases] = {
     ),
     ("due_date",): Phrases(
         ("[Payment is due|It is due|Please pay|Payment is expected|The due date is] [|] {due_date}.",
-         "[Payment is due|It is due|Please pay|The money should arrive] [by|on] {due_date}.", "The deadline is {due_date}."),
+         "[Payment is due|It is due|Please pay|The money should arrive] [by|on] {due_date}.", "The deadline is {due_date}.", "{due_date} is [the due date|the last day to pay|the deadline].", "[You have time until|We wait until|The money is due on] {due_date}.", "[No later than|Before|Until] {due_date}[, please| you should pay| the money must be here]."),
         ("The invoice has to be settled by {due_date}.", "Your payment should be with us on {due_date}."),
     ),
     ("subtotal", "tax"): Phrases(
@@ -336,7 +341,10 @@ def _letter(draw: Draw, facts: dict[str, str], rows: list[layout.Item]) -> str:
     if draw.chance(0.25):
         body += "\n\n" + layout.items(draw, rows)
     facts.pop("ship_to", None)
-    text = common.framed(draw, body, facts["supplier"] if signed else None)
+    signature = facts["supplier"] if signed else None
+    if signature and draw.chance(0.25):
+        signature = f"{draw.person()}\n{signature}"
+    text = common.framed(draw, body, signature)
     if draw.chance(0.3):
         subject = fill(SUBJECTS.pick(rng, draw.split), facts)
         head = f"Subject: {subject}"

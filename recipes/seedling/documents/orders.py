@@ -54,36 +54,37 @@ LABELS: dict[str, Phrases] = {
 }  # fmt: skip
 PROSE: dict[tuple[str, ...], Phrases] = {
     ("order_number", "order_date"): Phrases(
-        ("[This is|Here is|Please find] [our |the |my |]order {order_number} [of|from|dated] {order_date}.", "[Order|Our order|The order] {order_number} was [placed|made|sent] on {order_date}.", "On {order_date} [we|I] placed [the |]order {order_number}."),
+        ("[Our|My] number is {order_number}, [ordered|written|sent] on {order_date}.", "Re: order {order_number} of {order_date}", "[Could you|Please] [confirm|check] order {order_number} [of|from] {order_date}[.|?]", "[This is|Here is|Please find] [our |the |my |]order {order_number} [of|from|dated] {order_date}.", "[Order|Our order|The order] {order_number} was [placed|made|sent] on {order_date}.", "On {order_date} [we|I] placed [the |]order {order_number}."),
         ("Dated {order_date}, this is order number {order_number}.", "With {order_number} we refer to the order made {order_date}."),
     ),
     ("order_number",): Phrases(
-        ("[The order number is|Our order number is|Order number:|Order:|Our reference is] {order_number}.", "[This is|Please book it as] order {order_number}.", "[It is|Please use|Please quote] order [no. |number |]{order_number}."),
+        ("[The order number is|Our order number is|Order number:|Order:|Our reference is] {order_number}.", "[This is|Please book it as] order {order_number}.", "[Our number for this one|Our number|The number] is {order_number}.", "Re: order {order_number}", "[Please write|Put] {order_number} on the [box|parcel|invoice].", "[We call it|It goes under|Book it under] {order_number}.", "{order_number} is [our order number|the number|the reference].", "[It is|Please use|Please quote] order [no. |number |]{order_number}."),
         ("The number of this order is {order_number}.", "We gave this order the number {order_number}."),
     ),
     ("order_date",): Phrases(("[Ordered on|Order date:|Date of order:|It was ordered on] {order_date}.", "[I|We] ordered [it |]on {order_date}."), ("The order was made on {order_date}.", "Its date is {order_date}.")),
     ("customer",): Phrases(
-        ("[The order is for|It is for|The customer is|Please bill|The buyer is|It was ordered by] {customer}.", "{customer} [is the customer|placed this order|wants to buy this|has ordered]."),
+        ("[We are|I am|This is|My name is] {customer}.", "[Greetings from|An order from|Ordered by|A purchase of] {customer}.", "[The invoice goes to|Charge it to|Bill it to] {customer}.", "[The order is for|It is for|The customer is|Please bill|The buyer is|It was ordered by] {customer}.", "{customer} [is the customer|placed this order|wants to buy this|has ordered]."),
         ("We order in the name of {customer}.", "The order came from {customer}."),
     ),
     ("things",): Phrases(
-        ("[Please send|We would like to order|I want to order|We order|Please book|I would like|We need] {things}.", "[The order contains|It contains|Ordered was|You ordered|The goods are] {things}.", "[We|I] [need|want|order] {things}[| for our office| from your shop]."),
+        ("[Could|Can] [we|I] [have|get|order] {things}?", "[Do you have|Could you send us|Would you send me] {things}?", "[Please add|Put down|Reserve] {things}[| for us| for me].", "{things}, [that is all|please|that is our order].", "[This time|Today|Again] [we|I] [take|need|order] {things}.", "[We have run out, so please send|We are looking for|I decided to buy] {things}.", "[Please send|We would like to order|I want to order|We order|Please book|I would like|We need] {things}.", "[The order contains|It contains|Ordered was|You ordered|The goods are] {things}.", "[We|I] [need|want|order] {things}[| for our office| from your shop]."),
         ("What we want to buy is {things}.", "We hereby order {things}.", "Kindly prepare {things} for us."),
     ),
     ("city", "delivery_date"): Phrases(
         ("[Please deliver|Please ship|Deliver|Ship|Send] [it |everything |the goods |]to {city} [by|before|on|until] {delivery_date}.", "[Delivery|Shipping] to {city} [by|on] {delivery_date}[| please].", "[We need it|We expect the goods|It should arrive] in {city} [by|on] {delivery_date}.",
+         "[Deliver|Ship] to {street}, {postcode} {city}[,| and please] [by|before] {delivery_date}.", "[Could it be|Can it be] in {city} [by|on|before] {delivery_date}?", "[Our address is|We are at] {street} in {city}, [we need it|please deliver] by {delivery_date}.", "[Place and day|Delivery]: {city}, {delivery_date}.",
          "By {delivery_date} [it|everything] [should|must] be in {city}."),
         ("The goods must reach {city} no later than {delivery_date}.", "Our wish is a delivery until {delivery_date} in {city}."),
     ),
     ("city",): Phrases(
-        ("[Please deliver|Please ship|Ship|Deliver|Send] [it |everything |]to {city}.", "[The goods go to|Delivery is to|The place of delivery is|It goes to] {city}.", "[We are|Our office is] in {city}."),
-        ("The delivery should be made to {city}.", "Our goods are wanted in {city}."),
+        ("[Please deliver|Please ship|Ship|Deliver|Send] [it |everything |]to {city}.", "[Deliver|Send it|Ship] to {street}, {postcode} {city}.", "Send them to [the shop|our office|the store|me] in {city}.", "[Our address is|We live at|The address is] {street}, {city}.", "{city} is [the place of delivery|where it should go|our town].", "[The goods go to|Delivery is to|The place of delivery is|It goes to] {city}.", "[We are|Our office is] in {city}."),
+        ("The delivery should be made to {city}.", "You find us at {street} in {city}.", "Our goods are wanted in {city}."),
     ),
     ("delivery_date",): Phrases(
-        ("[We need it|Delivery|Please deliver|We need the goods|It must arrive] [by|before|on] {delivery_date}.", "[The delivery date is|Delivery date:|Wanted date:] {delivery_date}."), ("The goods should be here on {delivery_date}.", "We wait for the delivery until {delivery_date}.")
+        ("{delivery_date} is [when we need it|the day of delivery|the latest day].", "[Can you deliver|Could it be here] [by|before|on] {delivery_date}?", "[No later than|Before|Until] {delivery_date}[, please|it should be here|].", "[We need it|Delivery|Please deliver|We need the goods|It must arrive] [by|before|on] {delivery_date}.", "[The delivery date is|Delivery date:|Wanted date:] {delivery_date}."), ("The goods should be here on {delivery_date}.", "We wait for the delivery until {delivery_date}.")
     ),
     ("total",): Phrases(
-        ("[The total is|The order total is|In total this is|The price is|That makes] {total}.", "[We|I] [will pay|agreed to pay|pay] {total}.", "Total[ price|]: {total}."), ("All in all it costs {total}.", "We know that the sum is {total}.")
+        ("{total} [is the total|is the price|is what we pay|is fine for us].", "[We found a price of|You offered|The goods cost|It comes to] {total}.", "[The total is|The order total is|In total this is|The price is|That makes] {total}.", "[We|I] [will pay|agreed to pay|pay] {total}.", "Total[ price|]: {total}."), ("All in all it costs {total}.", "We know that the sum is {total}.")
     ),
     ("supplier",): Phrases(("[The supplier is|We order from|The seller is|It is sold by] {supplier}.", "{supplier} [is the supplier|sells the goods]."), ("We chose {supplier} as our vendor.",)),
     ("email",): Phrases(("[Please confirm to|Write to|Send the confirmation to|Questions to|Our email is] {email}.",), ("For a confirmation our address is {email}.",)),
@@ -142,7 +143,8 @@ def _summary(facts: dict[str, str], rows: list[layout.Item]) -> tuple[str, tuple
 def _values(draw: Draw) -> tuple[dict[str, str], list[layout.Item]]:
     rows, sum_ = common.order_lines(draw, draw.rng.choice((1, 1, 1, 2, 2, 3)))
     day = draw.day()
-    facts = {"customer": draw.person() if draw.chance(0.55) else draw.company()}
+    person = draw.chance(0.55)
+    facts = {"customer": draw.person() if person else draw.company(), "customer_is": "person" if person else "company"}
     optional = (
         ("order_number", 0.9, lambda: draw.identifier(("ORD", "ORD", "PO", "SO", "B", "WEB"))),
         ("order_date", 0.5, lambda: draw.write_day(day)),
@@ -183,13 +185,16 @@ def _letter(draw: Draw, facts: dict[str, str], rows: list[layout.Item]) -> str:
     if not signed:
         groups.insert(rng.randint(0, len(groups)), ("customer",))
     listed = draw.chance(0.3)
-    said = dict(facts)
+    said = {**facts, "street": draw.street(), "postcode": draw.postcode()}
     if not listed:
         said["things"] = _things(draw, rows)
     body = common.sentences(draw, PROSE, said, groups, NOISE, LABELS)
     if listed:
         body += f"\n\n{layout.items(draw, rows)}"
-    text = common.framed(draw, body, facts["customer"] if signed else None)
+    signature = facts["customer"] if signed else None
+    if signature and facts["customer_is"] == "company" and draw.chance(0.45):
+        signature = f"{draw.person()}\n{signature}"
+    text = common.framed(draw, body, signature)
     if draw.chance(0.35):
         text = f"{_head(draw, facts)}\n\n{text}"
     return text

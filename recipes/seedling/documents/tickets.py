@@ -31,11 +31,12 @@ LABELS: dict[str, Phrases] = {
 DETAILS: dict[str, Phrases] = {
     "order_number": Phrases(
         ("[It is about|This is about|I am writing about|It concerns] [my |our |the |][order|purchase] {order_number}.", "[My|Our|The] order [number |no. |][is|was] {order_number}.",
-         "[Order|Order no.|Order number|Order:] {order_number}.", "(order {order_number})", "[The reference|Reference|My reference] is {order_number}.", "[I|We] placed order {order_number} [last week|online|some time ago]."),
+         "[Order|Order no.|Order number|Order:] {order_number}.", "(order {order_number})", "[The reference|Reference|My reference] is {order_number}.", "[I|We] placed order {order_number} [last week|online|some time ago].", "[Please|Could you] [check|look at] order {order_number}.", "[Re:|Ref.] order {order_number}",
+         "[I have|We have] the order number {order_number} [here|in front of me].", "The number on the [box|receipt|mail] is {order_number}.", "Order {order_number}, [by the way|as you can see]."),
         ("You will find it under the order {order_number}.", "All this happened with order number {order_number}.", "Look at order {order_number}, please."),
     ),
     "product": Phrases(
-        ("[It is about|This is about|It concerns] [the|a|our|my] {product}.", "[I|We] [bought|ordered|use|have|own] [a|the|your] {product}[| in your shop| last month| since May].", "[The product|The item|The article] is [a|the|called] {product}.",
+        ("[It is about|This is about|It concerns] [the|a|our|my] {product}.", "[I|We] [bought|ordered|use|have|own] [a|the|your] {product}[| in your shop| last month| since May].", "[The product|The item|The article] is [a|the|called] {product}.", "[The {product}|My {product}] [is the reason why I write|is what I mean].", "[I|We] [chose|got] [a|the] {product} [from you|at your shop].", "[Re:|About] [the|my] {product}",
          "[Product|Item|Article]: {product}."),
         ("I mean the product {product}.", "What we use is the {product}.", "It all began with the {product}."),
     ),
@@ -71,7 +72,7 @@ CLOSINGS = Phrases(
     ("With kind greetings,", "All the best,", "Bye,", "Have a good day,"),
 )  # fmt: skip
 INTRODUCTIONS = Phrases(
-    ("[My name is|I am|This is] {name}.", "{name} here.", "[Here is|I'm] {name}."), ("You are reading a message of {name}.", "I, {name}, write to you.")
+    ("[My name is|I am|This is] {name}.", "{name} here.", "[You are talking to|The sender is|You know me,] {name}.", "[Here is|I'm] {name}."), ("You are reading a message of {name}.", "I, {name}, write to you.")
 )  # fmt: skip
 MESSAGES = Phrases(("message", "text", "body", "description", "request", "note"), ("content", "what they write"))
 PLAIN_SUBJECTS = Phrases(
@@ -109,7 +110,7 @@ def ticket(draw: Draw) -> Document:
             key.append(facts[concept])
             break
     return Document(
-        "ticket", text, known, tuple(NAMES), f"{who} {gist}{about}.", (*key, gist), intent, NAMES
+        "ticket", text, known, tuple(NAMES), f"{who} {gist}{about}.", (*key, gist), intent, gist, NAMES
     )
 
 
@@ -133,8 +134,8 @@ def _text(draw: Draw, facts: dict[str, str], core: list[str], intent: str) -> st
     if draw.chance(0.3):
         other = rng.choice([name for name in ASIDES if name != intent])
         sentences.insert(rng.randint(0, len(sentences)), ASIDES[other].pick(rng, draw.split))
-    for _ in range(rng.choice((0, 0, 1, 1, 2))):
-        sentences.append(FILLERS.pick(rng, draw.split))
+    fillers = [FILLERS.pick(rng, draw.split) for _ in range(rng.choice((0, 0, 1, 1, 2)))]
+    sentences += dict.fromkeys(fillers)
     if draw.chance(0.35):
         sentences.insert(0, OPENERS.pick(rng, draw.split))
     signed = "name" not in in_head
