@@ -59,7 +59,8 @@ def _table(works: list[Work], wide: bool) -> Table:
 
 
 def _plain(text: str, style: str = "") -> Text:
-    return Text(console.printable(text), style=style)
+    # As a span: a style of the whole would colour what is appended later.
+    return Text().append(console.printable(text), style)
 
 
 def _stacked(*cells: Text) -> Group:
@@ -67,27 +68,35 @@ def _stacked(*cells: Text) -> Group:
 
 
 def _kind(work: Work) -> Text:
+    """One word each; why there is none is told where there is room (`_found`)."""
     if work.function is not None:
         return _plain("function", "cyan")
-    text = _value(work.kind, "cyan")
+    text = _word(work.kind, "cyan")
     if work.label is not None:
         text.append("\n")
-        text.append_text(_value(work.label, "bold"))
+        text.append_text(_word(work.label, "bold"))
     return text
+
+
+def _word(answer: Answer[str] | None, style: str) -> Text:
+    known = answer is not None and answer.value is not None
+    return _value(answer, style) if known else _plain("unclear", "yellow")
 
 
 def _found(work: Work) -> Text:
     if work.function is not None:
         return _function(work.function, (work.beginning or "").rstrip())
-    if work.fields is None:
-        return Text()
-    if work.fields.value is None:
-        return _failed(work.fields)
-    text = Text()
-    for name, value in work.fields.value.items():
-        text.append(f"{name}: " if not text.plain else f"\n{name}: ", "dim")
-        text.append_text(_plain("none" if value is None else value, "dim" if value is None else ""))
-    return text
+    lines: list[Text] = []
+    for name, answer in (("kind", work.kind), ("label", work.label)):
+        if answer is not None and answer.value is None:
+            lines.append(_plain(f"{name}: ", "dim").append_text(_failed(answer)))
+    if work.fields is not None and work.fields.value is None:
+        lines.append(_failed(work.fields))
+    elif work.fields is not None and work.fields.value is not None:
+        for name, value in work.fields.value.items():
+            shown = _plain("none", "dim") if value is None else _plain(value)
+            lines.append(_plain(f"{name}: ", "dim").append_text(shown))
+    return Text("\n").join(lines)
 
 
 def _function(answer: Answer[str], beginning: str) -> Text:
