@@ -78,7 +78,7 @@ def extract(draw: Draw, document: Document, canonical: float) -> Example:
     rng.shuffle(present)
     count = rng.choice((1, 2, 2, 3, 3, 4, 4, 5, 6))
     asked = present[:count]
-    if absent and draw.chance(0.22):
+    if absent and (not asked or draw.chance(0.22)):
         asked.append(rng.choice(absent))
         if draw.chance(0.2):
             asked.append(rng.choice(absent))

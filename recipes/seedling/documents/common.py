@@ -45,6 +45,12 @@ def mail_head(draw: Draw, who: str, mail: str, subject: str) -> str:
     return fill(rng.choice(MAIL_HEADS), slots | {"subject": subject})
 
 
+def askable(names: Mapping[str, object], facts: Mapping[str, str], text: str, dated: str) -> tuple[str, ...]:
+    """The concepts of `names`; not `dated` when only the head of a mail has a date."""
+    sent = text.startswith("Date: ") or "\nDate: " in text
+    return tuple(name for name in names if name != dated or dated in facts or not sent)
+
+
 def framed_value(draw: Draw, label: str, value: str) -> str:
     """A sentence that names `value` by `label` and says nothing else."""
     frames = SHORT_FRAMES if label.endswith(_ENDS) else FRAMES

@@ -28,7 +28,7 @@ LABELS: dict[str, Phrases] = {
     "cause": Phrases(("cause", "root cause", "reason", "why", "caused by"), ("cause of incident", "reason found", "root of it")),
     "severity": Phrases(("severity", "priority", "level", "sev"), ("severity level", "priority level")),
     "owner": Phrases(("owner", "reported by", "engineer", "on call", "handled by", "author"), ("owned by", "engineer on call", "written by")),
-    "incident_number": Phrases(("incident [number|no.|id]", "incident", "id", "number", "ref"), ("number of incident", "incident ref.", "incident #")),
+    "incident_number": Phrases(("incident [number|no.|id]", "incident", "id", "number", "ref"), ("number of incident", "incident ref.", "incident code")),
     "date": Phrases(("date", "day", "incident date", "on"), ("date of incident", "happened on")),
 }  # fmt: skip
 PROSE: dict[tuple[str, ...], Phrases] = {

@@ -219,7 +219,7 @@ def invoice(draw: Draw) -> Document:
         summary += f", due {facts['due_date']}"
         key.append(facts["due_date"])
     return Document(
-        "invoice", text, known, tuple(NAMES), summary.rstrip(".") + ".", tuple(key), names=NAMES
+        "invoice", text, known, common.askable(NAMES, known, text, "invoice_date"), summary.rstrip(".") + ".", tuple(key), names=NAMES
     )
 
 

@@ -25,7 +25,7 @@ LABELS: dict[str, Phrases] = {
     "product": Phrases(("product", "item", "article", "product name"), ("article name", "name of product")),
     "email": Phrases(("email", "e-mail", "mail"), ("email address",)),
     "phone": Phrases(("phone", "tel", "telephone", "call back"), ("phone no.",)),
-    "ticket_number": Phrases(("ticket", "ticket [no.|number|id]", "case", "case [no.|number]", "request"), ("number of ticket", "ticket #", "case id")),
+    "ticket_number": Phrases(("ticket", "ticket [no.|number|id]", "case", "case [no.|number]", "request"), ("number of ticket", "ticket ref.", "case id")),
     "date": Phrases(("date", "received", "created", "opened", "sent"), ("date received", "created on")),
 }  # fmt: skip
 DETAILS: dict[str, Phrases] = {
@@ -110,7 +110,7 @@ def ticket(draw: Draw) -> Document:
             key.append(facts[concept])
             break
     return Document(
-        "ticket", text, known, tuple(NAMES), f"{who} {gist}{about}.", (*key, gist), intent, gist, NAMES
+        "ticket", text, known, common.askable(NAMES, known, text, "date"), f"{who} {gist}{about}.", (*key, gist), intent, gist, NAMES
     )
 
 
