@@ -216,6 +216,8 @@ def items(draw: Draw, rows: Sequence[Item]) -> str:
     if draw.train and draw.chance(0.8):
         if pattern.startswith("|"):
             head = draw.rng.choice(_HEADS["|"])
+        elif pattern == "{a} | {q} | {p}":
+            head = draw.rng.choice(("Product | Quantity | Price each\n", "Article | Qty | Price\n"))
         elif pattern == "{a},{q},{p},{t}":
             head = draw.rng.choice(_HEADS[","])
     if pattern == "{a},{q},{p},{t}":

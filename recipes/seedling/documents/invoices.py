@@ -13,13 +13,13 @@ from recipes.seedling.values import Draw, side
 # cannot be understood by a model that knows no other English), on other documents.
 NAMES: dict[str, tuple[str, ...]] = {
     "invoice_number": ("invoice_number", "invoice_number", "invoice_no", "invoice number", "number", "invoice_id"),
-    "supplier": ("supplier", "supplier", "vendor", "seller", "issuer", "company", "supplier_name", "from"),
-    "customer": ("customer", "customer", "client", "buyer", "bill_to", "customer_name"),
+    "supplier": ("supplier", "supplier", "vendor", "seller", "issuer", "company", "supplier_name", "vendor_name", "from"),
+    "customer": ("customer", "customer", "client", "buyer", "bill_to", "customer_name", "client_name"),
     "invoice_date": ("invoice_date", "date", "issue_date", "invoice date", "issued"),
-    "due_date": ("due_date", "due_date", "due date", "payment_due", "due"),
+    "due_date": ("due_date", "due_date", "due date", "payment_due", "due", "payment_date"),
     "subtotal": ("subtotal", "net_amount", "net"),
-    "tax": ("tax", "vat", "tax_amount"),
-    "total": ("total", "total", "total_amount", "amount_due", "grand_total", "amount"),
+    "tax": ("tax", "vat", "tax_amount", "vat_amount"),
+    "total": ("total", "total", "total_amount", "amount_due", "grand_total", "amount", "invoice_total", "total_due"),
     "po_number": ("po_number", "purchase_order", "po"),
     "city": ("city", "town"),
     "email": ("email", "contact_email", "e-mail"),

@@ -11,12 +11,12 @@ from recipes.seedling.values import Draw
 
 NAMES: dict[str, tuple[str, ...]] = {
     "order_number": ("order_number", "order_number", "order_no", "order number", "order_id", "number"),
-    "customer": ("customer", "customer", "client", "buyer", "customer_name", "name"),
+    "customer": ("customer", "customer", "client", "buyer", "customer_name", "client_name", "name"),
     "order_date": ("order_date", "date", "order date", "ordered_on"),
-    "delivery_date": ("delivery_date", "delivery_date", "deliver_by", "delivery date", "delivery"),
+    "delivery_date": ("delivery_date", "delivery_date", "deliver_by", "delivery date", "delivery", "required_by"),
     "product": ("product", "product", "item", "article", "product_name"),
     "quantity": ("quantity", "quantity", "qty", "count"),
-    "city": ("city", "city", "town", "delivery_city", "ship_to"),
+    "city": ("city", "city", "town", "delivery_city", "ship_to", "deliver_to"),
     "total": ("total", "total", "total_amount", "order_total", "amount"),
     "supplier": ("supplier", "vendor", "seller", "shop"),
     "email": ("email", "contact_email", "e-mail"),

@@ -43,6 +43,11 @@ DETAILS: dict[str, Phrases] = {
     "email": Phrases(("[Please reply|Write me|Answer|You can reach me] [to|at] {email}.", "My email is {email}."), ("For an answer use {email}.",)),
     "phone": Phrases(("[Please call me|Call me back|You can reach me] [at|on] {phone}.", "My number is {phone}."), ("By phone I am at {phone}.",)),
 }  # fmt: skip
+# How a sentence names the order in passing.
+TAILS = Phrases(
+    (" (order {order_number})", " for order {order_number}", " with order {order_number}", ", order {order_number}", " (ref. {order_number})", " of order {order_number}"),
+    (" - order {order_number}", " in the order {order_number}"),
+)  # fmt: skip
 GREETINGS = Phrases(
     ("Hello,", "Hi,", "Hi [there|team|all],", "Dear [team|support|Sir or Madam|support team],", "Good [morning|day|evening],", "Hello [team|support],", "Hey,", "To the support team:"),
     ("Greetings,", "Good afternoon,", "Dear people at the support,", "Hello dear team,"),
@@ -127,8 +132,13 @@ def _text(draw: Draw, facts: dict[str, str], core: list[str], intent: str) -> st
         in_head += [c for c in ("name", "order_number", "product", "email", "phone") if c in facts and draw.chance(0.5)]
         rng.shuffle(in_head)
     sentences = list(core)
+    passing = "order_number" in facts and "order_number" not in in_head and draw.chance(0.22)
+    if passing:
+        mark = sentences[0][-1]
+        tail = fill(TAILS.pick(rng, draw.split), facts)
+        sentences[0] = f"{sentences[0].rstrip('.!?')}{tail}{mark if mark in '.!?' else '.'}"
     for concept in ("order_number", "product", "email", "phone"):
-        if concept in facts and concept not in in_head:
+        if concept in facts and concept not in in_head and not (passing and concept == "order_number"):
             at = rng.randint(0, len(sentences))
             sentences.insert(at, fill(DETAILS[concept].pick(rng, draw.split), facts))
     if draw.chance(0.3):
