@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What passes between the generator, the trainer and the evaluation: one asked and answered task."""
+"""What passes between generator, trainer and evaluation: one asked and answered task."""
 
 from __future__ import annotations
 

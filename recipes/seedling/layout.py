@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501 - tables of wordings read better unbroken
 """Arrangements: how labelled values, lines of a table and paragraphs stand on the page.
 
 Training and held-out text use different arrangements: `TRAIN_*` and `HELDOUT_*` share nothing. The
@@ -58,7 +59,9 @@ def _indented(draw: Draw, pairs: Sequence[Pair]) -> str:
 
 
 def _bold(draw: Draw, pairs: Sequence[Pair]) -> str:
-    pattern = draw.rng.choice(("**{}:** {}", "**{}**: {}", "- **{}**: {}", "**{}** {}", "*{}*: {}", "- {}: **{}**"))
+    pattern = draw.rng.choice(
+        ("**{}:** {}", "**{}**: {}", "- **{}**: {}", "**{}** {}", "*{}*: {}", "- {}: **{}**")
+    )
     return "\n".join(pattern.format(label, value) for label, value in pairs)
 
 
@@ -87,7 +90,9 @@ def _csv(draw: Draw, pairs: Sequence[Pair]) -> str:
 
 def _inline(draw: Draw, pairs: Sequence[Pair]) -> str:
     rng = draw.rng
-    separator = rng.choice((": ", ": ", " ", " = ", "=")) if draw.train else rng.choice((": ", " > "))
+    separator = (
+        rng.choice((": ", ": ", " ", " = ", "=")) if draw.train else rng.choice((": ", " > "))
+    )
     join = rng.choice(TRAIN_JOINS if draw.train else HELDOUT_JOINS)
     if join in (", ", ". ", "  ") and separator == " ":
         separator = ": "
@@ -173,6 +178,8 @@ HELDOUT_BLOCKS: tuple[tuple[Block, int], ...] = (
     (_lines, 36), (_bracketed, 10), (_numbered, 12), (_columns, 14), (_bare_table, 12),
     (_semicolons, 4), (_inline, 8), (_three_a_line, 6),
 )  # fmt: skip
+
+
 def block(draw: Draw, pairs: Sequence[Pair]) -> str:
     """`pairs` as a block of text in an arrangement of the draw's split."""
     choices = TRAIN_BLOCKS if draw.train else HELDOUT_BLOCKS
@@ -221,7 +228,7 @@ def items(draw: Draw, rows: Sequence[Item]) -> str:
         elif pattern == "{a},{q},{p},{t}":
             head = draw.rng.choice(_HEADS[","])
     if pattern == "{a},{q},{p},{t}":
-        pattern = "{a},{q},\"{p}\",\"{t}\"" if any("," in t for *_, t in rows) else pattern
+        pattern = '{a},{q},"{p}","{t}"' if any("," in t for *_, t in rows) else pattern
     if "   " in pattern:
         width = max(len(row[0]) for row in rows)
         rows = [(a.ljust(width), q.rjust(4), p.rjust(8), t.rjust(9)) for a, q, p, t in rows]

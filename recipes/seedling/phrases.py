@@ -12,7 +12,7 @@ import random
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from itertools import product
 
 from recipes.seedling.example import Split
@@ -87,7 +87,7 @@ def _forms(sequence: _Sequence) -> Iterator[str]:
         yield "".join(parts)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _parse(template: str) -> _Sequence:
     sequence, end = _parse_sequence(template, 0)
     if end != len(template):

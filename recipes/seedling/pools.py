@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501 - tables of wordings read better unbroken
 """Lists of real-looking words for values; a training list and a held-out list that share nothing.
 
 Most values are made from syllables and digits (`values.py`); these lists keep the corpus near to
@@ -67,7 +68,21 @@ Chemicals Packaging Sports Books Medical Solutions Industries Works Studio Labs 
 TRADE_HELDOUT = _words("""
 Ceramics Instruments Catering Hardware Publishing Lighting Freight Robotics Interiors Analytics
 """)
-LEGAL = ("Ltd", "GmbH", "Inc.", "LLC", "AG", "Group", "Co.", "Corp.", "SARL", "BV", "plc", "AB", "SA")
+LEGAL = (
+    "Ltd",
+    "GmbH",
+    "Inc.",
+    "LLC",
+    "AG",
+    "Group",
+    "Co.",
+    "Corp.",
+    "SARL",
+    "BV",
+    "plc",
+    "AB",
+    "SA",
+)
 STREETS = ("Street", "Road", "Lane", "Avenue", "Way", "Square", "Close", "Drive")
 ADJECTIVE_TRAIN = _words("""
 wooden steel compact large small black white folding portable wireless electric digital manual heavy

@@ -110,7 +110,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 _LIMITED = f"""
 import resource, sys
 for kind, most in ((resource.RLIMIT_CPU, {_CPU_SECONDS}), (resource.RLIMIT_AS, {_MEMORY}),
-                   (resource.RLIMIT_FSIZE, {_FILE}), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, 16)):
+                   (resource.RLIMIT_FSIZE, {_FILE}), (resource.RLIMIT_CORE, 0),
+                   (resource.RLIMIT_NOFILE, 16)):
     hard = resource.getrlimit(kind)[1]
     most = most if hard == resource.RLIM_INFINITY else min(most, hard)
     resource.setrlimit(kind, (most, most))

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501 - tables of wordings read better unbroken
 """From a document to a question with a known answer.
 
 Knows which questions may be asked and what their answers look like; the canonical wording is that
@@ -11,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from freehold.documents import prompts
 from recipes.seedling.document import Document
 from recipes.seedling.documents import intents
 from recipes.seedling.documents.functions import function
@@ -19,6 +19,8 @@ from recipes.seedling.documents.talk import talk
 from recipes.seedling.example import Example
 from recipes.seedling.phrases import Phrases, fill
 from recipes.seedling.values import Draw
+
+from freehold.documents import prompts
 
 KIND_LABELS: dict[str, tuple[str, ...]] = {
     "invoice": ("invoice", "invoice", "bill"),
@@ -55,7 +57,13 @@ CODE_NOTES = Phrases(
     ("# [Script|Helper|Code|Notes|Tools]", "[Please finish|Somebody should finish] [this|the] [function|helper].", "# [To do|Stock|Report] [script|helper]\n\nThe beginning is there.", "A [small|short] [helper|function]:"),
     ("## Python helper", "One more function for the script.", "Here the function begins:"),
 )  # fmt: skip
-_SYSTEM = ("You are a helpful assistant.", "You are seedling, a small model that reads documents.", "Answer briefly.", "You read documents.", "You are freehold's document assistant.")
+_SYSTEM = (
+    "You are a helpful assistant.",
+    "You are seedling, a small model that reads documents.",
+    "Answer briefly.",
+    "You read documents.",
+    "You are freehold's document assistant.",
+)
 
 
 def code_document(draw: Draw) -> Document:
@@ -90,15 +98,28 @@ def extract(draw: Draw, document: Document, canonical: float) -> Example:
     fields = {names[c]: document.facts.get(c) for c in asked}
     answer = json.dumps(fields, ensure_ascii=False)
     messages = _asked(
-        draw, "extract", document.text, tuple(fields), canonical, prompts.extract(document.text, tuple(fields))
+        draw,
+        "extract",
+        document.text,
+        tuple(fields),
+        canonical,
+        prompts.extract(document.text, tuple(fields)),
     )
     return Example("extract", document.kind, messages, answer, {"fields": fields})
 
 
 def summarize(draw: Draw, document: Document, canonical: float) -> Example:
     """The line that the generator wrote from the facts."""
-    messages = _asked(draw, "summarize", document.text, (), canonical, prompts.summarize(document.text))
-    return Example("summarize", document.kind, messages, document.summary, {"key_facts": list(document.key_facts)})
+    messages = _asked(
+        draw, "summarize", document.text, (), canonical, prompts.summarize(document.text)
+    )
+    return Example(
+        "summarize",
+        document.kind,
+        messages,
+        document.summary,
+        {"key_facts": list(document.key_facts)},
+    )
 
 
 def classify_intent(draw: Draw, document: Document, canonical: float) -> Example:
@@ -129,7 +150,9 @@ def _label(draw: Draw, intent: str) -> str:
     rng = draw.rng
     if draw.chance(0.25):
         gist = rng.choice(intents.TOPICS[intent])[0]
-        special = [label for label in intents.TOPIC_LABELS.get(gist, ()) if label not in intents.VAGUE]
+        special = [
+            label for label in intents.TOPIC_LABELS.get(gist, ()) if label not in intents.VAGUE
+        ]
         if special:
             return rng.choice(special)
     return rng.choice(intents.LABELS[intent])
@@ -143,7 +166,9 @@ def classify_kind(draw: Draw, document: Document, canonical: float) -> Example:
     right = rng.choice(KIND_LABELS[document.kind])
     labels = [rng.choice(KIND_LABELS[kind]) for kind in others[: rng.choice((1, 2, 3, 4, 4, 4))]]
     if document.kind != "ticket" and draw.chance(0.15):
-        labels = labels[:3] + [rng.choice(intents.LABELS[intent]) for intent in rng.sample(tuple(intents.LABELS), 2)]
+        labels = labels[:3] + [
+            rng.choice(intents.LABELS[intent]) for intent in rng.sample(tuple(intents.LABELS), 2)
+        ]
     return _classified(draw, document, [*labels, right], right, canonical)
 
 
@@ -152,7 +177,12 @@ def code(draw: Draw, canonical: float) -> Example:
     made = function(draw)
     plain = prompts.complete_function(made.beginning)
     messages = _asked(draw, "code", made.beginning, (), canonical, plain)
-    facts = {"beginning": made.beginning, "entry": made.entry, "tests": made.tests, "function": made.kind}
+    facts = {
+        "beginning": made.beginning,
+        "entry": made.entry,
+        "tests": made.tests,
+        "function": made.kind,
+    }
     return Example("code", "function", messages, made.body, facts)
 
 
@@ -165,13 +195,24 @@ def chat(draw: Draw) -> Example:
     return Example("chat", "chat", messages, made.answer, {"words": list(made.words)})
 
 
-def _classified(draw: Draw, document: Document, labels: list[str], right: str, canonical: float) -> Example:
+def _classified(
+    draw: Draw, document: Document, labels: list[str], right: str, canonical: float
+) -> Example:
     draw.rng.shuffle(labels)
     form = draw.rng.choice(("plain", "plain", "plain", "underscore", "title", "upper"))
     written = [_formed(label, form) for label in labels]
     answer = _formed(right, form)
-    messages = _asked(draw, "classify", document.text, written, canonical, prompts.classify(document.text, written))
-    return Example("classify", document.kind, messages, answer, {"label": answer, "labels": written})
+    messages = _asked(
+        draw,
+        "classify",
+        document.text,
+        written,
+        canonical,
+        prompts.classify(document.text, written),
+    )
+    return Example(
+        "classify", document.kind, messages, answer, {"label": answer, "labels": written}
+    )
 
 
 def _formed(label: str, form: str) -> str:
@@ -185,7 +226,12 @@ def _formed(label: str, form: str) -> str:
 
 
 def _asked(
-    draw: Draw, task: str, text: str, words: Sequence[str], canonical: float, plain: prompts.Messages
+    draw: Draw,
+    task: str,
+    text: str,
+    words: Sequence[str],
+    canonical: float,
+    plain: prompts.Messages,
 ) -> tuple[Mapping[str, str], ...]:
     """The canonical words, or in `1 - canonical` of the cases others, before or after the text."""
     if draw.chance(canonical):

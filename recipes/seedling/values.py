@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501, SIM905 - tables of wordings read better unbroken
 """Makers of values: names, companies, places, products, identifiers, dates, amounts.
 
 The space is large on purpose: a model that sees a value once can only learn to copy it. Which
@@ -11,7 +12,8 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date as Day
+from datetime import timedelta
 from zlib import crc32
 
 from recipes.seedling import pools
@@ -23,14 +25,26 @@ _ONSETS = (
 ).split()
 _VOWELS = ("a e i o u " * 7 + "ai au ea ee ei ia ie io oa oo ou y ö ä é").split()
 _SIMPLE = "b c d f g h j k l m n p r s t v w z".split()
-_CODAS = ["", "", "", *"b ck d f g k l ld lf lk ll lm lt m mp n nd ng nk nn nt p r rd rk rm rn rt s sk ss st t tt x z".split()]
+_CODAS = [
+    "",
+    "",
+    "",
+    *"b ck d f g k l ld lf lk ll lm lt m mp n nd ng nk nn nt p r rd rk rm rn rt s sk ss st t tt x z".split(),
+]
 _CITY_ENDS = "ton burg field haven ford ville stad berg mouth bridge wick port dorf heim by".split()
 _MONTHS = (
     "January February March April May June July August September October November December".split()
 )
 _DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-_FIRST_DAY, _LAST_DAY = date(2015, 1, 1).toordinal(), date(2034, 12, 31).toordinal()
-_CURRENCIES = (("EUR", "€"), ("USD", "$"), ("GBP", "£"), ("CHF", "CHF"), ("SEK", "SEK"), ("CAD", "CAD"))
+_FIRST_DAY, _LAST_DAY = Day(2015, 1, 1).toordinal(), Day(2034, 12, 31).toordinal()
+_CURRENCIES = (
+    ("EUR", "€"),
+    ("USD", "$"),
+    ("GBP", "£"),
+    ("CHF", "CHF"),
+    ("SEK", "SEK"),
+    ("CAD", "CAD"),
+)
 _LISTED = frozenset(
     word.lower()
     for listed in (
@@ -94,7 +108,7 @@ class Draw:
         """A made word of `least` to `most` syllables, capitalised."""
         rng = self.rng
         while True:
-            parts = []
+            parts: list[str] = []
             for _ in range(rng.randint(least, most)):
                 onset = rng.choice(_ONSETS) if rng.random() < 0.4 else rng.choice(_SIMPLE)
                 parts += (onset, rng.choice(_VOWELS))
@@ -208,7 +222,9 @@ class Draw:
         rng = self.rng
         prefix = rng.choice(prefixes)
         if rng.random() < 0.45:
-            prefix = "".join(rng.choice("ABCDEFGHJKLMNPQRSTUVWXYZ") for _ in range(rng.randint(1, 4)))
+            prefix = "".join(
+                rng.choice("ABCDEFGHJKLMNPQRSTUVWXYZ") for _ in range(rng.randint(1, 4))
+            )
         body = self.digits(rng.choice((3, 4, 4, 5, 5, 5, 6, 7)))
         if rng.random() < 0.1:
             body = "0" * rng.randint(1, 2) + body
@@ -231,12 +247,12 @@ class Draw:
             return body if len(body) > 3 else f"{body}-{self.digits(3)}"
         return f"{rng.choice('ABCDEFGHJKLMNPQRSTUVWXYZ')}{body[:2]}{rng.choice('ABCDEFGHJKLMNPQRSTUVWXYZ')}{self.digits(4)}"
 
-    def day(self, after: date | None = None) -> date:
+    def day(self, after: Day | None = None) -> Day:
         """A day of this split; within some weeks of `after` when given."""
         rng = self.rng
         while True:
             if after is None:
-                day = date.fromordinal(rng.randint(_FIRST_DAY, _LAST_DAY))
+                day = Day.fromordinal(rng.randint(_FIRST_DAY, _LAST_DAY))
             else:
                 day = after + timedelta(days=rng.randint(1, 90))
             if side(day.isoformat()) == self.split:
@@ -246,7 +262,7 @@ class Draw:
         """Some date in this document's way of writing."""
         return self.write_day(self.day())
 
-    def write_day(self, date_: date) -> str:
+    def write_day(self, date_: Day) -> str:
         """`date_` in this document's way of writing."""
         year, month, day = date_.year, date_.month, date_.day
         name, short = _MONTHS[month - 1], _MONTHS[month - 1][:3]
@@ -288,7 +304,9 @@ class Draw:
         rng = self.rng
         words = (name or self.person()).lower().replace(".", "").split()
         words = [word.translate(_PLAIN) for word in words]
-        local = rng.choice((f"{words[0]}.{words[-1]}", f"{words[0][0]}{words[-1]}", words[-1], words[0]))
+        local = rng.choice(
+            (f"{words[0]}.{words[-1]}", f"{words[0][0]}{words[-1]}", words[-1], words[0])
+        )
         host = self.word(1, 2).lower().translate(_PLAIN)
         return f"{local}@{host}.{rng.choice(('com', 'org', 'net', 'de', 'example', 'io', 'co.uk'))}"
 

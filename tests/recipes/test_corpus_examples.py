@@ -4,20 +4,23 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import random
 import statistics
 import time
 from collections import Counter
 from typing import Any
 
 import pytest
-from freehold.documents import prompts
 from recipes.seedling import corpus
 from recipes.seedling.documents import contracts, incidents, intents, invoices, orders, tickets
 from recipes.seedling.documents.function_kinds import KINDS
 from recipes.seedling.example import Example
 from recipes.seedling.phrases import every, expand, fill, slots
 from recipes.seedling.scoring import score
+
+from freehold.documents import prompts
 
 SPLITS = ("train", "heldout")
 
@@ -140,7 +143,7 @@ def test_the_tests_of_a_function_tell_other_kinds_apart() -> None:
     """A body of another kind fails: the tests are no formality."""
     examples = made("heldout", 200, "code")
     passed = 0
-    for example, other in zip(examples, examples[1:], strict=False):
+    for example, other in itertools.pairwise(examples):
         if example.facts["function"] == other.facts["function"]:
             continue
         body = other.answer
@@ -186,7 +189,12 @@ def test_the_mixture_is_as_set() -> None:
 
 
 def test_questions_are_mostly_in_the_canonical_words() -> None:
-    openings = ("Classify the document. Answer", "Extract as JSON: ", "Summarise the document in", "Complete the Python")
+    openings = (
+        "Classify the document. Answer",
+        "Extract as JSON: ",
+        "Summarise the document in",
+        "Complete the Python",
+    )
 
     def share(examples: list[Example]) -> float:
         canonical = [
@@ -232,4 +240,4 @@ def test_wordings_are_decided_and_filled() -> None:
     with pytest.raises(KeyError):
         fill("{x}", {})
     with pytest.raises(ValueError, match="unbalanced"):
-        expand(__import__("random").Random(1), "[a|b")
+        expand(random.Random(1), "[a|b")

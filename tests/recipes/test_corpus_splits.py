@@ -140,7 +140,7 @@ def test_values_hardly_ever_come_twice() -> None:
 
 
 def skeleton(text: str) -> str:
-    """`text` without what values are made of: digits, and words with capitals or none of English."""
+    """`text` without what values are made of: digits, and words with a capital."""
     text = re.sub(r"\d+", "0", text.split("\n\n", 1)[-1])
     return re.sub(r"\b[A-ZÖÄÉ][\w'-]*", "X", text)
 

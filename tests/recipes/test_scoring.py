@@ -40,13 +40,17 @@ def test_order_and_additional_fields_cost_the_whole_alone() -> None:
     assert score(EXTRACT, json.dumps({**FIELDS, "more": "x"})) == Score(3, 3, False)
 
 
-@pytest.mark.parametrize("output", ["", "{", "[1]", "null", "sorry", "[" * 9000, "x" * (LONGEST_OUTPUT + 1), "\ud800"])
+@pytest.mark.parametrize(
+    "output", ["", "{", "[1]", "null", "sorry", "[" * 9000, "x" * (LONGEST_OUTPUT + 1), "\ud800"]
+)
 def test_what_is_no_object_has_no_right_field(output: str) -> None:
     assert score(EXTRACT, output) == Score(0, 3, False)
 
 
 def test_a_label_is_right_or_wrong() -> None:
-    example = Example("classify", "ticket", ASKED, "refund", {"label": "refund", "labels": ["refund", "sales"]})
+    example = Example(
+        "classify", "ticket", ASKED, "refund", {"label": "refund", "labels": ["refund", "sales"]}
+    )
     assert score(example, " refund\n").whole
     for output in ("sales", "Refund", "refund, sales", "refund.", ""):
         assert score(example, output) == Score(0, 1, False)
@@ -67,7 +71,16 @@ def test_talk_needs_its_words() -> None:
     assert score(example, "I am seedling.") == Score(1, 2, False)
 
 
-@pytest.mark.parametrize("body", ["    return n * 2", "return n + n", "\treturn n * 2", "```python\n    return 2 * n\n```", BEGINNING + "    return n * 2"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "    return n * 2",
+        "return n + n",
+        "\treturn n * 2",
+        "```python\n    return 2 * n\n```",
+        BEGINNING + "    return n * 2",
+    ],
+)
 def test_a_right_body_passes_however_it_is_indented(body: str) -> None:
     assert code(body) == Score(1, 1, True)
 
@@ -75,10 +88,19 @@ def test_a_right_body_passes_however_it_is_indented(body: str) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        "    return n * 3", "    return", "", "    return n *", "return (", "    raise SystemExit(0)",
-        "    import sys\n    sys.exit(0)", "    import os\n    os._exit(0)", "    quit()", "\x00", "    return '\ud800'",
+        "    return n * 3",
+        "    return",
+        "",
+        "    return n *",
+        "return (",
+        "    raise SystemExit(0)",
+        "    import sys\n    sys.exit(0)",
+        "    import os\n    os._exit(0)",
+        "    quit()",
+        "\x00",
+        "    return '\ud800'",
     ],
-)  # fmt: skip
+)
 def test_a_wrong_body_does_not_pass(body: str) -> None:
     assert not code(body).whole
 
@@ -93,13 +115,15 @@ def test_endless_code_ends() -> None:
 def test_memory_files_and_output_are_limited(tmp_path: Path) -> None:
     assert not code("    return len('x' * 10**10) and n * 2").whole
     target = tmp_path / "large"
-    grown = f"    with open({str(target)!r}, 'wb') as f:\n        f.write(b'x' * 10**7)\n    return n * 2"
-    assert not code(grown).whole
+    opened = f"    with open({str(target)!r}, 'wb') as f:\n"
+    assert not code(f"{opened}        f.write(b'x' * 10**7)\n    return n * 2").whole
     assert target.stat().st_size <= 64 * 1024
     assert not code("    while True: print('x' * 10000)").whole
 
 
-def test_the_child_sees_no_environment_and_no_working_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_child_sees_no_environment_and_no_working_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("SEEDLING_SECRET", "here")
     looks = "    import os\n    return n * 2 if 'SEEDLING_SECRET' not in os.environ else 0"
     assert code(looks).whole

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501 - tables of wordings read better unbroken
 """What several kinds of documents share: labelled pairs, letters made of sentences, lines of orders."""
 
 from __future__ import annotations
@@ -27,8 +28,30 @@ FRAMES = Phrases(
      "[We wrote down|We have registered|Take|I see] {value} as [the |]{label}.", "[The document|It|This paper] [has|shows|names] {value} as [the |]{label}.", "[There is|With] the {label} {value}.", "{value} ({label})."),
     ("Under {label} you find {value}.", "{value} stands for the {label}.", "What we call {label} is {value}."),
 )  # fmt: skip
-SHORT_FRAMES = Phrases(("{Label} {value}.", "{Label}: {value}."), ("({Label} {value})", "{Label} - {value}."))
-_ENDS = (" by", " to", " on", " at", " from", " for", " of", "ed", "from", "to", "for", "on", " with", "since", "until", "why", "before", ".", "#")
+SHORT_FRAMES = Phrases(
+    ("{Label} {value}.", "{Label}: {value}."), ("({Label} {value})", "{Label} - {value}.")
+)
+_ENDS = (
+    " by",
+    " to",
+    " on",
+    " at",
+    " from",
+    " for",
+    " of",
+    "ed",
+    "from",
+    "to",
+    "for",
+    "on",
+    " with",
+    "since",
+    "until",
+    "why",
+    "before",
+    ".",
+    "#",
+)
 MAIL_HEADS = (
     "From: {who} <{mail}>\nTo: {to}\nDate: {sent}\nSubject: {subject}", "From: {who} <{mail}>\nTo: {to}\nSubject: {subject}", "From: \"{who}\" <{mail}>\nTo: {to}\nDate: {sent}\nSubject: {subject}",
     "Subject: {subject}\nFrom: {who} <{mail}>", "From: {who} <{mail}>\nSubject: {subject}\nDate: {sent}", "Date: {sent}\nFrom: {who}\nSubject: {subject}",
@@ -41,11 +64,18 @@ def mail_head(draw: Draw, who: str, mail: str, subject: str) -> str:
     day = draw.day()
     sent = f"{day:%a, %d %b %Y} {draw.time()}:{rng.randint(10, 59)} {rng.choice(('+0200', '+0100', '-0500', '+0000'))}"
     to = rng.choice(("info", "orders", "support", "sales", "accounts", "office", "shop"))
-    slots = {"who": who, "mail": mail, "to": f"{to}@{draw.word(1, 2).lower()}.example", "sent": sent}
+    slots = {
+        "who": who,
+        "mail": mail,
+        "to": f"{to}@{draw.word(1, 2).lower()}.example",
+        "sent": sent,
+    }
     return fill(rng.choice(MAIL_HEADS), slots | {"subject": subject})
 
 
-def askable(names: Mapping[str, object], facts: Mapping[str, str], text: str, dated: str) -> tuple[str, ...]:
+def askable(
+    names: Mapping[str, object], facts: Mapping[str, str], text: str, dated: str
+) -> tuple[str, ...]:
     """The concepts of `names`; not `dated` when only the head of a mail has a date."""
     sent = text.startswith("Date: ") or "\nDate: " in text
     return tuple(name for name in names if name != dated or dated in facts or not sent)
@@ -69,7 +99,11 @@ def pairs(
         if concept in facts:
             label = layout.cased(draw, labels[concept].pick(draw.rng, draw.split))
             if bare and concept in ("total", "subtotal", "tax", "fee"):
-                label += f" ({draw.money.code})" if draw.split == "train" or draw.chance(0.5) else f" in {draw.money.code}"
+                label += (
+                    f" ({draw.money.code})"
+                    if draw.split == "train" or draw.chance(0.5)
+                    else f" in {draw.money.code}"
+                )
             made.append((label, facts[concept]))
     return made
 
@@ -136,9 +170,13 @@ def order_lines(draw: Draw, count: int) -> tuple[list[layout.Item], int]:
     rows: list[layout.Item] = []
     sum_ = 0
     for _ in range(count):
-        quantity = rng.choice((1, 1, 2, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 24, 30, 50, 100, rng.randint(1, 200)))
+        quantity = rng.choice(
+            (1, 1, 2, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 24, 30, 50, 100, rng.randint(1, 200))
+        )
         price = draw.cents(200, 60_000)
         sum_ += quantity * price
         write = draw.money.write
-        rows.append((draw.product(), str(quantity), write(price, bare), write(quantity * price, bare)))
+        rows.append(
+            (draw.product(), str(quantity), write(price, bare), write(quantity * price, bare))
+        )
     return rows, sum_

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501, SIM905 - tables of wordings read better unbroken
 """Contract clauses: parties, notice, liability, law, term and fee, as clauses or as a term sheet."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from recipes.seedling import layout
 from recipes.seedling.document import Document
@@ -88,9 +91,15 @@ NOISE = Phrases(
     ("Nothing else was agreed by word of mouth.", "Each side keeps one signed copy.", "Secrets remain secret after the end."),
 )  # fmt: skip
 LAND_TRAIN = tuple(
-    "Germany,France,Spain,Italy,Austria,Ireland,Poland,Norway,Sweden,Portugal,Greece,Japan,Canada,Texas,California,England,Scotland,New York,Ohio,Denmark,Hungary,Brazil,Chile,India,Kenya,Malta".split(",")
+    "Germany,France,Spain,Italy,Austria,Ireland,Poland,Norway,Sweden,Portugal,Greece,Japan,Canada,Texas,California,England,Scotland,New York,Ohio,Denmark,Hungary,Brazil,Chile,India,Kenya,Malta".split(
+        ","
+    )
 )
-LAND_HELDOUT = tuple("Switzerland,Finland,Belgium,Delaware,Estonia,Wales,Florida,Croatia,New Zealand,Singapore,Oregon".split(","))
+LAND_HELDOUT = tuple(
+    "Switzerland,Finland,Belgium,Delaware,Estonia,Wales,Florida,Croatia,New Zealand,Singapore,Oregon".split(
+        ","
+    )
+)
 _WORDS = "one two three four five six seven eight nine ten twelve".split()
 _NUMBERS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12)
 
@@ -113,10 +122,16 @@ def contract(draw: Draw) -> Document:
     """A contract; the summary names the parties, notice, liability and law as far as they are there."""
     rng = draw.rng
     facts = {"provider": draw.company(), "client": draw.company()}
-    optional = (
+    optional: tuple[tuple[str, float, Callable[[], str]], ...] = (
         ("notice_period", 0.8, lambda: period(draw, ("days", "days", "weeks", "months"))),
         ("liability_cap", 0.7, lambda: draw.amount(100_000, 500_000_000)),
-        ("governing_law", 0.75, lambda: draw.text_of(LAND_TRAIN, LAND_HELDOUT) if draw.chance(0.55) else draw.word(2, 3)),
+        (
+            "governing_law",
+            0.75,
+            lambda: (
+                draw.text_of(LAND_TRAIN, LAND_HELDOUT) if draw.chance(0.55) else draw.word(2, 3)
+            ),
+        ),
         ("start_date", 0.4, draw.date),
         ("term", 0.35, lambda: period(draw, ("months", "years", "years"))),
         ("fee", 0.35, draw.amount),
@@ -124,16 +139,26 @@ def contract(draw: Draw) -> Document:
     facts.update({concept: make() for concept, share, make in optional if draw.chance(share)})
     text = _term_sheet(draw, facts) if rng.random() < 0.25 else _clauses(draw, facts)
     key = [facts["provider"], facts["client"]]
-    forms = (("notice_period", "notice {}"), ("liability_cap", "liability up to {}"), ("governing_law", "law of {}"))
+    forms = (
+        ("notice_period", "notice {}"),
+        ("liability_cap", "liability up to {}"),
+        ("governing_law", "law of {}"),
+    )
     said = [form.format(facts[concept]) for concept, form in forms if concept in facts]
     key += [facts[concept] for concept, _ in forms if concept in facts]
     summary = f"Contract between {key[0]} and {key[1]}" + (f": {', '.join(said)}" if said else "")
-    return Document("contract", text, facts, tuple(NAMES), summary.rstrip(".") + ".", tuple(key), names=NAMES)
+    return Document(
+        "contract", text, facts, tuple(NAMES), summary.rstrip(".") + ".", tuple(key), names=NAMES
+    )
 
 
 def _clauses(draw: Draw, facts: dict[str, str]) -> str:
     rng = draw.rng
-    rest = [c for c in ("notice_period", "liability_cap", "governing_law", "start_date", "term", "fee") if c in facts]
+    rest = [
+        c
+        for c in ("notice_period", "liability_cap", "governing_law", "start_date", "term", "fee")
+        if c in facts
+    ]
     rng.shuffle(rest)
     groups: list[tuple[str, ...]] = [("provider", "client"), *((concept,) for concept in rest)]
     if "start_date" in rest and "term" in rest and draw.chance(0.6):
@@ -144,14 +169,29 @@ def _clauses(draw: Draw, facts: dict[str, str]) -> str:
     title = f"{TITLES.pick(rng, draw.split)}\n\n" if draw.chance(0.6) else ""
     if draw.chance(0.4):
         return title + common.sentences(draw, PROSE, facts, groups, NOISE, LABELS)
-    said = [common.sentences(draw, PROSE, facts, [group], NOISE, LABELS).replace("\n\n", " ") for group in groups]
+    said = [
+        common.sentences(draw, PROSE, facts, [group], NOISE, LABELS).replace("\n\n", " ")
+        for group in groups
+    ]
     if draw.chance(0.35):
         heads = [HEADINGS[group[0]].pick(rng, draw.split) for group in groups]
         said = [f"{head}. {text}" for head, text in zip(heads, said, strict=True)]
     if draw.chance(0.4):
         said.insert(rng.randint(1, len(said)), NOISE.pick(rng, draw.split))
-    patterns = ("{n}. {text}", "§ {n} {text}", "({n}) {text}", "Article {n}: {text}", "{s}.{n} {text}", "- {text}", "{text}")
-    pattern = rng.choice(patterns if draw.train else ("Clause {n} - {text}", "{n}) {text}", "[{n}] {text}", "Section {n}. {text}"))
+    patterns = (
+        "{n}. {text}",
+        "§ {n} {text}",
+        "({n}) {text}",
+        "Article {n}: {text}",
+        "{s}.{n} {text}",
+        "- {text}",
+        "{text}",
+    )
+    pattern = rng.choice(
+        patterns
+        if draw.train
+        else ("Clause {n} - {text}", "{n}) {text}", "[{n}] {text}", "Section {n}. {text}")
+    )
     section = rng.randint(1, 12)
     lines = [pattern.format(n=n, s=section, text=text) for n, text in enumerate(said, 1)]
     if draw.chance(0.3):

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501, SIM905 - tables of wordings read better unbroken
 """The kinds of short functions that are taught: names, docstrings, bodies, and what is right.
 
 `{a}`, `{b}`, `{c}` are the arguments and `{k}`, `{m}` constants. `right` is written independently
@@ -8,6 +9,7 @@ Held-out functions are of the same kinds, under other names, arguments, constant
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Callable
@@ -77,7 +79,9 @@ def _triple(rng: random.Random) -> tuple[int, int, int]:
 
 
 def _nested(rng: random.Random) -> tuple[list[list[int]]]:
-    return ([[rng.randint(0, 9) for _ in range(rng.randint(0, 3))] for _ in range(rng.randint(1, 4))],)
+    return (
+        [[rng.randint(0, 9) for _ in range(rng.randint(0, 3))] for _ in range(rng.randint(1, 4))],
+    )
 
 
 def _two_lists(rng: random.Random) -> tuple[list[int], list[int]]:
@@ -137,7 +141,7 @@ KINDS: tuple[FunctionKind, ...] = (
         "return sum(1 for x in {a} if x > {k})", lambda v, k: len([x for x in v if not x <= k]), _ints, ((1, 25),), "int"),
     FunctionKind("scale", Phrases(("scale[|_all|_list]", "multiply_[all|each|list]", "times_all"), ("multiply_values", "scaled")), ("list",),
         Phrases(("[Multiply|Scale] [each|every] [number|value] [in|of] {a} by {k}.", "Return {a} with [each|every] [value|element] times {k}.", "[All|The] [numbers|values] of {a}, multiplied by {k}."), ("Give each of {a} multiplied by {k}.", "Every element of {a} times {k}.")),
-        "return [x * {k} for x in {a}]", lambda v, k: list(map(lambda x: k * x, v)), _ints, ((2, 40),), "list"),
+        "return [x * {k} for x in {a}]", lambda v, k: [sum([x] * k) for x in v], _ints, ((2, 40),), "list"),
     FunctionKind("squares", Phrases(("squares", "square_[all|each|list]", "squared"), ("squares_of", "square_values")), ("list",),
         Phrases(("Return the squares of {a}.", "Square [each|every] [number|value] [in|of] {a}.", "[List|Get] the square of [each|every] [number|value] in {a}."), ("Give each of {a} squared.", "The squares of all {a}.")),
         "return [x * x for x in {a}]", lambda v: [x**2 for x in v], _ints, returns="list"),
@@ -188,7 +192,7 @@ KINDS: tuple[FunctionKind, ...] = (
         "result = []\nfor x in {a}:\n    if x not in result:\n        result.append(x)\nreturn result", lambda v: list(dict.fromkeys(v)), _some, returns="list"),
     FunctionKind("flatten", Phrases(("flatten[|_list|_lists]", "[flat|join_lists|merge_lists]"), ("flattened", "lists_to_list")), ("nested",),
         Phrases(("Flatten {a}[| into one list].", "[Turn|Make] {a}[, a list of lists,|] into one [flat |]list.", "Return [all|the] elements of the lists in {a} as one list."), ("Give the list of lists {a} as one flat list.", "One list from all lists in {a}.")),
-        "return [x for row in {a} for x in row]", lambda v: sum(v, []), _nested, returns="list"),
+        "return [x for row in {a} for x in row]", lambda v: list(itertools.chain(*v)), _nested, returns="list"),
     FunctionKind("word_count", Phrases(("[count_words|word_count|words|num_words|number_of_words]",), ("words_in", "how_many_words")), ("text",),
         Phrases(("Count the words in {a}.", "Return [the number of|how many] words [in|of] {a}.", "[How many|Number of] words in {a}."), ("Give the number of words that {a} has.", "Count how many words {a} contains.")),
         "return len({a}.split())", lambda s: s.count(" ") + 1, _text, returns="int"),
@@ -242,7 +246,7 @@ KINDS: tuple[FunctionKind, ...] = (
         "return {a}[0]", lambda v: next(iter(v)), _ints, returns="int"),
     FunctionKind("last", Phrases(("[last|last_element|get_last|tail|last_item]",), ("last_of", "take_last")), ("list",),
         Phrases(("Return the last [element|value|item] of {a}.", "[Get|Find] the last [element|value|item] [of|in] {a}.", "Last element of {a}."), ("Give the element of {a} that comes last.", "The last of all {a}.")),
-        "return {a}[-1]", lambda v: list(reversed(v))[0], _ints, returns="int"),
+        "return {a}[-1]", lambda v: next(reversed(v)), _ints, returns="int"),
     FunctionKind("first_n", Phrases(("[first_few|take|first_n|head_of|top]",), ("take_few", "first_ones")), ("list",),
         Phrases(("Return the first {k} [elements|values|items] of {a}.", "[Get|Take] the first {k} [elements|values|items] [of|from] {a}.",), ("Give the first {k} of all {a}.", "The first {k} elements in {a}.")),
         "return {a}[:{k}]", lambda v, k: [x for i, x in enumerate(v) if i < k], _some, ((1, 9),), "list"),

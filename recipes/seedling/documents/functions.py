@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501, SIM905 - tables of wordings read better unbroken
 """Short Python functions: a signature and a docstring to complete, and tests of the result."""
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ def function(draw: Draw) -> Function:
     arrow = ""
     if draw.chance(0.25):
         signature = ", ".join(
-            f"{name}: {_HINTS.get(role, 'int')}" for name, role in zip(arguments, kind.roles, strict=True)
+            f"{name}: {_HINTS.get(role, 'int')}"
+            for name, role in zip(arguments, kind.roles, strict=True)
         )
         arrow = f" -> {kind.returns}"
     beginning = f'def {entry}({signature}){arrow}:\n    """{doc}"""\n'
@@ -103,7 +105,13 @@ def _arguments(draw: Draw, kind: FunctionKind, entry: str) -> list[str]:
         if draw.train and draw.chance(0.2):
             # Made names: an argument is copied from the signature, whatever it is called.
             name = draw.word(1, 3).lower()
-        if name not in names and name != entry and name not in _TAKEN and name.isascii() and not keyword.iskeyword(name):
+        if (
+            name not in names
+            and name != entry
+            and name not in _TAKEN
+            and name.isascii()
+            and not keyword.iskeyword(name)
+        ):
             names.append(name)
     return names
 

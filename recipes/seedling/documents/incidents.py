@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501, SIM905 - tables of wordings read better unbroken
 """Incident notes: which service, since when, how long and why, as a note in prose or a form."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from recipes.seedling import layout
 from recipes.seedling.document import Document
@@ -58,7 +61,9 @@ PROSE: dict[tuple[str, ...], Phrases] = {
     ("incident_number",): Phrases(("[This is|See|It is|Filed as] [incident |]{incident_number}.", "Incident [number |no. |]{incident_number}."), ("It has the incident number {incident_number}.",)),
     ("date",): Phrases(("[It happened|This was|The outage was] on {date}.", "[Date|Day]: {date}."), ("The day of the incident was {date}.",)),
 }  # fmt: skip
-SPANS = Phrases(("time", "when", "period", "from - to", "times", "down"), ("time span", "time of outage"))
+SPANS = Phrases(
+    ("time", "when", "period", "from - to", "times", "down"), ("time span", "time of outage")
+)
 TITLES = Phrases(
     ("INCIDENT", "Incident [report|note]", "# Incident", "Outage [report|note]", "Post mortem", "*** INCIDENT ***", "Incident {incident_number}", "Service outage", "Status [report|update]"),
     ("Report of an incident", "--- Incident ---", "Notes on the outage", "### Incident"),
@@ -74,11 +79,41 @@ CAUSES = Phrases(
      "a mistake during [maintenance|the move to {place}|the update to {version}]"),
     ("an expired domain", "a faulty power supply[| in {place}]", "a crashed [database|cache][| on {host}]", "a wrong time zone", "a broken air conditioning[| in {place}]", "a full mail queue", "a bug in the update to {version}", "slow disks on {host}"),
 )  # fmt: skip
-THINGS_TRAIN = tuple("API,gateway,database,web shop,portal,mail server,queue,cache,login service,search,checkout,app,website,file server,backup,billing system,VPN,printer server,storage,dashboard".split(","))
-THINGS_HELDOUT = tuple("router cluster,chat server,data warehouse,scheduler,wiki,phone system,proxy,license server".split(","))
-_AREAS_TRAIN = tuple("payments,orders,customer,mobile,internal,public,shipping,reporting,north,south,main,test".split(","))
+THINGS_TRAIN = tuple(
+    "API,gateway,database,web shop,portal,mail server,queue,cache,login service,search,checkout,app,website,file server,backup,billing system,VPN,printer server,storage,dashboard".split(
+        ","
+    )
+)
+THINGS_HELDOUT = tuple(
+    "router cluster,chat server,data warehouse,scheduler,wiki,phone system,proxy,license server".split(
+        ","
+    )
+)
+_AREAS_TRAIN = tuple(
+    "payments,orders,customer,mobile,internal,public,shipping,reporting,north,south,main,test".split(
+        ","
+    )
+)
 _AREAS_HELDOUT = tuple("partner,backup,regional,analytics,warehouse,European".split(","))
-_SEVERITIES = ("SEV-1", "SEV-2", "SEV-3", "P1", "P2", "P3", "high", "medium", "low", "critical", "major", "minor", "S1", "S2", "1", "2", "3")
+_SEVERITIES = (
+    "SEV-1",
+    "SEV-2",
+    "SEV-3",
+    "P1",
+    "P2",
+    "P3",
+    "high",
+    "medium",
+    "low",
+    "critical",
+    "major",
+    "minor",
+    "S1",
+    "S2",
+    "1",
+    "2",
+    "3",
+)
 
 
 def incident(draw: Draw) -> Document:
@@ -87,11 +122,17 @@ def incident(draw: Draw) -> Document:
     text = _form(draw, facts) if draw.chance(0.45) else _note(draw, facts)
     key = [facts["service"]]
     summary = f"Incident: {facts['service']}"
-    for concept, form in (("start_time", " from {}"), ("duration", " for {}"), ("cause", ", cause: {}")):
+    for concept, form in (
+        ("start_time", " from {}"),
+        ("duration", " for {}"),
+        ("cause", ", cause: {}"),
+    ):
         if concept in facts:
             summary += form.format(facts[concept])
             key.append(facts[concept])
-    return Document("incident", text, facts, tuple(NAMES), summary.rstrip(".") + ".", tuple(key), names=NAMES)
+    return Document(
+        "incident", text, facts, tuple(NAMES), summary.rstrip(".") + ".", tuple(key), names=NAMES
+    )
 
 
 def _values(draw: Draw) -> dict[str, str]:
@@ -99,14 +140,18 @@ def _values(draw: Draw) -> dict[str, str]:
     thing = draw.text_of(THINGS_TRAIN, THINGS_HELDOUT)
     lead = draw.word(1, 3) if draw.chance(0.55) else draw.text_of(_AREAS_TRAIN, _AREAS_HELDOUT)
     host = f"{draw.word(1, 2).lower()}-{rng.randint(1, 40):02d}"
-    slots = {"host": host, "place": draw.city(), "version": f"{rng.randint(1, 9)}.{rng.randint(0, 30)}"}
+    slots = {
+        "host": host,
+        "place": draw.city(),
+        "version": f"{rng.randint(1, 9)}.{rng.randint(0, 30)}",
+    }
     day = draw.date()
     start, end = draw.time(), draw.time()
     if rng.random() < 0.2:
         start, end = f"{start} UTC", f"{end} UTC"
     with_day = rng.random() < 0.25
     facts = {"service": f"{lead} {thing}", "start_time": f"{day} {start}" if with_day else start}
-    optional = (
+    optional: tuple[tuple[str, float, Callable[[], str]], ...] = (
         ("duration", 0.85, lambda: _length(draw)),
         ("cause", 0.88, lambda: fill(CAUSES.pick(rng, draw.split), slots)),
         ("end_time", 0.3, lambda: end),
@@ -124,7 +169,17 @@ def _length(draw: Draw) -> str:
     rng = draw.rng
     minutes = rng.randint(2, 59)
     hours = rng.randint(2, 30)
-    return rng.choice((f"{minutes} minutes", f"{minutes} min", f"{hours} hours", f"{hours} h {minutes} min", f"{hours}h {minutes}m", f"{hours} hours and {minutes} minutes", f"about {minutes} minutes"))
+    return rng.choice(
+        (
+            f"{minutes} minutes",
+            f"{minutes} min",
+            f"{hours} hours",
+            f"{hours} h {minutes} min",
+            f"{hours}h {minutes}m",
+            f"{hours} hours and {minutes} minutes",
+            f"about {minutes} minutes",
+        )
+    )
 
 
 def _title(draw: Draw, facts: dict[str, str], share: float) -> list[str]:
@@ -148,7 +203,13 @@ def _note(draw: Draw, facts: dict[str, str]) -> str:
         groups[0] = ("service", "start_time")
     if "end_time" in groups[0] and "end_time" not in facts:
         groups[0] = ("service", "start_time")
-    for extra in (("end_time",) if "end_time" not in groups[0] else (), ("severity",), ("owner",), ("incident_number",), ("date",)):
+    for extra in (
+        ("end_time",) if "end_time" not in groups[0] else (),
+        ("severity",),
+        ("owner",),
+        ("incident_number",),
+        ("date",),
+    ):
         groups.insert(rng.randint(1, len(groups)), extra)
     body = common.sentences(draw, PROSE, facts, groups, NOISE, LABELS)
     if draw.chance(0.4):

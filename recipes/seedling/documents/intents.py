@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501 - tables of wordings read better unbroken
 """What tickets are about: intents, the names labels give them, and topics with their wordings.
 
 A topic is a gist (the words of the summary) and sentences that say it. Held-out sentences use

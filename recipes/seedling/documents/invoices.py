@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501 - tables of wordings read better unbroken
 """Invoices: a sheet with blocks, a letter in prose, or a few lines of labelled values."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from recipes.seedling import layout
 from recipes.seedling.document import Document
@@ -219,7 +222,13 @@ def invoice(draw: Draw) -> Document:
         summary += f", due {facts['due_date']}"
         key.append(facts["due_date"])
     return Document(
-        "invoice", text, known, common.askable(NAMES, known, text, "invoice_date"), summary.rstrip(".") + ".", tuple(key), names=NAMES
+        "invoice",
+        text,
+        known,
+        common.askable(NAMES, known, text, "invoice_date"),
+        summary.rstrip(".") + ".",
+        tuple(key),
+        names=NAMES,
     )
 
 
@@ -237,7 +246,7 @@ def _values(draw: Draw) -> tuple[dict[str, str], list[layout.Item]]:
         "total": write(net + tax),
     }
     issued = draw.day()
-    optional = (
+    optional: tuple[tuple[str, float, Callable[[], str]], ...] = (
         ("invoice_date", 0.88, lambda: draw.write_day(issued)),
         ("due_date", 0.82, lambda: draw.write_day(draw.day(issued))),
         ("po_number", 0.2, lambda: draw.identifier(("PO", "PO", "P", "BE"))),
@@ -326,14 +335,21 @@ def _letter(draw: Draw, facts: dict[str, str], rows: list[layout.Item]) -> str:
     """An e-mail or letter in sentences."""
     rng = draw.rng
     signed = draw.chance(0.5)
-    order = rng.choice((
+    groups: tuple[list[tuple[str, ...]], ...] = (
         [("invoice_number", "invoice_date"), ("customer",), ("total", "due_date")],
         [("invoice_number",), ("invoice_date",), ("customer",), ("total",), ("due_date",)],
         [("invoice_number", "invoice_date"), ("total",), ("due_date",), ("customer",)],
         [("customer",), ("invoice_number",), ("total", "due_date"), ("invoice_date",)],
-    ))  # fmt: skip
-    order = [*order]
-    for extra in (("subtotal", "tax"), ("po_number",), ("email",), ("phone",), ("other_date",), ("other_number",)):
+    )  # fmt: skip
+    order = [*rng.choice(groups)]
+    for extra in (
+        ("subtotal", "tax"),
+        ("po_number",),
+        ("email",),
+        ("phone",),
+        ("other_date",),
+        ("other_number",),
+    ):
         order.insert(rng.randint(1, len(order)), extra)
     if not signed:
         order.insert(rng.randint(1, len(order)), ("supplier",))

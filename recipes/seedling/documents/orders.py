@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501 - tables of wordings read better unbroken
 """Orders: a customer's e-mail, a confirmation, or a sheet of labelled values with lines."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from recipes.seedling import layout
 from recipes.seedling.document import Document
@@ -133,7 +136,9 @@ def _summary(facts: dict[str, str], rows: list[layout.Item]) -> tuple[str, tuple
     key = [*things, facts["customer"]]
     summary = f"Order {facts['order_number']}: " if "order_number" in facts else "Order: "
     summary += f"{', '.join(things)} for {facts['customer']}"
-    delivery = [f"{word} {facts[c]}" for c, word in (("city", "to"), ("delivery_date", "by")) if c in facts]
+    delivery = [
+        f"{word} {facts[c]}" for c, word in (("city", "to"), ("delivery_date", "by")) if c in facts
+    ]
     if delivery:
         summary += f", deliver {' '.join(delivery)}"
     key += [facts[c] for c in ("order_number", "city", "delivery_date") if c in facts]
@@ -144,8 +149,11 @@ def _values(draw: Draw) -> tuple[dict[str, str], list[layout.Item]]:
     rows, sum_ = common.order_lines(draw, draw.rng.choice((1, 1, 1, 2, 2, 3)))
     day = draw.day()
     person = draw.chance(0.55)
-    facts = {"customer": draw.person() if person else draw.company(), "customer_is": "person" if person else "company"}
-    optional = (
+    facts = {
+        "customer": draw.person() if person else draw.company(),
+        "customer_is": "person" if person else "company",
+    }
+    optional: tuple[tuple[str, float, Callable[[], str]], ...] = (
         ("order_number", 0.9, lambda: draw.identifier(("ORD", "ORD", "PO", "SO", "B", "WEB"))),
         ("order_date", 0.5, lambda: draw.write_day(day)),
         ("delivery_date", 0.75, lambda: draw.write_day(draw.day(day))),

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501, SIM905 - tables of wordings read better unbroken
 """Records with labels that mean nothing: they teach that a field is found by its label.
 
 Labels are made words; the question names them as the record does or with underscores. They are for

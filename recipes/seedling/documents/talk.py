@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501 - tables of wordings read better unbroken
 """Plain talk: greetings, questions about the model itself, and requests it cannot serve.
 
 The answers are honest: seedling is a small demonstration model with four abilities.
@@ -13,7 +14,28 @@ from recipes.seedling.values import Draw
 
 _WHAT = "I can classify documents, extract fields as JSON, summarise in one line and complete short Python functions."
 _CANNOT = "I cannot do that. I am seedling, a small demonstration model: I can classify, extract, summarise and complete short Python functions."
-_TOPICS = ("the weather", "a poem", "football", "history", "the news", "a joke", "cooking", "physics", "politics", "music", "a song", "the stars", "medicine", "love", "travel", "maths", "a film", "the stock market", "dogs", "philosophy")
+_TOPICS = (
+    "the weather",
+    "a poem",
+    "football",
+    "history",
+    "the news",
+    "a joke",
+    "cooking",
+    "physics",
+    "politics",
+    "music",
+    "a song",
+    "the stars",
+    "medicine",
+    "love",
+    "travel",
+    "maths",
+    "a film",
+    "the stock market",
+    "dogs",
+    "philosophy",
+)
 _TOPICS_HELDOUT = ("the moon", "a story", "gardening", "chess", "religion", "cars")
 _PLACES = ("France", "Japan", "Italy", "Spain", "Norway", "Brazil", "Kenya", "Canada", "India")
 _PLACES_HELDOUT = ("Peru", "Greece", "Egypt")

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501 - tables of wordings read better unbroken
 """Support tickets: one intent and topic, said among greetings, context and mentions of other things."""
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ CLOSINGS = Phrases(
 INTRODUCTIONS = Phrases(
     ("[My name is|I am|This is] {name}.", "{name} here.", "[You are talking to|The sender is|You know me,] {name}.", "[Here is|I'm] {name}."), ("You are reading a message of {name}.", "I, {name}, write to you.")
 )  # fmt: skip
-MESSAGES = Phrases(("message", "text", "body", "description", "request", "note"), ("content", "what they write"))
+MESSAGES = Phrases(
+    ("message", "text", "body", "description", "request", "note"), ("content", "what they write")
+)
 PLAIN_SUBJECTS = Phrases(
     ("[Question|Problem|Request|Help|Please help|Urgent|Hello|My order|Help needed|A question]",), ("Some help please", "Message from a customer", "I need you"),
 )  # fmt: skip
@@ -106,7 +109,7 @@ def ticket(draw: Draw) -> Document:
             core.append(again)
     text = _text(draw, facts, core, intent)
     known = {concept: value for concept, value in facts.items() if concept in NAMES}
-    who = facts["name"] if "name" in facts else "A customer"
+    who = facts.get("name", "A customer")
     key = [facts["name"]] if "name" in facts else []
     about = ""
     for concept, form in (("order_number", " (order {})"), ("product", " ({})")):
@@ -115,7 +118,15 @@ def ticket(draw: Draw) -> Document:
             key.append(facts[concept])
             break
     return Document(
-        "ticket", text, known, common.askable(NAMES, known, text, "date"), f"{who} {gist}{about}.", (*key, gist), intent, gist, NAMES
+        "ticket",
+        text,
+        known,
+        common.askable(NAMES, known, text, "date"),
+        f"{who} {gist}{about}.",
+        (*key, gist),
+        intent,
+        gist,
+        NAMES,
     )
 
 
@@ -129,7 +140,11 @@ def _text(draw: Draw, facts: dict[str, str], core: list[str], intent: str) -> st
         if draw.chance(0.3):
             facts["date"] = draw.date()
         in_head = [c for c in ("ticket_number", "date") if c in facts]
-        in_head += [c for c in ("name", "order_number", "product", "email", "phone") if c in facts and draw.chance(0.5)]
+        in_head += [
+            c
+            for c in ("name", "order_number", "product", "email", "phone")
+            if c in facts and draw.chance(0.5)
+        ]
         rng.shuffle(in_head)
     sentences = list(core)
     passing = "order_number" in facts and "order_number" not in in_head and draw.chance(0.22)
@@ -138,7 +153,11 @@ def _text(draw: Draw, facts: dict[str, str], core: list[str], intent: str) -> st
         tail = fill(TAILS.pick(rng, draw.split), facts)
         sentences[0] = f"{sentences[0].rstrip('.!?')}{tail}{mark if mark in '.!?' else '.'}"
     for concept in ("order_number", "product", "email", "phone"):
-        if concept in facts and concept not in in_head and not (passing and concept == "order_number"):
+        if (
+            concept in facts
+            and concept not in in_head
+            and not (passing and concept == "order_number")
+        ):
             at = rng.randint(0, len(sentences))
             sentences.insert(at, fill(DETAILS[concept].pick(rng, draw.split), facts))
     if draw.chance(0.3):
@@ -159,25 +178,40 @@ def _text(draw: Draw, facts: dict[str, str], core: list[str], intent: str) -> st
         if draw.chance(0.08):
             facts.pop("name")
         else:
-            parts.append(f"{CLOSINGS.pick(rng, draw.split)}\n{facts['name']}" if draw.chance(0.7) else facts["name"])
-    text = rng.choice(("\n\n", "\n", " ")).join(parts[:-1]) + ("\n\n" if len(parts) > 1 else "") + parts[-1]
+            parts.append(
+                f"{CLOSINGS.pick(rng, draw.split)}\n{facts['name']}"
+                if draw.chance(0.7)
+                else facts["name"]
+            )
+    text = (
+        rng.choice(("\n\n", "\n", " ")).join(parts[:-1])
+        + ("\n\n" if len(parts) > 1 else "")
+        + parts[-1]
+    )
     if draw.chance(0.12):
         return _row(draw, facts, in_head, core, text)
     if draw.chance(0.3):
         text = layout.wrapped(draw, text)
-    if draw.train and "name" in facts and "date" not in facts and "email" not in facts and not in_head and draw.chance(0.25):
+    if (
+        draw.train
+        and "name" in facts
+        and "date" not in facts
+        and "email" not in facts
+        and not in_head
+        and draw.chance(0.25)
+    ):
         mail = draw.email(facts["name"])
         head = common.mail_head(draw, facts["name"], mail, _subject(draw, core))
         if mail in head:
             facts["email"] = mail
         return f"{head}\n\n{text}"
-    head = []
+    lines: list[str] = []
     if in_head:
         pairs = [(layout.cased(draw, LABELS[c].pick(rng, draw.split)), facts[c]) for c in in_head]
-        head.append(layout.block(draw, pairs))
+        lines.append(layout.block(draw, pairs))
     if draw.chance(0.3):
-        head.append(f"Subject: {_subject(draw, core)}")
-    return "\n".join(head) + ("\n\n" if head else "") + text
+        lines.append(f"Subject: {_subject(draw, core)}")
+    return "\n".join(lines) + ("\n\n" if lines else "") + text
 
 
 def _subject(draw: Draw, core: list[str]) -> str:
