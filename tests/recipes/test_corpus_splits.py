@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from recipes.seedling import corpus, documents, layout, pools, tasks
-from recipes.seedling.documents import functions
+from recipes.seedling.documents import common, functions, tickets
 from recipes.seedling.documents.function_kinds import KINDS
 from recipes.seedling.phrases import Phrases, every
 from recipes.seedling.values import side
@@ -159,6 +159,20 @@ def test_documents_of_the_splits_share_no_skeleton() -> None:
     }
     assert len(train) > 6500  # hardly two documents of the same build
     assert not train & heldout
+
+
+def test_chatter_mail_heads_and_records_are_for_training_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: Any) -> str:
+        raise AssertionError("made for held-out text")
+
+    monkeypatch.setattr(common, "chatter", refuse)
+    monkeypatch.setattr(tickets, "chatter", refuse)
+    monkeypatch.setattr(common, "mail_head", refuse)
+    assert len(list(corpus.examples("heldout", 8, 1500))) == 1500
+    with pytest.raises(AssertionError, match="held-out"):
+        list(corpus.examples("train", 8, 1500))
 
 
 def test_a_checksum_divides_the_values() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from recipes.seedling import layout
+from recipes.seedling.documents.chatter import chatter
 from recipes.seedling.phrases import Phrases, fill
 from recipes.seedling.values import BARE, Draw
 
@@ -140,6 +141,8 @@ def sentences(
                 said.append(framed_value(draw, label, facts[part[0]]))
         if draw.chance(0.08):
             said.append(noise.pick(rng, draw.split))
+        if draw.train and draw.chance(0.04):
+            said.append(chatter(draw))
     if len(said) > 1 and draw.chance(0.3):
         cut = rng.randint(1, len(said) - 1)
         return " ".join(said[:cut]) + "\n\n" + " ".join(said[cut:])

@@ -7,6 +7,7 @@ from __future__ import annotations
 from recipes.seedling import layout
 from recipes.seedling.document import Document
 from recipes.seedling.documents import common
+from recipes.seedling.documents.chatter import chatter
 from recipes.seedling.documents.intents import TOPICS
 from recipes.seedling.phrases import Phrases, fill
 from recipes.seedling.values import Draw
@@ -55,7 +56,7 @@ GREETINGS = Phrases(
 )  # fmt: skip
 OPENERS = Phrases(
     ("I [hope|trust] you are [well|fine].", "I [have|am writing with] a [question|request|problem].", "[Sorry|I am sorry] to [bother|trouble] you.", "I need [your|some] help.", "[I have been|We have been] a customer [for years|since 2019|for a long time].",
-     "[This is|It is] [the first time|the second time] [I write|we write] to you.", "[Can|Could] [someone|anyone] help [me|us]?", "I [tried|have tried] to call you.", "[My colleague|A friend] told me to write to you.", "Here is my [problem|question|request]."),
+     "[This is|It is] [the first time|the second time] [I write|we write] to you.", "[Can|Could] [someone|anyone] help [me|us]?", "I [tried|have tried] to call you.", "[My colleague|A friend] told me to write to you.", "Here is my [problem|question|request].", "[May|Can] I [ask|bother] you [for help|with a question|once more]?", "[It is|This is] a [cold|long|sunny|busy] day [here|] and [I write|we write] to you.", "[As|Being] a [good|new|old] customer [I|we] [hope|ask] for [your help|an answer]."),
     ("I write to you on a rainy day.", "May I trouble you with something?", "As a customer for a long time I have a request.", "A colleague said that you can help."),
 )  # fmt: skip
 # Mentions of other things, in a tone that makes clear they are not the matter.
@@ -70,7 +71,7 @@ ASIDES: dict[str, Phrases] = {
 }  # fmt: skip
 FILLERS = Phrases(
     ("[Please|Kindly] [help|answer|reply] [soon|quickly|as soon as possible].", "[Thanks|Thank you] [in advance|for your help|for your time].", "[I look|We look] forward to [your answer|hearing from you].", "[This is|It is] [urgent|not urgent|important].",
-     "[What|What else] can [I|we] do?", "[Can|Could] you [look into it|help|check that|take care of it]?", "[I am|We are] waiting for [your answer|a reply].", "[Let me|Let us] know.", "[I was|We were] [surprised|a bit confused]."),
+     "[What|What else] can [I|we] do?", "[Can|Could] you [look into it|help|check that|take care of it]?", "[I am|We are] waiting for [your answer|a reply].", "[Let me|Let us] know.", "[I was|We were] [surprised|a bit confused].", "[A fast reply|Some help|Any advice|Your reply] would be [nice|great|kind|good].", "It would be [nice|great|good] [to hear from you|to get an answer|if someone called me].", "[What|When] [comes|is] next?", "[I thank you|We thank you] [for|very much for] [the help|your trouble|the answer]."),
     ("It would be kind if you replied soon.", "A quick answer would be nice.", "What happens next?", "I thank you for looking into it."),
 )  # fmt: skip
 CLOSINGS = Phrases(
@@ -165,6 +166,8 @@ def _text(draw: Draw, facts: dict[str, str], core: list[str], intent: str) -> st
         sentences.insert(rng.randint(0, len(sentences)), ASIDES[other].pick(rng, draw.split))
     fillers = [FILLERS.pick(rng, draw.split) for _ in range(rng.choice((0, 0, 1, 1, 2)))]
     sentences += dict.fromkeys(fillers)
+    if draw.train and draw.chance(0.18):
+        sentences.insert(rng.randint(0, len(sentences)), chatter(draw))
     if draw.chance(0.35):
         sentences.insert(0, OPENERS.pick(rng, draw.split))
     signed = "name" not in in_head
