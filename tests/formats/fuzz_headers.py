@@ -79,7 +79,7 @@ def make_seeds(directory: Path) -> dict[str, list[bytes]]:
         tensor("blk.0.ffn_up.weight", "Q4_K", (1, 256), 144),
         tensor("blk.0.ffn_down.weight", "F16", (2, 1, 2, 2), 16),
         tensor("idx", "I32", (3,), 12),
-        tensor("x", "MXFP4", (32,), 17),
+        tensor("x", "Q8_1", (32,), 36),
     ]
     plain = [
         tensor("a.weight", "F32", (2, 3), 24),
@@ -92,7 +92,7 @@ def make_seeds(directory: Path) -> dict[str, list[bytes]]:
     seed = directory / "seed"
     ggufs = []
     for big_endian in (False, True):
-        whole = tensors[:-1] if big_endian else tensors  # freehold cannot swap MXFP4
+        whole = tensors[:-1] if big_endian else tensors  # freehold cannot swap Q8_1
         for some in (whole, tensors[:2], []):
             write_gguf(seed, metadata, some, value_types=types, big_endian=big_endian)
             ggufs.append(seed.read_bytes())

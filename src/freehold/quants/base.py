@@ -30,7 +30,7 @@ class QuantType:
 
     `layout` is the little-endian record of one block; its item size is `type_size`.
     `decode_blocks` takes [n] records to float32 [n, block_size]; `encode_blocks` goes back and
-    may assume finite input.
+    may assume finite input. Without it the type is read but not written.
     """
 
     name: str  # upper case, as ggml calls it: "Q4_K"
@@ -38,7 +38,7 @@ class QuantType:
     block_size: int  # values in a block
     layout: np.dtype[Any]
     decode_blocks: Callable[[Blocks], FloatArray]
-    encode_blocks: Callable[[FloatArray], Blocks]
+    encode_blocks: Callable[[FloatArray], Blocks] | None = None
 
     @property
     def type_size(self) -> int:
@@ -54,6 +54,11 @@ class QuantType:
     def is_float(self) -> bool:
         """One value per block: a plain floating-point format, which holds NaN and infinity."""
         return self.block_size == 1
+
+    @property
+    def can_encode(self) -> bool:
+        """Freehold can write the type, too."""
+        return self.encode_blocks is not None
 
     def nbytes(self, count: int) -> int:
         """Bytes that `count` values take. Raises InvalidParameterError on part of a block."""
@@ -81,7 +86,12 @@ class QuantType:
         """Float32 values to stored little-endian bytes, both one-dimensional.
 
         Raises InvalidParameterError on part of a block, on NaN or infinity where the type
-        cannot hold them, and on values beyond the reach of its scale."""
+        cannot hold them, on values beyond the reach of its scale, and where `can_encode` is
+        false."""
+        if self.encode_blocks is None:
+            raise InvalidParameterError(
+                f"freehold reads {self.name} but does not write it", hint="choose another type"
+            )
         flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
         out = np.empty(self.nbytes(flat.size), dtype=np.uint8)
         rows = flat.reshape(-1, self.block_size)
@@ -124,6 +134,13 @@ def to_f16(scales: FloatArray, type_name: str) -> npt.NDArray[np.float16]:
 def f16_field(column: npt.NDArray[Any]) -> FloatArray:
     """A half-precision field of [n] records as float32 [n, 1]."""
     return column.astype(np.float32)[:, None]
+
+
+def scale_subs(levels: FloatArray, scales: FloatArray) -> FloatArray:
+    """Levels [n, …] of whole blocks times the scales [n, subs] of their equal parts: [n, size]."""
+    n, subs = scales.shape
+    scaled: FloatArray = levels.reshape(n, subs, -1) * scales[:, :, None]
+    return scaled.reshape(n, -1)
 
 
 def inverse(scales: FloatArray) -> FloatArray:
