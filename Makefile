@@ -72,7 +72,8 @@ demo: $(VENV)/.package
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: $(VENV)/.dev
+# The recipes' types are checked against torch, which comes with the tests.
+check: $(VENV)/.dev $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+from freehold.documents import prompts
 from recipes.seedling.document import Document
 from recipes.seedling.documents import intents
 from recipes.seedling.documents.functions import function
@@ -19,8 +20,6 @@ from recipes.seedling.documents.talk import talk
 from recipes.seedling.example import Example
 from recipes.seedling.phrases import Phrases, fill
 from recipes.seedling.values import Draw
-
-from freehold.documents import prompts
 
 KIND_LABELS: dict[str, tuple[str, ...]] = {
     "invoice": ("invoice", "invoice", "bill"),

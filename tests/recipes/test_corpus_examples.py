@@ -13,14 +13,14 @@ from collections import Counter
 from typing import Any
 
 import pytest
+
+from freehold.documents import prompts
 from recipes.seedling import corpus
 from recipes.seedling.documents import contracts, incidents, intents, invoices, orders, tickets
 from recipes.seedling.documents.function_kinds import KINDS
 from recipes.seedling.example import Example
 from recipes.seedling.phrases import every, expand, fill, slots
 from recipes.seedling.scoring import score
-
-from freehold.documents import prompts
 
 SPLITS = ("train", "heldout")
 

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 import pytest
+
 from recipes.seedling import corpus, documents, layout, pools, tasks
 from recipes.seedling.documents import common, functions, tickets
 from recipes.seedling.documents.function_kinds import KINDS

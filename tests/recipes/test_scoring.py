@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from recipes.seedling.example import Example
 from recipes.seedling.scoring import LONGEST_OUTPUT, Score, passes, score
 
