@@ -34,10 +34,11 @@ from freehold.formats.safetensors import (
     read_safetensors,
     read_sharded,
 )
+from freehold.formats.schemes import CheckpointTensor, resolve
 from freehold.formats.strict_json import describe, parse_json_object
 from freehold.formats.tensor_view import TensorView
 
-__all__ = ["Checkpoint", "TensorView", "open_checkpoint"]
+__all__ = ["Checkpoint", "CheckpointTensor", "TensorView", "open_checkpoint"]
 
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
 SINGLE_NAME = "model.safetensors"
@@ -55,15 +56,17 @@ class Checkpoint:
     directory: Path  # where tokenizer files and the like would lie
     format: Literal["gguf", "safetensors"]
     architecture: str  # general.architecture or model_type; "" when not declared
-    metadata: Mapping[str, Any]  # GGUF keys and values, or the object in config.json
+    # GGUF keys and values, or the object in config.json. `quantization_config` is left out where
+    # the tensors have been put together accordingly.
+    metadata: Mapping[str, Any]
     value_types: Mapping[str, ValueType]  # GGUF only: the type each value is stored in
-    tensors: Mapping[str, TensorView]  # in file order, under the file's own names
+    tensors: Mapping[str, CheckpointTensor]  # in file order, under the file's own names
     files: list[Path]
     _open: list[MappedFile] = field(repr=False)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors as stored."""
+        """Bytes of all tensors, in the types they are given out in."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     def close(self) -> None:
@@ -150,7 +153,7 @@ class Checkpoint:
             return value
         raise self._wrong(key, "a list of strings", value)
 
-    def tensor(self, name: str) -> TensorView:
+    def tensor(self, name: str) -> CheckpointTensor:
         """The tensor called ``name``; MalformedFileError when there is none."""
         view = self.tensors.get(name)
         if view is None:
@@ -284,6 +287,7 @@ def _from_safetensors(path: Path, directory: Path, contents: SafetensorsContents
         architecture = config.get("model_type", "")
         if not isinstance(architecture, str):
             raise MalformedFileError(f"{directory / 'config.json'}: model_type must be a string")
+        config, tensors = resolve(config, contents.tensors, str(path))
     except BaseException:
         for file in contents.files:
             file.close()
@@ -295,7 +299,7 @@ def _from_safetensors(path: Path, directory: Path, contents: SafetensorsContents
         architecture=architecture,
         metadata=MappingProxyType(config),
         value_types=MappingProxyType({}),
-        tensors=MappingProxyType(contents.tensors),
+        tensors=MappingProxyType(tensors),
         files=[opened.path for opened in contents.files],
         _open=contents.files,
     )

@@ -16,7 +16,9 @@ from freehold.quants.base import QuantType
 
 __all__ = ["QuantType", "by_id", "get", "names"]
 
-_HELPERS = frozenset({"base", "mixes"})  # files here that are no types; nor is any "_name"
+_HELPERS = frozenset(
+    {"base", "mixes", "repack", "small_floats"}
+)  # files here that are no types; nor is any "_name"
 
 # Types that exist elsewhere, so that a refusal can name what a file holds.
 _FOREIGN_IDS = {
