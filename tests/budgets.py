@@ -77,6 +77,12 @@ BUDGETS: dict[tuple[str, str, str], Budget] = {
     ),
     ("cpu", "rms_norm", ""): Budget(6e-7, "a float32 sum of squares in 16 lanes, one root"),
     ("cpu", "add", ""): Budget(0.0, "one float32 addition, rounded the same everywhere"),
+    ("cpu", "scale", ""): Budget(
+        1.2e-7, "the factor and the product are each rounded to float32: two halves of a unit"
+    ),
+    ("cpu", "softcap", ""): Budget(
+        6e-7, "a quotient, a float32 tanh of up to 3 units and a product"
+    ),
     ("cpu", "rope_tables", ""): Budget(
         1.2e-7, "angles in float64, one rounding to float32 of values up to 1: one unit"
     ),

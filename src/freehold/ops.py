@@ -109,6 +109,25 @@ class AttentionSpec:
     softcap: float = 0.0  # 0 = none; else c * tanh(score / c)
 
 
+@dataclass(frozen=True, slots=True)
+class RoutingSpec:
+    """How a token's router logits become experts and weights: softmax over all experts, then the
+    ``top_k`` largest."""
+
+    top_k: int
+    normalise: bool  # divide the chosen weights by their sum
+    scale: float = 1.0  # then multiply by this
+
+
+@dataclass(frozen=True, slots=True)
+class Expert:
+    """One expert's matrices; it computes down(activation(gate(x)) · up(x))."""
+
+    gate: Weight  # [F, K]
+    up: Weight  # [F, K]
+    down: Weight  # [K, F]
+
+
 class Ops(Protocol):
     """One device. Shapes: T tokens, R rows, N out_features, K in_features."""
 
@@ -143,6 +162,12 @@ class Ops(Protocol):
     def add(self, residual: Array, delta: Array) -> Array:
         """residual + delta. The memory of `residual` may be reused."""
 
+    def scale(self, x: Array, factor: float) -> Array:
+        """x · factor. The memory of `x` may be reused."""
+
+    def softcap(self, x: Array, cap: float) -> Array:
+        """cap · tanh(x / cap), cap above 0. The memory of `x` may be reused."""
+
     def linear(self, x: Array, weight: Weight, bias: Array | None = None) -> Array:
         """x · weightᵀ + bias: [R, N]."""
 
@@ -153,6 +178,27 @@ class Ops(Protocol):
 
     def gate_up(self, x: Array, gate: Weight, up: Weight, activation: Activation) -> Array:
         """activation(x · gateᵀ) · (x · upᵀ), elementwise product: [R, N]."""
+
+    def sigmoid_gate(self, x: Array, gate: Array) -> Array:
+        """x · sigmoid(gate), elementwise; gate is [T, N] like x, or [T, 1]. The memory of `x`
+        may be reused."""
+
+    def route(self, logits: Array, spec: RoutingSpec) -> tuple[Array, Array]:
+        """Experts of each token, largest logit first, and their weights: int32 and float32
+        [T, top_k], out of logits [T, E]. Of equal logits the lower expert comes first."""
+
+    def moe(
+        self,
+        x: Array,
+        experts: Sequence[Expert],
+        chosen: Array,
+        weights: Array,
+        activation: Activation,
+    ) -> Array:
+        """Sum over slots s of weights[t, s] · experts[chosen[t, s]](x[t]): [T, K].
+
+        `chosen` (int32) and `weights` are [T, S]. A token's slots are added in their order, so
+        its result is the same in any company; an expert nobody chose is not read."""
 
     def rope_tables(self, spec: RopeSpec, positions: npt.NDArray[np.int32]) -> tuple[Array, Array]:
         """cos and sin, each [T, rotary_dim / 2], angles computed in float64. Once a step."""

@@ -95,6 +95,21 @@ def test_norm_of_each_head(ops, head_dim):
                      ) <= allowed(ops, "rms_norm")  # fmt: skip
 
 
+@pytest.mark.parametrize("width", [1, 16, 33, 172, 2048])
+def test_scale_and_softcap(ops, width):
+    for rows in (1, 2, 17):
+        x = 20.0 * activations(rows, width)
+        got = ops.to_numpy(ops.scale(x.copy(), 2304.5**0.5))
+        assert row_error(got, x * 2304.5**0.5) <= allowed(ops, "scale")
+        for cap in (0.5, 30.0):
+            got = ops.to_numpy(ops.softcap(x.copy(), cap))
+            want = cap * np.tanh(x.astype(np.float64) / cap)
+            assert row_error(got, want) <= allowed(ops, "softcap")
+            # The same bits whatever stands beside a row.
+            alone = [ops.to_numpy(ops.softcap(row[None].copy(), cap)) for row in x]
+            np.testing.assert_array_equal(got, np.concatenate(alone))
+
+
 def test_take_rows(ops):
     x = activations(11, 40)
     for rows in ([], [0], [10], [3, 1, 1, 9], list(range(11))):

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import psutil
 
 from freehold import _native
+from freehold.backends._experts import check_experts, choose_experts
 from freehold.batch import ForwardBatch
 from freehold.config import env_isa, env_threads
 from freehold.errors import (
@@ -33,12 +34,14 @@ from freehold.errors import (
 from freehold.ops import (
     Activation,
     AttentionSpec,
+    Expert,
     FloatArray,
     KVCache,
     KVDtype,
     KVLayerSpec,
     RawTensor,
     RopeSpec,
+    RoutingSpec,
     Weight,
 )
 
@@ -201,6 +204,18 @@ class CpuOps:
         residual += delta
         return residual
 
+    def scale(self, x: FloatArray, factor: float) -> FloatArray:
+        with np.errstate(all="ignore"):
+            x *= np.float32(factor)
+        return x
+
+    def softcap(self, x: FloatArray, cap: float) -> FloatArray:
+        with np.errstate(all="ignore"):
+            x /= np.float32(cap)
+            np.tanh(x, out=x)
+            x *= np.float32(cap)
+        return x
+
     def linear(self, x: FloatArray, weight: Weight, bias: FloatArray | None = None) -> FloatArray:
         out = self._pool.take(x.shape[0], weight.out_features)
         self._context.linear(x, [weight], [bias], [out])
@@ -219,6 +234,46 @@ class CpuOps:
         out = self._pool.take(x.shape[0], gate.out_features)
         self._context.gate_up(x, gate, up, activation, out)
         return out
+
+    def sigmoid_gate(self, x: FloatArray, gate: FloatArray) -> FloatArray:
+        with np.errstate(all="ignore"):
+            x *= (1.0 / (1.0 + np.exp(-gate.astype(np.float64)))).astype(np.float32)
+        return x
+
+    def route(
+        self, logits: FloatArray, spec: RoutingSpec
+    ) -> tuple[npt.NDArray[np.int32], FloatArray]:
+        return choose_experts(logits, spec)
+
+    def moe(
+        self,
+        x: FloatArray,
+        experts: Sequence[Expert],
+        chosen: npt.NDArray[np.int32],
+        weights: FloatArray,
+        activation: Activation,
+    ) -> FloatArray:
+        check_experts(chosen, len(experts))
+        tokens, slots = chosen.shape
+        picks = chosen.reshape(-1)  # pick p is slot p % slots of token p // slots
+        order = np.argsort(picks, kind="stable")  # the picks of each expert side by side
+        used, starts = np.unique(picks[order], return_index=True)
+        bounds = [*starts.tolist(), len(picks)]
+        results = self._pool.take(len(picks), x.shape[1])  # [T · S, K], in that order
+        for index, start, stop in zip(used.tolist(), bounds, bounds[1:], strict=False):
+            expert = experts[index]
+            rows = x if tokens == 1 == stop - start else x[order[start:stop] // slots]
+            gated = self.gate_up(rows, expert.gate, expert.up, activation)
+            self._context.linear(gated, [expert.down], [None], [results[start:stop]])
+        where = np.empty_like(order)
+        where[order] = np.arange(len(order))
+        where = where.reshape(tokens, slots)  # row of `results` that holds slot s of token t
+        total = self._pool.take(tokens, x.shape[1])
+        with np.errstate(all="ignore"):
+            np.multiply(results[where[:, 0]], weights[:, :1], out=total)
+            for slot in range(1, slots):
+                total += results[where[:, slot]] * weights[:, slot, None]
+        return total
 
     def rope_tables(
         self, spec: RopeSpec, positions: npt.NDArray[np.int32]

@@ -21,6 +21,7 @@ from freehold.errors import InvalidParameterError
 from freehold.ops import (
     Activation,
     AttentionSpec,
+    Expert,
     FloatArray,
     KVCache,
     KVDtype,
@@ -28,6 +29,7 @@ from freehold.ops import (
     Ops,
     RawTensor,
     RopeSpec,
+    RoutingSpec,
     Weight,
 )
 
@@ -92,6 +94,12 @@ class NullOps:
     def add(self, residual: FloatArray, delta: FloatArray) -> FloatArray:
         return residual
 
+    def scale(self, x: FloatArray, factor: float) -> FloatArray:
+        return x
+
+    def softcap(self, x: FloatArray, cap: float) -> FloatArray:
+        return x
+
     def linear(self, x: FloatArray, weight: Weight, bias: FloatArray | None = None) -> FloatArray:
         out = _zeros(len(x), weight.out_features)
         columns = (x[:, 0].astype(np.int64) + 1) % weight.out_features
@@ -107,6 +115,25 @@ class NullOps:
         self, x: FloatArray, gate: Weight, up: Weight, activation: Activation
     ) -> FloatArray:
         return _zeros(len(x), up.out_features)
+
+    def sigmoid_gate(self, x: FloatArray, gate: FloatArray) -> FloatArray:
+        return x
+
+    def route(
+        self, logits: FloatArray, spec: RoutingSpec
+    ) -> tuple[npt.NDArray[np.int32], FloatArray]:
+        chosen = np.tile(np.arange(spec.top_k, dtype=np.int32), (len(logits), 1))
+        return chosen, _zeros(len(logits), spec.top_k)
+
+    def moe(
+        self,
+        x: FloatArray,
+        experts: Sequence[Expert],
+        chosen: npt.NDArray[np.int32],
+        weights: FloatArray,
+        activation: Activation,
+    ) -> FloatArray:
+        return _zeros(*x.shape)
 
     def rope_tables(
         self, spec: RopeSpec, positions: npt.NDArray[np.int32]

@@ -21,12 +21,14 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from freehold.backends._experts import check_experts, choose_experts
 from freehold.backends._kv_store import ReferenceKVCache, allocate
 from freehold.batch import ForwardBatch
 from freehold.errors import EngineError, InvalidParameterError
 from freehold.ops import (
     Activation,
     AttentionSpec,
+    Expert,
     FloatArray,
     KVCache,
     KVDtype,
@@ -34,6 +36,7 @@ from freehold.ops import (
     Ops,
     RawTensor,
     RopeSpec,
+    RoutingSpec,
     Weight,
 )
 
@@ -122,6 +125,14 @@ class ReferenceOps:
         with np.errstate(all="ignore"):
             return residual + delta
 
+    def scale(self, x: FloatArray, factor: float) -> FloatArray:
+        with np.errstate(all="ignore"):
+            return np.asarray(x.astype(np.float64) * factor, dtype=np.float32)
+
+    def softcap(self, x: FloatArray, cap: float) -> FloatArray:
+        with np.errstate(all="ignore"):
+            return np.asarray(cap * np.tanh(x.astype(np.float64) / cap), dtype=np.float32)
+
     def linear(self, x: FloatArray, weight: Weight, bias: FloatArray | None = None) -> FloatArray:
         return self._product(x, weight, bias).astype(np.float32)
 
@@ -136,6 +147,36 @@ class ReferenceOps:
         with np.errstate(all="ignore"):
             gated = _activate(self._product(x, gate, None), activation)
             return (gated * self._product(x, up, None)).astype(np.float32)
+
+    def sigmoid_gate(self, x: FloatArray, gate: FloatArray) -> FloatArray:
+        with np.errstate(all="ignore"):
+            wide = x.astype(np.float64) / (1.0 + np.exp(-gate.astype(np.float64)))
+            return wide.astype(np.float32)
+
+    def route(
+        self, logits: FloatArray, spec: RoutingSpec
+    ) -> tuple[npt.NDArray[np.int32], FloatArray]:
+        return choose_experts(logits, spec)
+
+    def moe(
+        self,
+        x: FloatArray,
+        experts: Sequence[Expert],
+        chosen: npt.NDArray[np.int32],
+        weights: FloatArray,
+        activation: Activation,
+    ) -> FloatArray:
+        check_experts(chosen, len(experts))
+        total = np.zeros(x.shape, dtype=self._wide)
+        with np.errstate(all="ignore"):
+            for slot in range(chosen.shape[1]):
+                for index in np.unique(chosen[:, slot]):
+                    expert, rows = experts[index], chosen[:, slot] == index
+                    gated = _activate(self._product(x[rows], expert.gate, None), activation)
+                    gated = gated * self._product(x[rows], expert.up, None)
+                    share = weights[rows, slot, None].astype(self._wide)
+                    total[rows] += share * self._product(gated, expert.down, None)
+            return total.astype(np.float32)
 
     def rope_tables(
         self, spec: RopeSpec, positions: npt.NDArray[np.int32]
@@ -202,7 +243,7 @@ class ReferenceOps:
     def to_numpy(self, x: FloatArray) -> FloatArray:
         return np.asarray(x, dtype=np.float32)
 
-    def _product(self, x: FloatArray, weight: Weight, bias: FloatArray | None) -> Wide:
+    def _product(self, x: Wide, weight: Weight, bias: FloatArray | None) -> Wide:
         values = _values(weight)
         with np.errstate(all="ignore"):
             product: Wide = x.astype(self._wide) @ values.T

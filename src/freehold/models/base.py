@@ -11,7 +11,18 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from freehold.batch import ForwardBatch
-from freehold.ops import Array, KVCache, KVLayerSpec, Ops, RopeSpec
+from freehold.ops import Activation, Array, KVCache, KVLayerSpec, Ops, RopeSpec, RoutingSpec
+
+
+@dataclass(frozen=True, slots=True)
+class MoeConfig:
+    """The layers whose feed-forward is a choice of experts."""
+
+    num_experts: int
+    expert_ffn_size: int
+    routing: RoutingSpec
+    shared_ffn_size: int = 0  # of the expert every token passes through; 0 = there is none
+    dense_layers: frozenset[int] = frozenset()  # layers with an ordinary feed-forward
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +43,21 @@ class ModelConfig:
     tied_embeddings: bool
     sliding_window: int = 0  # 0 = none
     full_attention_layers: frozenset[int] = frozenset()  # layers the window spares
+    local_rope: RopeSpec | None = None  # rotation of the layers with a window, if another
+    activation: Activation = "silu"  # of the feed-forward gate
+    embedding_scale: float = 1.0
+    attention_scale: float = 0.0  # 0 = 1/√head_dim
+    attn_softcap: float = 0.0  # 0 = none; else scores become c · tanh(score / c)
+    final_softcap: float = 0.0  # the same for logits
+    moe: MoeConfig | None = None
 
     def window(self, layer: int) -> int:
         """Keys a query of `layer` sees, itself included; 0 = all."""
         return 0 if layer in self.full_attention_layers else self.sliding_window
+
+    def rotations(self) -> tuple[RopeSpec, ...]:
+        """The rotary embeddings of the model: `rope`, then `local_rope` where there is one."""
+        return (self.rope,) if self.local_rope is None else (self.rope, self.local_rope)
 
 
 class CausalLM(Protocol):

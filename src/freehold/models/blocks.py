@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pre-norm decoder that Llama, Mistral, Qwen2 and Qwen3 share, over the op set.
+"""The pre-norm decoder that Llama, Mistral, Qwen and Gemma share, over the op set.
 
 A family file says by a `DenseLayout` where it differs. Nothing here knows a device, a file
 format or a key; nothing here is computed outside an op.
@@ -30,6 +30,7 @@ class DenseLayout:
     qkv_bias: Presence = "absent"
     output_bias: Presence = "absent"
     qk_norm: Presence = "absent"  # RMS norm of each query and key head, before rotation
+    post_norms: Presence = "absent"  # RMS norm of what attention and feed-forward give
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,14 @@ class DecoderLayer:
     k_norm: Array | None
     attn_output: Weight
     attn_output_bias: Array | None
+    attn_post_norm: Array | None
     ffn_norm: Array
     gate: Weight
     up: Weight
     down: Weight
+    ffn_post_norm: Array | None
     attention: AttentionSpec
+    rotation: int  # which of the step's rotary tables
 
 
 @dataclass(slots=True)
@@ -69,21 +73,16 @@ class DenseDecoder:
         return self.device_bytes
 
     def forward(self, batch: ForwardBatch, cache: KVCache, ops: Ops) -> Array:
-        config = self.config
-        eps, head_dim, rope = config.norm_eps, config.head_dim, config.rope
+        config, eps = self.config, self.config.norm_eps
         rows = _wanted_rows(batch)
-        cos, sin = ops.rope_tables(rope, batch.positions)
+        tables = [ops.rope_tables(spec, batch.positions) for spec in config.rotations()]
         residual = ops.embed(self.embedding, batch.token_ids)  # [T, hidden]
+        if config.embedding_scale != 1.0:
+            residual = ops.scale(residual, config.embedding_scale)
         x = ops.rms_norm(residual, self.layers[0].attn_norm, eps)
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
-            q, k, v = ops.linear_many(x, layer.qkv, layer.qkv_bias)
-            if layer.q_norm is not None:
-                q = ops.rms_norm(q, layer.q_norm, eps)
-            if layer.k_norm is not None:
-                k = ops.rms_norm(k, layer.k_norm, eps)
-            q = ops.rope(q, cos, sin, head_dim, rope.interleaved)
-            k = ops.rope(k, cos, sin, head_dim, rope.interleaved)
+            q, k, v = self._project(x, layer, tables[layer.rotation], ops)
             ops.write_kv(cache, index, k, v, batch)
             if index == last and rows is not None:
                 # Past this point the last layer is needed only where logits are wanted.
@@ -95,14 +94,35 @@ class DenseDecoder:
             else:
                 mixed = ops.attention(q, cache, index, batch, layer.attention)
             delta = ops.linear(mixed, layer.attn_output, layer.attn_output_bias)
+            if layer.attn_post_norm is not None:
+                delta = ops.rms_norm(delta, layer.attn_post_norm, eps)
             residual, x = ops.add_rms_norm(residual, delta, layer.ffn_norm, eps)
-            delta = ops.linear(ops.gate_up(x, layer.gate, layer.up, "silu"), layer.down)
+            delta = ops.linear(ops.gate_up(x, layer.gate, layer.up, config.activation), layer.down)
+            if layer.ffn_post_norm is not None:
+                delta = ops.rms_norm(delta, layer.ffn_post_norm, eps)
             following = self.output_norm if index == last else self.layers[index + 1].attn_norm
             residual, x = ops.add_rms_norm(residual, delta, following, eps)
         return x
 
+    def _project(
+        self, x: Array, layer: DecoderLayer, table: tuple[Array, Array], ops: Ops
+    ) -> tuple[Array, Array, Array]:
+        """Queries and keys, normed and rotated, and values: [T, heads · head_dim] each."""
+        eps, head_dim = self.config.norm_eps, self.config.head_dim
+        q, k, v = ops.linear_many(x, layer.qkv, layer.qkv_bias)
+        if layer.q_norm is not None:
+            q = ops.rms_norm(q, layer.q_norm, eps)
+        if layer.k_norm is not None:
+            k = ops.rms_norm(k, layer.k_norm, eps)
+        (cos, sin), interleaved = table, self.config.rope.interleaved
+        q = ops.rope(q, cos, sin, head_dim, interleaved)
+        k = ops.rope(k, cos, sin, head_dim, interleaved)
+        return q, k, v
+
     def logits(self, hidden: Array, ops: Ops) -> Array:
-        return ops.linear(hidden, self.output)
+        logits = ops.linear(hidden, self.output)
+        cap = self.config.final_softcap
+        return ops.softcap(logits, cap) if cap else logits
 
 
 def _wanted_rows(batch: ForwardBatch) -> np.ndarray[tuple[int], np.dtype[np.int32]] | None:
@@ -166,10 +186,12 @@ def expected_tensors(config: ModelConfig, layout: DenseLayout) -> dict[str, Expe
         add(blk + "attn_k_norm.weight", head, layout.qk_norm)
         add(blk + "attn_output.weight", (hidden, q_rows))
         add(blk + "attn_output.bias", (hidden,), layout.output_bias)
+        add(blk + "post_attention_norm.weight", (hidden,), layout.post_norms)
         add(blk + "ffn_norm.weight", (hidden,))
         add(blk + "ffn_gate.weight", (ffn, hidden))
         add(blk + "ffn_up.weight", (ffn, hidden))
         add(blk + "ffn_down.weight", (hidden, ffn))
+        add(blk + "post_ffw_norm.weight", (hidden,), layout.post_norms)
     return table
 
 
@@ -192,16 +214,20 @@ def _load_layer(weights: WeightLoader, config: ModelConfig, index: int) -> Decod
         k_norm=maybe(blk + "attn_k_norm.weight"),
         attn_output=matrix(blk + "attn_output.weight"),
         attn_output_bias=maybe(blk + "attn_output.bias"),
+        attn_post_norm=maybe(blk + "post_attention_norm.weight"),
         ffn_norm=vector(blk + "ffn_norm.weight"),
         gate=matrix(blk + "ffn_gate.weight"),
         up=matrix(blk + "ffn_up.weight"),
         down=matrix(blk + "ffn_down.weight"),
+        ffn_post_norm=maybe(blk + "post_ffw_norm.weight"),
         attention=AttentionSpec(
             num_heads=config.num_heads,
             num_kv_heads=config.num_kv_heads,
             head_dim=config.head_dim,
             value_dim=config.head_dim,
-            scale=config.head_dim**-0.5,
+            scale=config.attention_scale or config.head_dim**-0.5,
             window=config.window(index),
+            softcap=config.attn_softcap,
         ),
+        rotation=1 if config.local_rope is not None and config.window(index) else 0,
     )
