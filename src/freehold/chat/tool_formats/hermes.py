@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Hermes 2/3, Qwen2.5, Qwen3, QwQ, MiMo, Granite 4, Reka Edge and many more.
+
+``<tool_call>\n{"name": …, "arguments": …}\n</tool_call>``, repeated for several calls.
+"""
+
+from __future__ import annotations
+
+from freehold.chat.tool_format import Evidence, json_between
+
+
+def _detect(evidence: Evidence) -> int:
+    if "<tool_call>" in evidence.template:
+        return 10
+    return 5 if "<tool_call>" in evidence.tokens else 0
+
+
+FORMAT = json_between("hermes", "<tool_call>", "</tool_call>", _detect)

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nemotron Nano v2: ``<TOOLCALL>[{"name": …, "arguments": …}, …]</TOOLCALL>``."""
+
+from __future__ import annotations
+
+from freehold.chat.tool_format import Evidence, json_between
+
+
+def _detect(evidence: Evidence) -> int:
+    return 40 if evidence.has("<TOOLCALL>") else 0
+
+
+FORMAT = json_between("nemotron_v2", "<TOOLCALL>", "</TOOLCALL>", _detect)
