@@ -383,6 +383,16 @@ def test_compressed_fp8(checkpoint, shape):
     check(opened.tensors["a.weight"], bf16(codes.float() * wide), "BF16")
 
 
+def test_mxfp8(checkpoint):
+    codes = random_codes(10, 96)
+    exponents = torch.from_numpy(np.random.default_rng(14).integers(110, 130, (10, 3), np.uint8))
+    weights = {"num_bits": 8, "type": "float", "strategy": "group", "group_size": 32}
+    tensors = {"a.weight": codes, "a.weight_scale": exponents}
+    opened = checkpoint(compressed(**weights), tensors)
+    wide = (2.0 ** (exponents.float() - 127)).repeat_interleave(32, 1)
+    check(opened.tensors["a.weight"], (codes.float() * wide).numpy(), "BF16")
+
+
 def test_integers_of_eight_bits(checkpoint):
     q = torch.from_numpy(np.random.default_rng(11).integers(-128, 128, (9, 64), np.int8))
     scale = random_scales(9, 1).half()

@@ -49,6 +49,7 @@ def block_scaled(
     rows_per_tile, columns_per_tile = block
     # Row of the scale table for the first row of a matrix; 0 throughout where all share one.
     tables = math.prod(grid[:-2])
+    scale_type = "F8_E8M0" if scale.qtype == "U8" else scale.qtype  # bare exponents
 
     def rows(start: int, stop: int) -> FloatArray:
         some = elements(codes).reshape(-1, stored_width)[start:stop]
@@ -58,7 +59,7 @@ def block_scaled(
         row = np.arange(start, stop)
         matrix = row // n if tables > 1 else 0
         table = elements(scale).reshape(-1, grid[-1])
-        picked = as_floats(table[matrix * grid[-2] + row % n // rows_per_tile], scale.qtype)
+        picked = as_floats(table[matrix * grid[-2] + row % n // rows_per_tile], scale_type)
         if adjust is not None:
             picked = adjust(picked)
         # Not np.repeat: a file may claim tiles far wider than its matrix.

@@ -5,7 +5,7 @@ Each layer tells by its parts which of the formats it has:
 `weight_packed` words and `weight_scale` (pack-quantized, 2, 4 or 8 bits, in groups or by row),
 `weight_packed` bytes with E4M3 scales and a `weight_global_scale` to divide them by (NVFP4), the
 same with E8M0 scales (MXFP4), and `weight` in E4M3 or I8 beside `weight_scale` (per tensor, row,
-group or tile). Only bits and group size come from the configuration.
+group or tile, MXFP8 with exponents in U8). Only bits and group size come from the configuration.
 """
 
 from __future__ import annotations
@@ -110,11 +110,13 @@ def _words(parts: Parts, name: str, packed: TensorView, scale: TensorView) -> De
 
 
 def _unpacked(parts: Parts, name: str, view: TensorView) -> DerivedTensor:
-    scale = parts.need(f"{name}_scale", *SCALES)
+    scale = parts.need(f"{name}_scale", *SCALES, "F8_E8M0", "U8")
     if view.qtype == "F8_E4M3":
         return block_scaled(parts, name, view, scale, _tile(parts, view, scale))
     if view.qtype != "I8" or len(view.shape) != 2:
         raise parts.bad(view, f"is {view.qtype} {list(view.shape)} with a scale beside it")
+    if scale.qtype not in SCALES:
+        raise parts.bad(scale, f"has type {scale.qtype}, not {' or '.join(SCALES)}")
     if f"{name}_zero_point" in parts.tensors:
         raise parts.unsupported("to eight-bit integers with zero points")
     n, width = view.shape
