@@ -29,6 +29,8 @@ GGUF = {
     "llama.rope.freq_base": 10000.0,
     "llama.vocab_size": 100,
 }
+QWEN2 = {key.replace("llama", "qwen2"): value for key, value in GGUF.items()}
+QWEN2["general.architecture"] = "qwen2"
 HF = {
     "model_type": "llama",
     "num_hidden_layers": 4,
@@ -333,8 +335,8 @@ def test_tokenizer_must_fit_the_embedding():
     ("base", "changes", "word"),
     [
         (GGUF, {"general.architecture": "zorkformer"}, "zorkformer"),
-        (HF, {"model_type": "mixtral"}, "mixtral"),
-        (GGUF, {"llama.expert_count": 8}, "mixture of 8 experts"),
+        (HF, {"model_type": "mamba"}, "mamba"),
+        (QWEN2, {"qwen2.expert_count": 8}, "mixture of 8 experts"),
         (GGUF, {"llama.attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
         (GGUF, {"llama.attention.causal": False}, "attention.causal"),
         (HF, {"hidden_act": "gelu"}, "gelu"),
@@ -351,7 +353,7 @@ def test_refusals_name_the_reason(base, changes, word):
 def test_an_unknown_architecture_hears_what_is_supported():
     with pytest.raises(UnsupportedModelError) as caught:
         config_of(GGUF, **{"general.architecture": "zorkformer"})
-    assert families() == ("llama", "qwen2", "qwen3")
+    assert {"llama", "mixtral", "qwen2", "qwen2moe", "qwen3", "qwen3moe"} <= set(families())
     for name in families():
         assert name in str(caught.value)
 

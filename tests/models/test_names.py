@@ -6,11 +6,13 @@ from __future__ import annotations
 import gguf
 import pytest
 
+from freehold.models._family import dialect_of
 from freehold.models.names import canonical_name
 
 
-@pytest.mark.parametrize("arch", ["LLAMA", "QWEN2", "QWEN3"])
+@pytest.mark.parametrize("arch", ["LLAMA", "QWEN2", "QWEN3", "GEMMA", "GEMMA2", "GEMMA3"])
 def test_names_equal_the_gguf_package(arch):
+    own = dialect_of(arch.lower()).layer_names
     table = gguf.get_tensor_name_map(gguf.MODEL_ARCH[arch], 12)
     stems = [
         "model.embed_tokens", "model.norm", "lm_head", "model.layers.11.input_layernorm",
@@ -18,12 +20,14 @@ def test_names_equal_the_gguf_package(arch):
         *(f"model.layers.0.self_attn.{p}_proj" for p in "qkvo"),
         *(f"model.layers.7.mlp.{p}_proj" for p in ("gate", "up", "down")),
     ]  # fmt: skip
-    if arch == "QWEN3":
+    if arch in ("GEMMA2", "GEMMA3"):
+        stems += [f"model.layers.2.{p}_feedforward_layernorm" for p in ("pre", "post")]
+    if arch in ("QWEN3", "GEMMA3"):
         stems += ["model.layers.3.self_attn.q_norm", "model.layers.3.self_attn.k_norm"]
     for stem in stems:
         for suffix in (".weight", ".bias"):
             name = stem + suffix
-            assert canonical_name(name) == table.get_name(name, (".weight", ".bias")), name
+            assert canonical_name(name, own) == table.get_name(name, (".weight", ".bias")), name
 
 
 @pytest.mark.parametrize(
@@ -38,7 +42,8 @@ def test_useless_tensors_have_no_name(name):
 @pytest.mark.parametrize(
     "name",
     ["model.layers.x.mlp.up_proj.weight", "model.layers.0.mlp.up_proj.qweight", "", "weight",
-     "model.layers.0.block_sparse_moe.gate.weight", "model.layers." + "9" * 5000 + ".m.weight"],
+     "model.layers.0.block_sparse_moe.experts.w1.weight", "model.layers.0.mlp.experts.0.gate_proj",
+     "model.layers.0.mlp.experts.0.w9.weight", "model.layers.0.mlp.experts.up_proj", "model.layers." + "9" * 5000 + ".m.weight"],
 )  # fmt: skip
 def test_unknown_names_stay(name):
     assert canonical_name(name) == name

@@ -22,11 +22,13 @@ from freehold.errors import UnsupportedModelError
 from freehold.formats.checkpoint import Checkpoint
 from freehold.formats.strict_json import parse_json_object
 from freehold.formats.tensor_view import LazyTensor, StoredTensor
+from freehold.models._family import Dialect, dialect_of
 from freehold.models._hf_config import text_fields
+from freehold.models._moe_config import moe_keys
 from freehold.models._weights import check_tensors
 from freehold.models.base import ModelConfig
 from freehold.models.blocks import expected_tensors
-from freehold.models.config import canonical_tensors, family_of, read_config
+from freehold.models.config import architecture_of, canonical_tensors, family_of, read_config
 from freehold.models.rope import yarn_magnitude
 from freehold.ops import RawTensor
 
@@ -52,6 +54,7 @@ def convert(checkpoint: Checkpoint) -> Converted:
     Raises MalformedFileError, UnsupportedModelError or TokenizerError naming what is wrong."""
     assert checkpoint.format == "safetensors"
     family = family_of(checkpoint)
+    architecture = architecture_of(family)
     config = read_config(checkpoint)
     stored = canonical_tensors(checkpoint)
     if config.tied_embeddings:
@@ -60,24 +63,26 @@ def convert(checkpoint: Checkpoint) -> Converted:
     check_tensors(stored, expected_tensors(config, layout), str(checkpoint.path))
     tokenizer = tokenizer_keys(checkpoint, config.vocab_size)
     parameters = sum(int(np.prod(tensor.shape)) for tensor in stored.values())
-    metadata = {"general.architecture": family, "general.type": "model"}
+    metadata = {"general.architecture": architecture, "general.type": "model"}
     metadata |= general_keys(checkpoint.directory, parameters)
     metadata |= _sampling_keys(checkpoint.directory)
-    rope = _rope_table(checkpoint)
-    metadata |= {f"{family}.{key}": value for key, value in _model_keys(config, rope).items()}
+    dialect = dialect_of(family)
+    rope = _rope_table(checkpoint, dialect)
+    keys = _model_keys(config, rope) | dialect.gguf_keys(config)
+    metadata |= {f"{architecture}.{k}": value for k, value in keys.items()}
     metadata |= tokenizer.metadata
-    tensors = [_tensor(name, tensor, config, family) for name, tensor in stored.items()]
+    tensors = [_tensor(name, tensor, config) for name, tensor in stored.items()]
     if rope.get("rope_type", rope.get("type")) == "llama3":
         tensors.insert(0, _rope_freqs(config, rope))
-    return Converted(family, config, metadata, tensors, tokenizer.notes)
+    return Converted(architecture, config, metadata, tensors, tokenizer.notes)
 
 
 # -- keys ------------------------------------------------------------------------------------------
 
 
-def _rope_table(checkpoint: Checkpoint) -> dict[str, Any]:
+def _rope_table(checkpoint: Checkpoint, dialect: Dialect) -> dict[str, Any]:
     """Rotary settings, old spelling and new, in one table; `read_config` has checked them."""
-    keys = text_fields(checkpoint.metadata, str(checkpoint.path))
+    keys = dialect.hf_keys(text_fields(checkpoint.metadata, str(checkpoint.path)))
     nested = keys.get("rope_parameters") or keys.get("rope_scaling") or {}
     table = {k: v for k, v in nested.items() if v is not None}
     if "rope_theta" in keys:
@@ -107,6 +112,8 @@ def _model_keys(config: ModelConfig, rope: Mapping[str, Any]) -> dict[str, Any]:
         if config.full_attention_layers:
             pattern = [i not in config.full_attention_layers for i in range(config.num_layers)]
             keys["attention.sliding_window_pattern"] = pattern
+    if config.moe is not None:
+        keys |= moe_keys(config.architecture, config.moe)
     return keys | _scaling_keys(config, rope)
 
 
@@ -161,15 +168,17 @@ def _sampling_keys(directory: Path) -> dict[str, Any]:
 # -- tensors ---------------------------------------------------------------------------------------
 
 
-def _tensor(name: str, tensor: RawTensor, config: ModelConfig, family: str) -> StoredTensor:
+def _tensor(name: str, tensor: RawTensor, config: ModelConfig) -> StoredTensor:
     rows: npt.NDArray[np.intp] | None = None
-    if family in _INTERLEAVED:
+    if config.architecture in _INTERLEAVED:
         part = name.split(".")[-2]
         if part in ("attn_q", "attn_k"):
             heads = config.num_heads if part == "attn_q" else config.num_kv_heads
             rows = interleaved_rows(heads, config.head_dim, 2 * len(config.rope.inv_freq))
     if rows is None:
-        return LazyTensor(name, tensor.shape, tensor.qtype, tensor.bytes)
+        # A matrix of one row to its family, a vector in GGUF.
+        shape = tensor.shape[1:] if name.endswith("ffn_gate_inp_shexp.weight") else tensor.shape
+        return LazyTensor(name, shape, tensor.qtype, tensor.bytes)
 
     def make() -> npt.NDArray[np.uint8]:
         return tensor.bytes().reshape(len(rows), -1)[rows].reshape(-1)

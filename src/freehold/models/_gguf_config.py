@@ -13,6 +13,7 @@ import numpy as np
 
 from freehold.errors import MalformedFileError, UnsupportedModelError
 from freehold.models._fields import MAX_INT, Fields
+from freehold.models._moe_config import moe_from_gguf
 from freehold.models.base import ModelConfig
 from freehold.models.rope import Frequencies, RopeScaling, inverse_frequencies, yarn_magnitude
 from freehold.ops import RawTensor, RopeSpec
@@ -57,12 +58,13 @@ def config_from_gguf(
     context = keys.integer("context_length")
     scaling = _scaling(keys, context)
     window = keys.integer("attention.sliding_window", 0, low=0)
+    ffn = keys.integer("feed_forward_length", high=1 << 24)
     return ModelConfig(
         architecture=architecture,
         vocab_size=_vocab_size(keys, tensors),
         context_length=scaling.reach(context),
         hidden_size=hidden,
-        ffn_size=keys.integer("feed_forward_length", high=1 << 24),
+        ffn_size=ffn,
         num_layers=layers,
         num_heads=heads,
         num_kv_heads=kv_heads,
@@ -72,16 +74,11 @@ def config_from_gguf(
         tied_embeddings="output.weight" not in tensors,
         sliding_window=window,
         full_attention_layers=_full_layers(keys, layers) if window else frozenset(),
+        moe=moe_from_gguf(keys, tensors, layers, ffn),
     )
 
 
 def _refuse_unsupported(keys: Fields) -> None:
-    experts = keys.integer("expert_count", 0, low=0)
-    if experts:
-        raise UnsupportedModelError(
-            f"{keys.where} is a mixture of {experts} experts ({keys.prefix}expert_count), "
-            "which freehold cannot run yet"
-        )
     for key, neutral in _UNSUPPORTED.items():
         value = keys.get(key)
         if value is not None and value != neutral:
@@ -119,7 +116,7 @@ def _full_layers(keys: Fields, layers: int) -> frozenset[int]:
             raise keys.bad(key, f"at least {layers} flags long")
         return frozenset(i for i in range(layers) if not pattern[i])
     period = keys.integer(key, 0, low=0, high=4096)
-    return frozenset(i for i in range(layers) if period > 1 and i % period == period - 1)
+    return frozenset(i for i in range(layers) if period and i % period == period - 1)
 
 
 def _rope(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from freehold.errors import MalformedFileError, UnsupportedModelError
 from freehold.models._fields import Fields, shown
+from freehold.models._moe_config import moe_from_hf
 from freehold.models.base import ModelConfig
 from freehold.models.rope import RopeScaling, inverse_frequencies, yarn_magnitude
 from freehold.ops import RawTensor, RopeSpec
@@ -47,12 +48,13 @@ def config_from_hf(
     context = keys.integer("max_position_embeddings")
     scaling = _scaling(keys, context)
     window, full = _window(keys, layers)
+    ffn = keys.integer("intermediate_size", high=1 << 24)
     return ModelConfig(
         architecture=architecture,
         vocab_size=_vocab_size(keys, tensors),
         context_length=scaling.reach(context),
         hidden_size=hidden,
-        ffn_size=keys.integer("intermediate_size", high=1 << 24),
+        ffn_size=ffn,
         num_layers=layers,
         num_heads=heads,
         num_kv_heads=kv_heads,
@@ -62,6 +64,7 @@ def config_from_hf(
         tied_embeddings=_tied(outer, keys, tensors),
         sliding_window=window,
         full_attention_layers=full,
+        moe=moe_from_hf(architecture, keys, layers, ffn),
     )
 
 
@@ -120,7 +123,11 @@ def _window(keys: Fields, layers: int) -> tuple[int, frozenset[int]]:
         return 0, frozenset()
     kinds = keys.get("layer_types")
     if kinds is None:
-        first = keys.integer("max_window_layers", 0, low=0) if switch else 0
+        if model_type == "qwen2_moe":  # every other of the first layers has the window
+            first = keys.integer("max_window_layers", 28, low=0)
+            return window, frozenset(i for i in range(layers) if i % 2 or i >= first)
+        some = switch and model_type != "qwen3_moe"
+        first = keys.integer("max_window_layers", 0, low=0) if some else 0
         return window, frozenset(range(min(first, layers)))
     if not isinstance(kinds, list) or len(kinds) != layers:
         raise keys.bad("layer_types", f"a list of {layers} names")

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from freehold import quants
 from freehold.errors import MalformedFileError, ModelNotFoundError, UnsupportedModelError
+from freehold.models._expert_tensors import DecodedTensor, ExpertStack
 from freehold.ops import Array, Ops, RawTensor, Weight
 
 # Bytes loaded so far, bytes in all.
@@ -49,7 +50,7 @@ def check_tensors(
                 f"{where}: the tensor {tensor.name[:100]} has shape {list(tensor.shape)}, "
                 f"but the model's sizes ask for {list(want.shape)}"
             )
-        if len(want.shape) == 2 and tensor.qtype not in quants.names():
+        if len(want.shape) >= 2 and tensor.qtype not in quants.names():
             raise UnsupportedModelError(
                 f"{where}: the tensor {tensor.name[:100]} is stored as {tensor.qtype}, "
                 "which freehold cannot multiply with",
@@ -81,6 +82,23 @@ class WeightLoader:
         self._count(name, weight.nbytes)
         return weight
 
+    def matrix_in_f32(self, name: str) -> Weight:
+        """For small matrices, such as routers, whose inputs no device should round."""
+        weight = self._ops.load_weight(DecodedTensor(self._tensors[name]))
+        self._count(name, weight.nbytes)
+        return weight
+
+    def expert_matrices(self, name: str) -> tuple[Weight, ...]:
+        """The matrices of an `ExpertStack`, one by one."""
+        stack = self._tensors[name]
+        assert isinstance(stack, ExpertStack)
+        weights = []
+        for index in range(stack.shape[0]):
+            part = stack.part(index)
+            weights.append(self._ops.load_weight(part))
+            self._count_bytes(part.nbytes, weights[-1].nbytes)
+        return tuple(weights)
+
     def vector(self, name: str) -> Array:
         values = self._tensors[name].to_f32()
         vector = self._ops.load_vector(values)
@@ -91,7 +109,10 @@ class WeightLoader:
         return self.vector(name) if name in self._tensors else None
 
     def _count(self, name: str, device_bytes: int) -> None:
+        self._count_bytes(self._tensors[name].nbytes, device_bytes)
+
+    def _count_bytes(self, stored_bytes: int, device_bytes: int) -> None:
         self.device_bytes += device_bytes
-        self._done += self._tensors[name].nbytes
+        self._done += stored_bytes
         if self._progress is not None:
             self._progress(self._done, self._total)

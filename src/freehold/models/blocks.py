@@ -15,6 +15,11 @@ import numpy as np
 
 from freehold.batch import ForwardBatch
 from freehold.formats.checkpoint import Checkpoint
+from freehold.models._feed_forward import (
+    FeedForward,
+    expected_feed_forward,
+    load_feed_forward,
+)
 from freehold.models._weights import Expected, Progress, WeightLoader, check_tensors
 from freehold.models.base import ModelConfig
 from freehold.models.config import canonical_tensors, read_config
@@ -46,9 +51,7 @@ class DecoderLayer:
     attn_output_bias: Array | None
     attn_post_norm: Array | None
     ffn_norm: Array
-    gate: Weight
-    up: Weight
-    down: Weight
+    ffn: FeedForward
     ffn_post_norm: Array | None
     attention: AttentionSpec
     rotation: int  # which of the step's rotary tables
@@ -97,7 +100,7 @@ class DenseDecoder:
             if layer.attn_post_norm is not None:
                 delta = ops.rms_norm(delta, layer.attn_post_norm, eps)
             residual, x = ops.add_rms_norm(residual, delta, layer.ffn_norm, eps)
-            delta = ops.linear(ops.gate_up(x, layer.gate, layer.up, config.activation), layer.down)
+            delta = layer.ffn.forward(x, ops)
             if layer.ffn_post_norm is not None:
                 delta = ops.rms_norm(delta, layer.ffn_post_norm, eps)
             following = self.output_norm if index == last else self.layers[index + 1].attn_norm
@@ -161,7 +164,7 @@ def load_dense(
 
 def expected_tensors(config: ModelConfig, layout: DenseLayout) -> dict[str, Expected]:
     """Every tensor the layout knows, by canonical name."""
-    hidden, ffn = config.hidden_size, config.ffn_size
+    hidden = config.hidden_size
     q_rows = config.num_heads * config.head_dim
     kv_rows = config.num_kv_heads * config.head_dim
     head = (config.head_dim,)
@@ -188,9 +191,7 @@ def expected_tensors(config: ModelConfig, layout: DenseLayout) -> dict[str, Expe
         add(blk + "attn_output.bias", (hidden,), layout.output_bias)
         add(blk + "post_attention_norm.weight", (hidden,), layout.post_norms)
         add(blk + "ffn_norm.weight", (hidden,))
-        add(blk + "ffn_gate.weight", (ffn, hidden))
-        add(blk + "ffn_up.weight", (ffn, hidden))
-        add(blk + "ffn_down.weight", (hidden, ffn))
+        table.update(expected_feed_forward(config, index))
         add(blk + "post_ffw_norm.weight", (hidden,), layout.post_norms)
     return table
 
@@ -216,9 +217,7 @@ def _load_layer(weights: WeightLoader, config: ModelConfig, index: int) -> Decod
         attn_output_bias=maybe(blk + "attn_output.bias"),
         attn_post_norm=maybe(blk + "post_attention_norm.weight"),
         ffn_norm=vector(blk + "ffn_norm.weight"),
-        gate=matrix(blk + "ffn_gate.weight"),
-        up=matrix(blk + "ffn_up.weight"),
-        down=matrix(blk + "ffn_down.weight"),
+        ffn=load_feed_forward(weights, config, index),
         ffn_post_norm=maybe(blk + "post_ffw_norm.weight"),
         attention=AttentionSpec(
             num_heads=config.num_heads,

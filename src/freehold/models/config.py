@@ -2,7 +2,7 @@
 """From an open checkpoint to its `ModelConfig`, whichever format it has.
 
 Decides which family file is responsible and under which names the tensors are known to it.
-The keys themselves are read in `_gguf_config` and `_hf_config`.
+The keys themselves are read in `_gguf_config` and `_hf_config`, or by the family's `Dialect`.
 """
 
 from __future__ import annotations
@@ -12,17 +12,27 @@ import pkgutil
 from freehold import models
 from freehold.errors import MalformedFileError, UnsupportedModelError
 from freehold.formats.checkpoint import Checkpoint
+from freehold.models._expert_tensors import stack_experts
+from freehold.models._family import dialect_of
 from freehold.models._fields import MAX_INT, Fields
-from freehold.models._gguf_config import config_from_gguf
-from freehold.models._hf_config import config_from_hf, text_fields
+from freehold.models._hf_config import text_fields
+from freehold.models._norms import ShiftedNorm
 from freehold.models.base import ModelConfig
 from freehold.models.names import canonical_name
 from freehold.ops import RawTensor
 
 # Modules of this folder that are no families; nor is any "_name".
 _HELPERS = frozenset({"base", "blocks", "config", "loader", "names", "rope"})
-# Hugging Face model types whose arithmetic is another family's.
-_ALIASES = {"mistral": "llama", "ministral": "llama"}
+# Hugging Face model types whose arithmetic is another family's, or that GGUF spells otherwise.
+_ALIASES = {
+    "mistral": "llama",
+    "ministral": "llama",
+    "gemma3_text": "gemma3",
+    "qwen2_moe": "qwen2moe",
+    "qwen3_moe": "qwen3moe",
+}
+# GGUF names of families that have none of their own.
+_ARCHITECTURES = {"mixtral": "llama"}
 # Tokenizer keys that hold a token id, and lists that run along the tokens.
 _TOKEN_IDS = ("bos", "eos", "eot", "eom", "unknown", "padding", "seperator", "separator", "mask")
 _TOKEN_LISTS = ("token_type", "scores")
@@ -45,6 +55,10 @@ def family_of(checkpoint: Checkpoint) -> str:
     if not name:
         key = "general.architecture" if checkpoint.format == "gguf" else "model_type"
         raise MalformedFileError(f"{checkpoint.path}: {key} is missing")
+    if checkpoint.format == "gguf" and name == "llama":
+        keys = Fields(checkpoint.metadata, str(checkpoint.path), "llama.")
+        if keys.integer("expert_count", 0, low=0):
+            name = "mixtral"  # in GGUF a Llama with experts
     if name not in families():
         raise UnsupportedModelError(
             f"{checkpoint.path}: the architecture {name[:60]!r} is not supported",
@@ -53,23 +67,32 @@ def family_of(checkpoint: Checkpoint) -> str:
     return name
 
 
+def architecture_of(family: str) -> str:
+    """The GGUF name of a family's architecture."""
+    return _ARCHITECTURES.get(family, family)
+
+
 def canonical_tensors(checkpoint: Checkpoint) -> dict[str, RawTensor]:
-    """The tensors under GGUF names, those of no use to text generation left out.
+    """The tensors under GGUF names, those of no use to text generation left out, the experts of
+    a layer as one `ExpertStack`.
 
     The views keep the file's own name for messages."""
+    where = str(checkpoint.path)
     if checkpoint.format == "gguf":
-        return dict(checkpoint.tensors)
+        return stack_experts(checkpoint.tensors, where)
+    dialect = dialect_of(family_of(checkpoint))
     tensors: dict[str, RawTensor] = {}
     for name, tensor in checkpoint.tensors.items():
-        canonical = canonical_name(name)
+        canonical = canonical_name(name, dialect.layer_names)
         if canonical is None:
             continue
         if canonical in tensors:
             raise MalformedFileError(
-                f"{checkpoint.path}: {tensors[canonical].name} and {name} are the same tensor"
+                f"{where}: {tensors[canonical].name} and {name} are the same tensor"
             )
-        tensors[canonical] = tensor
-    return tensors
+        shifted = dialect.norms_less_one and canonical.endswith("norm.weight")
+        tensors[canonical] = ShiftedNorm(tensor) if shifted else tensor
+    return stack_experts(tensors, where)
 
 
 def read_config(checkpoint: Checkpoint) -> ModelConfig:
@@ -79,10 +102,11 @@ def read_config(checkpoint: Checkpoint) -> ModelConfig:
     UnsupportedModelError for an architecture, or a variation of one, that freehold lacks.
     """
     family, where = family_of(checkpoint), str(checkpoint.path)
+    architecture, dialect = architecture_of(family), dialect_of(family)
     tensors = canonical_tensors(checkpoint)
     if checkpoint.format == "safetensors":
-        return config_from_hf(family, checkpoint.metadata, tensors, where)
-    config = config_from_gguf(family, checkpoint.metadata, tensors, where)
+        return dialect.from_hf(architecture, checkpoint.metadata, tensors, where)
+    config = dialect.from_gguf(architecture, checkpoint.metadata, tensors, where)
     _check_vocabulary(Fields(checkpoint.metadata, where, "tokenizer.ggml."), config.vocab_size)
     return config
 

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tensor names: Hugging Face spellings to the canonical ones, which are GGUF's.
 
-Knows spelling only, for the dense Llama-like families. Shapes and the order of rows are
+Knows spelling only, for the Llama-like families. Shapes and the order of rows are
 somebody else's business.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 _GLOBAL = {
     "model.embed_tokens": "token_embd",
@@ -26,7 +27,23 @@ _LAYER = {
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "mlp.gate": "ffn_gate_inp",
+    "block_sparse_moe.gate": "ffn_gate_inp",
+    "mlp.shared_expert.gate_proj": "ffn_gate_shexp",
+    "mlp.shared_expert.up_proj": "ffn_up_shexp",
+    "mlp.shared_expert.down_proj": "ffn_down_shexp",
+    "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
 }
+# Experts one by one, as old GGUF files have them; and all of a layer in one tensor.
+_EXPERT = {
+    "gate_proj": "ffn_gate",
+    "up_proj": "ffn_up",
+    "down_proj": "ffn_down",
+    "w1": "ffn_gate",
+    "w3": "ffn_up",
+    "w2": "ffn_down",
+}
+_EXPERTS = {"gate_up_proj": "ffn_gate_up_exps", "down_proj": "ffn_down_exps"}
 # The language model inside a multimodal one, in the two layouts transformers has written.
 _WRAPPERS = (("model.language_model.", "model."), ("language_model.", ""))
 # Parts that text does not pass through, and buffers that old versions saved by mistake.
@@ -35,11 +52,15 @@ _IGNORED = re.compile(
     r"|(.+\.)?rotary_emb\.inv_freq"
 )
 _HF_LAYER = re.compile(r"model\.layers\.(\d{1,9})\.(.+)\.(weight|bias)")
+_HF_EXPERT = re.compile(
+    r"model\.layers\.(\d{1,9})\.(?:mlp|block_sparse_moe)\.experts\.(?:(\d{1,9})\.(\w+)\.weight|(\w+))"
+)
 
 
-def canonical_name(name: str) -> str | None:
+def canonical_name(name: str, own: Mapping[str, str] | None = None) -> str | None:
     """GGUF name of the Hugging Face tensor `name`; None for one that is of no use.
 
+    `own` are the parts of a layer that a family names otherwise, or alone has.
     A name that follows no known pattern comes back unchanged, for the loader to complain of.
     """
     if _IGNORED.fullmatch(name):
@@ -52,6 +73,11 @@ def canonical_name(name: str) -> str | None:
     if stem in _GLOBAL and suffix in ("weight", "bias"):
         return f"{_GLOBAL[stem]}.{suffix}"
     match = _HF_LAYER.fullmatch(name)
-    if match and match[2] in _LAYER:
-        return f"blk.{int(match[1])}.{_LAYER[match[2]]}.{match[3]}"
+    if match and (part := (own or {}).get(match[2]) or _LAYER.get(match[2])):
+        return f"blk.{int(match[1])}.{part}.{match[3]}"
+    match = _HF_EXPERT.fullmatch(name)
+    if match and match[3] in _EXPERT:
+        return f"blk.{int(match[1])}.{_EXPERT[match[3]]}.{int(match[2])}.weight"
+    if match and match[4] in _EXPERTS:
+        return f"blk.{int(match[1])}.{_EXPERTS[match[4]]}.weight"
     return name

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What follows attention in a layer: a gated feed-forward, or a choice of experts.
+
+Knows which tensors each needs and how they are put together from ops; no family and no format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from freehold.models._weights import Expected, WeightLoader
+from freehold.models.base import ModelConfig, MoeConfig
+from freehold.ops import Activation, Array, Expert, Ops, RoutingSpec, Weight
+
+
+class FeedForward(Protocol):
+    """The second half of a layer, between its norm and the residual."""
+
+    def forward(self, x: Array, ops: Ops) -> Array:
+        """[T, hidden] to [T, hidden]."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatedFeedForward:
+    """down(activation(gate(x)) · up(x))."""
+
+    gate: Weight
+    up: Weight
+    down: Weight
+    activation: Activation
+
+    def forward(self, x: Array, ops: Ops) -> Array:
+        return ops.linear(ops.gate_up(x, self.gate, self.up, self.activation), self.down)
+
+
+@dataclass(frozen=True, slots=True)
+class MixtureOfExperts:
+    """The experts each token is sent to, and perhaps one that all pass through."""
+
+    router: Weight  # [experts, hidden]
+    experts: tuple[Expert, ...]
+    routing: RoutingSpec
+    activation: Activation
+    shared: GatedFeedForward | None
+    shared_router: Weight | None  # [1, hidden]; the sigmoid of its product weighs `shared`
+
+    def forward(self, x: Array, ops: Ops) -> Array:
+        chosen, weights = ops.route(ops.linear(x, self.router), self.routing)
+        mixed = ops.moe(x, self.experts, chosen, weights, self.activation)
+        if self.shared is None:
+            return mixed
+        always = self.shared.forward(x, ops)
+        if self.shared_router is not None:
+            always = ops.sigmoid_gate(always, ops.linear(x, self.shared_router))
+        return ops.add(mixed, always)
+
+
+def expected_feed_forward(config: ModelConfig, index: int) -> Iterator[tuple[str, Expected]]:
+    """Canonical name and shape of each tensor of layer `index`."""
+    blk, hidden = f"blk.{index}.", config.hidden_size
+    moe = _moe_of(config, index)
+    if moe is None:
+        yield from _expected_gated(blk, "", config.ffn_size, hidden)
+        return
+    experts, ffn = moe.num_experts, moe.expert_ffn_size
+    yield blk + "ffn_gate_inp.weight", Expected((experts, hidden))
+    yield blk + "ffn_gate_exps.weight", Expected((experts, ffn, hidden))
+    yield blk + "ffn_up_exps.weight", Expected((experts, ffn, hidden))
+    yield blk + "ffn_down_exps.weight", Expected((experts, hidden, ffn))
+    if moe.shared_ffn_size:
+        yield blk + "ffn_gate_inp_shexp.weight", Expected((1, hidden))
+        yield from _expected_gated(blk, "_shexp", moe.shared_ffn_size, hidden)
+
+
+def load_feed_forward(weights: WeightLoader, config: ModelConfig, index: int) -> FeedForward:
+    """Hand the tensors of layer `index` to the device; they have been checked."""
+    blk, activation = f"blk.{index}.", config.activation
+    moe = _moe_of(config, index)
+    if moe is None:
+        return _load_gated(weights, blk, "", activation)
+    parts = [weights.expert_matrices(f"{blk}ffn_{p}_exps.weight") for p in ("gate", "up", "down")]
+    has_shared = moe.shared_ffn_size > 0
+    return MixtureOfExperts(
+        router=weights.matrix_in_f32(blk + "ffn_gate_inp.weight"),
+        experts=tuple(Expert(*matrices) for matrices in zip(*parts, strict=True)),
+        routing=moe.routing,
+        activation=activation,
+        shared=_load_gated(weights, blk, "_shexp", activation) if has_shared else None,
+        shared_router=(
+            weights.matrix_in_f32(blk + "ffn_gate_inp_shexp.weight") if has_shared else None
+        ),
+    )
+
+
+def _moe_of(config: ModelConfig, index: int) -> MoeConfig | None:
+    moe = config.moe
+    return None if moe is None or index in moe.dense_layers else moe
+
+
+def _expected_gated(blk: str, suffix: str, ffn: int, hidden: int) -> Iterator[tuple[str, Expected]]:
+    yield f"{blk}ffn_gate{suffix}.weight", Expected((ffn, hidden))
+    yield f"{blk}ffn_up{suffix}.weight", Expected((ffn, hidden))
+    yield f"{blk}ffn_down{suffix}.weight", Expected((hidden, ffn))
+
+
+def _load_gated(
+    weights: WeightLoader, blk: str, suffix: str, activation: Activation
+) -> GatedFeedForward:
+    gate, up, down = (
+        weights.matrix(f"{blk}ffn_{p}{suffix}.weight") for p in ("gate", "up", "down")
+    )
+    return GatedFeedForward(gate, up, down, activation)
