@@ -48,6 +48,7 @@ def _rope(kind: str, **values: Any) -> dict[str, Any]:
 
 
 _YARN = {"factor": 4.0, "original_max_position_embeddings": 32}
+_GEMMA = {"head_dim": 32, "sliding_window": 8, "tie_word_embeddings": True}
 CASES: dict[str, Case] = {
     "llama-mha": Case("Llama", {"num_key_value_heads": 4, "rms_norm_eps": 1e-6}),
     "llama-gqa": Case("Llama"),
@@ -80,17 +81,50 @@ CASES: dict[str, Case] = {
         "Llama", {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2}
     ),
     "qwen3-tied": Case("Qwen3", {"head_dim": 16, "tie_word_embeddings": True}),
+    "gemma": Case(
+        "Gemma", {"head_dim": 32, "num_key_value_heads": 1, "tie_word_embeddings": True}
+    ),
+    "gemma2": Case(
+        "Gemma2",
+        {**_GEMMA, "num_hidden_layers": 4, "query_pre_attn_scalar": 24,
+         "attn_logit_softcapping": 3.0, "final_logit_softcapping": 2.0},
+    ),
+    "gemma2-usual-caps": Case("Gemma2", {**_GEMMA, "query_pre_attn_scalar": 32}),
+    "gemma3": Case(
+        "Gemma3Text",
+        {**_GEMMA, "num_hidden_layers": 7, "query_pre_attn_scalar": 24,
+         "rope_parameters": {
+             "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+             "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
+    ),
+    "gemma3-irregular": Case(
+        "Gemma3Text",
+        {**_GEMMA, "tie_word_embeddings": False, "final_logit_softcapping": 2.0,
+         "query_pre_attn_scalar": 32,
+         "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+         "rope_parameters": {
+             "full_attention": {"rope_type": "default", "rope_theta": 20000.0},
+             "sliding_attention": {"rope_type": "default", "rope_theta": 500.0}}},
+    ),
 }  # fmt: skip
 
 
 def build(case: Case, seed: int = 0, **more: Any) -> Any:
     """The transformers model in float32, every parameter random."""
-    import torch
     import transformers
 
     options = {**_COMMON, **case.options, **more, "attn_implementation": "eager"}
     config = getattr(transformers, f"{case.kind}Config")(**options)
-    model = getattr(transformers, f"{case.kind}ForCausalLM")(config).eval().float()
+    family = case.kind.removesuffix("Text")
+    model = getattr(transformers, f"{family}ForCausalLM")(config).eval().float()
+    return randomised(model, seed)
+
+
+def randomised(model: Any, seed: int = 0) -> Any:
+    """`model` with every parameter drawn anew."""
+    import torch
+
+    gemma = is_gemma(model)
     generator = torch.Generator().manual_seed(seed)
 
     def normal(shape, spread):
@@ -101,13 +135,20 @@ def build(case: Case, seed: int = 0, **more: Any) -> Any:
             if name.endswith("bias"):
                 parameter.copy_(normal(parameter.shape, 0.3))
             elif parameter.ndim == 1:  # a norm
-                parameter.copy_(1.0 + normal(parameter.shape, 0.25))
+                parameter.copy_((0.0 if gemma else 1.0) + normal(parameter.shape, 0.25))
             elif "embed_tokens" in name:
-                parameter.copy_(normal(parameter.shape, 1.0))
+                # Gemma multiplies by √hidden, which would drown the layers.
+                spread = parameter.shape[1] ** -0.5 if gemma else 1.0
+                parameter.copy_(normal(parameter.shape, spread))
             else:  # queries and keys larger, so that attention picks instead of averaging
                 gain = 2.0 if "q_proj" in name or "k_proj" in name else 1.0
                 parameter.copy_(normal(parameter.shape, gain * parameter.shape[1] ** -0.5))
     return model
+
+
+def is_gemma(model: Any) -> bool:
+    """Whether norm weights are stored less one."""
+    return bool(model.config.model_type.startswith("gemma"))
 
 
 def prompt(seed: int = 0, length: int = PROMPT_LENGTH) -> list[int]:
@@ -132,8 +173,16 @@ _NAMES = {
 }  # fmt: skip
 
 
+_FOUR_NORMS = {
+    "post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}  # fmt: skip
+
+
 def gguf_architecture(model: Any) -> str:
-    kind = model.config.model_type
+    kind = model.config.model_type.removesuffix("_text")
+    if kind.startswith("gemma"):
+        return str(kind)
     return kind if kind.startswith("qwen") else "llama"
 
 
@@ -141,9 +190,12 @@ def gguf_tensors(model: Any) -> dict[str, np.ndarray]:
     """The model's weights under GGUF names, Q and K of the llama architecture permuted."""
     config = model.config
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    names = _NAMES | (_FOUR_NORMS if gguf_architecture(model) in ("gemma2", "gemma3") else {})
     tensors: dict[str, np.ndarray] = {}
     for name, value in model.state_dict().items():
         array = value.numpy()
+        if is_gemma(model) and name.endswith("norm.weight"):
+            array = array + np.float32(1)
         stem, _, suffix = name.rpartition(".")
         if name.startswith("model.layers."):
             _, _, layer, part = stem.split(".", 3)
@@ -152,7 +204,7 @@ def gguf_tensors(model: Any) -> dict[str, np.ndarray]:
                 # [head][half][pair] → [head][pair][half]
                 split = array.reshape(heads[projection], 2, -1, *array.shape[1:])
                 array = split.swapaxes(1, 2).reshape(array.shape)
-            tensors[f"blk.{layer}.{_NAMES[part]}.{suffix}"] = array
+            tensors[f"blk.{layer}.{names[part]}.{suffix}"] = array
         elif name == "model.embed_tokens.weight":
             tensors["token_embd.weight"] = array
         elif name == "model.norm.weight":
@@ -187,7 +239,9 @@ def write_gguf(model: Any, path: Path, qtype: str = "F32") -> Path:
         writer.add_value_length(head_dim)
     writer.add_rope_dimension_count(head_dim)
     _add_rope(writer, config.rope_parameters, head_dim)
-    if getattr(config, "sliding_window", None):
+    if arch in ("gemma2", "gemma3"):
+        _add_gemma(writer, config)
+    elif getattr(config, "sliding_window", None):
         writer.add_sliding_window(config.sliding_window)
         kinds = getattr(config, "layer_types", None)
         if kinds:
@@ -206,7 +260,27 @@ def write_gguf(model: Any, path: Path, qtype: str = "F32") -> Path:
     return path
 
 
+def _add_gemma(writer: gguf.GGUFWriter, config: Any) -> None:
+    """As published: what readers of the architecture take for granted is left out."""
+    writer.add_sliding_window(config.sliding_window)
+    full = [i for i, kind in enumerate(config.layer_types) if kind == "full_attention"]
+    period = 2 if config.model_type == "gemma2" else 6
+    if full != list(range(period - 1, config.num_hidden_layers, period)):
+        flags = [kind == "sliding_attention" for kind in config.layer_types]
+        writer.add_sliding_window_pattern(flags)
+    if config.query_pre_attn_scalar != config.head_dim:
+        writer.add_attention_scale(config.query_pre_attn_scalar**-0.5)
+    if config.attn_logit_softcapping not in (None, 50.0):
+        writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
+    if config.final_logit_softcapping not in (None, 30.0):
+        writer.add_final_logit_softcapping(config.final_logit_softcapping)
+    local = config.rope_parameters.get("sliding_attention", {}).get("rope_theta", 10000.0)
+    if local != 10000.0:
+        writer.add_float32(f"{writer.arch}.rope.freq_base_swa", local)
+
+
 def _add_rope(writer: gguf.GGUFWriter, rope: dict[str, Any], head_dim: int) -> None:
+    rope = rope.get("full_attention", rope)
     writer.add_rope_freq_base(rope["rope_theta"])
     kind = rope["rope_type"]
     if kind == "linear":

@@ -61,7 +61,7 @@ def test_logits_equal_transformers(case, form, device, model_path):
     assert logits_error(got, expected_logits(case)) < limit(ops.name, "logits", kind)
 
 
-@pytest.mark.parametrize("case", ["llama-gqa", "mistral-window", "qwen3"])
+@pytest.mark.parametrize("case", ["llama-gqa", "mistral-window", "qwen3", "gemma2", "gemma3"])
 @pytest.mark.parametrize("device", all_params())
 def test_chunks_and_company_change_nothing(device, case, model_path):
     ops = open_device(device)

@@ -82,7 +82,7 @@ def canonical_tensors(checkpoint: Checkpoint) -> dict[str, RawTensor]:
         return stack_experts(checkpoint.tensors, where)
     dialect = dialect_of(family_of(checkpoint))
     tensors: dict[str, RawTensor] = {}
-    for name, tensor in checkpoint.tensors.items():
+    for name, stored in checkpoint.tensors.items():
         canonical = canonical_name(name, dialect.layer_names)
         if canonical is None:
             continue
@@ -91,7 +91,7 @@ def canonical_tensors(checkpoint: Checkpoint) -> dict[str, RawTensor]:
                 f"{where}: {tensors[canonical].name} and {name} are the same tensor"
             )
         shifted = dialect.norms_less_one and canonical.endswith("norm.weight")
-        tensors[canonical] = ShiftedNorm(tensor) if shifted else tensor
+        tensors[canonical] = ShiftedNorm(stored) if shifted else stored
     return stack_experts(tensors, where)
 
 
