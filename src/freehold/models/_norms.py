@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,25 +12,19 @@ import numpy.typing as npt
 from freehold.ops import FloatArray, RawTensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class ShiftedNorm:
     """Satisfies `ops.RawTensor`. The sum is float32, whatever w is stored as: in bfloat16 it
     would lose the last bits of w."""
 
     stored: RawTensor
+    name: str
+    shape: tuple[int, ...]
     qtype: str = "F32"
 
     @property
-    def name(self) -> str:
-        return self.stored.name
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.stored.shape
-
-    @property
     def nbytes(self) -> int:
-        return 4 * int(np.prod(self.shape))
+        return 4 * math.prod(self.shape)
 
     def to_f32(self) -> FloatArray:
         return self.stored.to_f32() + np.float32(1.0)

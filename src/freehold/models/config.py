@@ -91,7 +91,7 @@ def canonical_tensors(checkpoint: Checkpoint) -> dict[str, RawTensor]:
                 f"{where}: {tensors[canonical].name} and {name} are the same tensor"
             )
         shifted = dialect.norms_less_one and canonical.endswith("norm.weight")
-        tensors[canonical] = ShiftedNorm(stored) if shifted else stored
+        tensors[canonical] = ShiftedNorm(stored, stored.name, stored.shape) if shifted else stored
     return stack_experts(tensors, where)
 
 
