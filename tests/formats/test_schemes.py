@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
-from freehold.errors import MalformedFileError, UnsupportedModelError
+from freehold.errors import MalformedFileError, UnsupportedModelError, UserError
 from freehold.formats import derived_tensor
 from freehold.formats.checkpoint import open_checkpoint
 from freehold.formats.derived_tensor import DerivedTensor
@@ -526,6 +526,60 @@ def test_numbers_are_checked_when_they_are_read(checkpoint):
     tensors["a.weight_scale"][3, 1] = 1e30
     with pytest.raises(MalformedFileError, match=r"a\.weight.*too large"):
         checkpoint(compressed(**INT4), tensors).tensors["a.weight"].bytes()
+
+
+def awq_layer():
+    return {
+        "a.qweight": awq_words(np.ones((64, 24), int)),
+        "a.qzeros": awq_words(np.ones((2, 24), int)),
+        "a.scales": torch.ones(2, 24).half(),
+    }
+
+
+ODD = [None, True, 0, -1, 4.0, 1 << 70, "x", [1, 0], [2, 2.0], [1 << 70] * 2, [128, 128], {"x": {}},
+       {"g": {"weights": 3}}, {"g": []}]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "layer"),
+    [
+        (FP8,
+         lambda: {"a.weight": random_codes(4, 200), "a.weight_scale_inv": random_scales(1, 2)}),
+        (GPTQ, lambda: gptq_layer()[0]),
+        (AWQ, awq_layer),
+        (compressed(**INT4), lambda: packed_layer(4, 2, zero_points=True)[0]),
+        (compressed(**INT4),
+         lambda: {"a.weight": random_codes(4, 128), "a.weight_scale": random_scales(4, 2)}),
+        ({"quant_method": "mxfp4"},
+         lambda: {"a_blocks": torch.zeros(2, 2, 16, dtype=torch.uint8),
+                  "a_scales": torch.zeros(2, 2, dtype=torch.uint8)}),
+    ],
+)  # fmt: skip
+def test_any_settings_and_parts_give_values_or_an_error_that_tells(checkpoint, settings, layer):
+    """Every setting takes odd values, every part is left out, cut short or of another type."""
+    cases = [(settings | {key: odd}, layer()) for key in [*settings, "more"] for odd in ODD]
+    inner = settings.get("config_groups", {}).get("group_0", {}).get("weights", {})
+    for key in [*inner, "block_structure"] if inner else ():
+        cases += [(compressed(**inner | {key: odd}), layer()) for odd in ODD]
+    for name in layer():
+        whole = layer()
+        part = whole.pop(name)
+        cases.append((settings, whole))
+        for other in (part[:1], part[..., :1], part.reshape(-1), torch.ones(part.shape).half(),
+                      part[None], part[:0], torch.ones(part.shape).long()):  # fmt: skip
+            cases.append((settings, whole | {name: other}))
+    values = errors = 0
+    for some, tensors in cases:
+        try:
+            opened = checkpoint(some, tensors)
+            for tensor in opened.tensors.values():
+                if isinstance(tensor, DerivedTensor):
+                    tensor.to_f32()
+                    values += 1
+        except UserError as error:
+            errors += bool(error.message)
+    assert values
+    assert errors
 
 
 def test_claimed_sizes_cost_no_memory(checkpoint):

@@ -97,6 +97,15 @@ def group_size_of(parts: Parts, width: int, settings: Mapping[str, Any] | None =
     return value
 
 
+def tile_of(parts: Parts, key: str, value: object) -> tuple[int, int]:
+    """Rows and columns that share a scale, from the setting `key`."""
+    if isinstance(value, list) and len(value) == 2 and all(type(v) is int for v in value):
+        rows, columns = value
+        if 0 < rows < 1 << 31 and 0 < columns < 1 << 31:
+            return rows, columns
+    raise parts.wrong(key, "two sizes", value)
+
+
 def elements(view: TensorView) -> npt.NDArray[Any]:
     """The stored elements with the tensor's shape. Types NumPy lacks come as their bits."""
     return view.bytes().view(_ELEMENTS[view.qtype]).reshape(view.shape)

@@ -27,9 +27,11 @@ from freehold.formats.schemes._parts import (
     as_floats,
     elements,
     group_size_of,
+    tile_of,
     unpack_words,
 )
 from freehold.formats.schemes._scaled import block_scaled, microscaled
+from freehold.formats.strict_json import describe
 from freehold.formats.tensor_view import TensorView
 
 IGNORED = re.compile(r"\.(input_scale|input_zero_point|input_global_scale|[kv]_scale)$")
@@ -70,8 +72,8 @@ def _packed(parts: Parts, name: str, view: TensorView) -> DerivedTensor:
 def _words(parts: Parts, name: str, packed: TensorView, scale: TensorView) -> DerivedTensor:
     weights = _weight_settings(parts)
     bits = weights.get("num_bits")
-    if bits not in (2, 4, 8) or weights.get("type", "int") != "int":
-        raise parts.unsupported(f"to {bits!r:.20} bits in words")
+    if type(bits) is not int or bits not in (2, 4, 8) or weights.get("type", "int") != "int":
+        raise parts.unsupported(f"to {describe(bits)} bits in words")
     per_word = 32 // bits
     n, width = packed.shape[0], packed.shape[1] * per_word
     by_group = weights.get("strategy") in ("group", None) and weights.get("group_size")
@@ -140,8 +142,8 @@ def _tile(parts: Parts, view: TensorView, scale: TensorView) -> tuple[int, int] 
         return 1, max(1, view.shape[-1])
     weights = _weight_settings(parts)
     block = weights.get("block_structure")
-    if isinstance(block, list) and len(block) == 2 and all(type(b) is int and b > 0 for b in block):
-        return block[0], block[1]
+    if block is not None:
+        return tile_of(parts, "block_structure", block)
     if weights.get("group_size"):
         return 1, group_size_of(parts, view.shape[-1], weights)
     return None

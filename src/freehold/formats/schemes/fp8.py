@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 
 from freehold.formats.derived_tensor import DerivedTensor
-from freehold.formats.schemes._parts import SCALES, Parts
+from freehold.formats.schemes._parts import SCALES, Parts, tile_of
 from freehold.formats.schemes._scaled import block_scaled, microscaled
 
 IGNORED = re.compile(r"[._](activation_scale|input_scale)$")
@@ -21,7 +21,8 @@ _CODES = ("F8_E4M3", "F8_E5M2")
 
 def derive(parts: Parts) -> Iterator[DerivedTensor]:
     """Every matrix of eight-bit floats, and every one with MXFP4 scales."""
-    block = _block_size(parts)
+    size = parts.settings.get("weight_block_size")
+    block = None if size is None else tile_of(parts, "weight_block_size", size)
     for name, view in parts.tensors.items():
         short = name.removesuffix(".weight") + ".scale"
         if view.qtype in _CODES:
@@ -33,14 +34,3 @@ def derive(parts: Parts) -> Iterator[DerivedTensor]:
         elif view.qtype in ("I8", "U8") and short in parts.tensors:
             scale = parts.need(short, "F8_E8M0")
             yield microscaled(parts, name, view, scale, (*view.shape[:-1], 2 * view.shape[-1]))
-
-
-def _block_size(parts: Parts) -> tuple[int, int] | None:
-    value = parts.settings.get("weight_block_size")
-    if value is None:
-        return None
-    if isinstance(value, list) and len(value) == 2 and all(type(v) is int for v in value):
-        rows, columns = value
-        if 0 < rows < 1 << 20 and 0 < columns < 1 << 20:
-            return rows, columns
-    raise parts.wrong("weight_block_size", "two sizes", value)
