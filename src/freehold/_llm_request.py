@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from freehold.chat.detokenizer import TextStream
+from freehold.chat.output_parser import OutputParser
+from freehold.chat.parse_events import ReasoningDelta, TextDelta
 from freehold.chat.tokenizer import Tokenizer
 from freehold.errors import FreeholdError
 from freehold.types import (
@@ -20,6 +22,7 @@ from freehold.types import (
     SamplingParams,
     StreamEvent,
     TokenLogprob,
+    ToolCall,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +39,10 @@ class Request:
         tokenizer: Tokenizer | None,
         *,
         continues: bool,
+        parser: OutputParser | None = None,
+        visible: frozenset[int] = frozenset(),
     ) -> None:
+        """`parser` takes the answer apart; `visible` are the control tokens it has to see."""
         self.request_id = ""  # given by the engine
         self.prompt = tuple(prompt)
         self.params = params
@@ -49,7 +55,8 @@ class Request:
         self._vocab_size = 0
         if tokenizer is not None:
             self._vocab_size = tokenizer.vocab_size
-            self._stream = TextStream(tokenizer, params.stop, continues=continues)
+            self._stream = TextStream(tokenizer, params.stop, visible=visible, continues=continues)
+        self._parser = parser
         self._text: list[str] = []
         self._ids: list[int] = []
         self._logprobs: list[TokenLogprob] = []
@@ -83,13 +90,14 @@ class Request:
             # A stop string may be completed by what the stream still held.
             if self._stream is not None and self._stream.stopped is not None:
                 stop, finished = self._stream.stopped, "stop"
+        text, reasoning, calls = self._parse(text, finished is not None)
         self._text.append(text)
         completion = None
         if finished is not None:
             completion = self.completion = self._complete(finished, stop, output)
             self.done = True
         if text or ids or completion:
-            self.events.append(StreamEvent(text, ids, logprobs, completion))
+            self.events.append(StreamEvent(text, ids, logprobs, completion, reasoning, calls))
 
     def result(self) -> Completion:
         """The whole answer of a request that is done; raises what made it fail."""
@@ -115,9 +123,21 @@ class Request:
                 return text, position + 1
         return text, len(ids)
 
+    def _parse(self, text: str, finished: bool) -> tuple[str, str, tuple[ToolCall, ...]]:
+        """(visible text, reasoning, whole calls) that are certain after this piece."""
+        if self._parser is None:
+            return text, "", ()
+        events = self._parser.feed(text) + (self._parser.finish() if finished else [])
+        return (
+            "".join(e.text for e in events if isinstance(e, TextDelta)),
+            "".join(e.text for e in events if isinstance(e, ReasoningDelta)),
+            tuple(e for e in events if isinstance(e, ToolCall)),
+        )
+
     def _complete(
         self, finished: FinishReason, stop: str | int | None, output: StepOutput
     ) -> Completion:
+        parsed = None if self._parser is None else self._parser.result()
         return Completion(
             text="".join(self._text),
             token_ids=tuple(self._ids),
@@ -129,6 +149,9 @@ class Request:
             prompt_logprobs=self._prompt_logprobs,
             prefill_seconds=output.prefill_seconds,
             decode_seconds=output.decode_seconds,
+            reasoning="" if parsed is None else parsed.reasoning,
+            tool_calls=() if parsed is None else parsed.tool_calls,
+            notes=() if parsed is None else parsed.notes,
         )
 
 

@@ -29,7 +29,15 @@ from freehold._llm_inputs import (
     per_prompt,
 )
 from freehold._llm_request import EventStream, Request
-from freehold.chat.template import ChatTemplate, encode_chat, load_chat_template
+from freehold.chat.answer_format import AnswerFormat, load_answer_format, prompt_tail
+from freehold.chat.output_parser import OutputParser
+from freehold.chat.template import (
+    TOOL_TEMPLATE,
+    ChatTemplate,
+    chat_template_sources,
+    encode_chat,
+    load_chat_template,
+)
 from freehold.chat.tokenizer import Tokenizer, load_tokenizer
 from freehold.config import DEFAULT_BLOCK_SIZE, EngineConfig
 from freehold.engine.engine import Engine
@@ -145,6 +153,22 @@ class LLM:
         """The model's chat template, or None."""
         return load_chat_template(self.checkpoint, self.tokenizer)
 
+    @cached_property
+    def _tool_template(self) -> ChatTemplate | None:
+        """The template for conversations with tools: its own one where the model has one."""
+        if TOOL_TEMPLATE not in chat_template_sources(self.checkpoint):
+            return self.chat_template
+        return load_chat_template(self.checkpoint, self.tokenizer, name=TOOL_TEMPLATE)
+
+    @cached_property
+    def answer_format(self) -> AnswerFormat:
+        """How the model writes reasoning and tool calls, as far as its files tell."""
+        return load_answer_format(self.checkpoint, self._tokenizer)
+
+    @cached_property
+    def _visible_ids(self) -> frozenset[int]:
+        return self.answer_format.visible_ids(self.tokenizer)
+
     @property
     def has_chat_template(self) -> bool:
         """Whether `chat` can work."""
@@ -211,20 +235,30 @@ class LLM:
         params: Params = None,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        parse: bool | None = None,
         stream: bool = False,
         **template_variables: Any,
     ) -> Any:
         """Answer a conversation (`Completion`, or events with `stream`), or a list of them.
 
-        The model's own template turns messages into a prompt. Raises TemplateError when the
-        model has none.
+        The model's own template turns messages into a prompt; with `tools`, its template for
+        tools where it has one. `parse` takes answers apart into text, reasoning and tool calls;
+        None does so when there are tools. Raises TemplateError when the model has no template.
         """
         if not messages:
             raise InvalidParameterError("chat needs at least one message")
         single = isinstance(messages[0], Mapping)
         conversations: Any = [messages] if single else messages
         prompts = [self.chat_ids(c, tools=tools, **template_variables) for c in conversations]
-        return self._answer(prompts, params, stream, single=single, continues=False)
+        parse = tools is not None if parse is None else parse
+        parsers = [self.answer_parser(ids, tools=tools) if parse else None for ids in prompts]
+        return self._answer(
+            prompts, params, stream, single=single, continues=False, parsers=parsers
+        )
+
+    def answer_parser(self, prompt: Sequence[int], **options: Any) -> OutputParser:
+        """What takes an answer to these ids apart; options as of `OutputParser`."""
+        return self.answer_format.parser(prompt_tail(self.tokenizer, prompt), **options)
 
     def chat_ids(
         self,
@@ -234,7 +268,7 @@ class LLM:
         **template_variables: Any,
     ) -> list[int]:
         """The token ids the model sees for a conversation, the opening of its answer included."""
-        template = self.chat_template
+        template = self.chat_template if tools is None else self._tool_template
         if template is None:
             raise TemplateError(
                 f"{self.path}: the model has no chat template",
@@ -245,14 +279,16 @@ class LLM:
 
     def _answer(
         self, prompts: list[list[int]], params: Params, stream: bool, *, single: bool,
-        continues: bool,
+        continues: bool, parsers: Sequence[OutputParser | None] | None = None,
     ) -> Any:  # fmt: skip
         """Run the prompts as one batch. `continues`: the text goes on from the prompt."""
         if stream and not single:
             raise InvalidParameterError("only a single prompt can be streamed")
+        each = per_prompt(params, len(prompts))
+        given = parsers or [None] * len(prompts)
         requests = [
-            self._request(ids, each, continues)
-            for ids, each in zip(prompts, per_prompt(params, len(prompts)), strict=True)
+            self._request(ids, settings, continues, parser)
+            for ids, settings, parser in zip(prompts, each, given, strict=True)
         ]
         self._start(requests)
         if stream:
@@ -260,12 +296,19 @@ class LLM:
         completions = [self._wait(request, requests) for request in requests]
         return completions[0] if single else completions
 
-    def _request(self, ids: list[int], params: SamplingParams, continues: bool) -> Request:
+    def _request(
+        self, ids: list[int], params: SamplingParams, continues: bool, parser: OutputParser | None
+    ) -> Request:
         if params.stop and self._tokenizer is None:
             raise TokenizerError(
                 "stop strings need a tokenizer, and the model has none", hint="use stop_token_ids"
             )
-        return Request(ids, params, self._tokenizer, continues=continues)
+        visible = frozenset[int]()
+        if parser is not None:
+            visible = self._visible_ids
+        return Request(
+            ids, params, self._tokenizer, continues=continues, parser=parser, visible=visible
+        )
 
     def _start(self, requests: list[Request]) -> None:
         """Hand all requests to the engine, or none when one of them is refused."""

@@ -184,8 +184,42 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One whole call. `arguments` is JSON text of an object; `id` is "" where none was given."""
+
+    index: int
+    name: str
+    arguments: str
+    id: str = ""
+
+
+NoteKind = Literal[
+    "truncated",  # the answer ended inside a call
+    "bad_syntax",  # what stands where a call should be is not written like one
+    "bad_name",  # no name, or none that a tool could have
+    "bad_arguments",  # arguments that are no object
+    "too_deep",
+    "too_long",
+    "stray_text",  # a sound call, and something behind it that belongs to nothing
+    "unclosed_reasoning",  # the answer ended before its reasoning did
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ParseNote:
+    """What was not as the format wants it. Nothing is lost: its text is in the content."""
+
+    kind: NoteKind
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
-    """One finished answer."""
+    """One finished answer.
+
+    `reasoning`, `tool_calls` and `notes` are filled where the answer was parsed (`LLM.chat`);
+    `text` is what remains then.
+    """
 
     text: str
     token_ids: tuple[int, ...]
@@ -197,6 +231,9 @@ class Completion:
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None  # first is None
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    notes: tuple[ParseNote, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +244,8 @@ class StreamEvent:
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] | None = None
     completion: Completion | None = None
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()  # calls that became whole
 
 
 Prompt: TypeAlias = str | Sequence[int]

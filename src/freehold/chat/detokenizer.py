@@ -18,20 +18,28 @@ class Detokenizer:
 
     Args:
         skip_special: leave control tokens out.
+        visible: control tokens that are printed all the same, because a parser looks for them.
         continues: the text goes on from a prompt, so a leading space belongs to it.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, *, skip_special: bool = True, continues: bool = False
+        self,
+        tokenizer: Tokenizer,
+        *,
+        skip_special: bool = True,
+        visible: frozenset[int] = frozenset(),
+        continues: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
         self._skip_special = skip_special
+        self._visible = visible
         self._at_start = tokenizer.strips_leading_space and not continues
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token_id: int) -> str:
         """Text that is certain after this token; may be empty."""
-        piece = self._tokenizer.piece(token_id, skip_special=self._skip_special)
+        hidden = self._skip_special and token_id not in self._visible
+        piece = self._tokenizer.piece(token_id, skip_special=hidden)
         if self._at_start and piece:
             piece = piece.removeprefix(b" ")
             self._at_start = False
@@ -79,9 +87,12 @@ class TextStream:
         stop: Sequence[str] = (),
         *,
         skip_special: bool = True,
+        visible: frozenset[int] = frozenset(),
         continues: bool = False,
     ) -> None:
-        self._detokenizer = Detokenizer(tokenizer, skip_special=skip_special, continues=continues)
+        self._detokenizer = Detokenizer(
+            tokenizer, skip_special=skip_special, visible=visible, continues=continues
+        )
         self._matchers = [_StopMatcher(s) for s in dict.fromkeys(stop) if s]
         self._matchers.sort(key=lambda m: len(m.stop), reverse=True)
         self._held = ""

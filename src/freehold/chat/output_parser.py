@@ -24,13 +24,14 @@ from freehold.chat.parse_events import (
     ToolCallEnd,
     ToolCallStart,
 )
-from freehold.chat.parse_reader import Malformed, Markers, Reader, Steps
+from freehold.chat.parse_reader import Malformed, Markers, Reader, Steps, markers
 from freehold.chat.reasoning import ReasoningStyle
 from freehold.chat.tool_format import Calls, ToolFormat, tool_definitions
 
 MAX_NOTES = 100  # what is malformed a thousand times over is described often enough
 
 ReasoningMode = Literal["split", "inline"]
+_FENCES = ("```json", "```")
 
 
 class _Trimmed:
@@ -73,6 +74,7 @@ class OutputParser:
         mode: "inline" leaves reasoning where it is, as part of the content.
         content, reasoning_text: what of the answer the prompt holds already, when the last
             message is to be continued; `result` contains it, the events do not.
+        json_answer: the answer was asked to be JSON; a code fence round it is left out.
         stream_arguments: tell of calls as they come, in pieces. Pieces cannot be taken back, so
             a call may be declared void (`MalformedCall.index`). Without, only whole calls are told.
 
@@ -89,6 +91,7 @@ class OutputParser:
         mode: ReasoningMode = "split",
         content: str = "",
         reasoning_text: str = "",
+        json_answer: bool = False,
         stream_arguments: bool = False,
     ) -> None:
         self.tools = tool_definitions(tools)
@@ -98,6 +101,7 @@ class OutputParser:
         self._format = tool_format
         self._style = reasoning
         self._prompt = prompt
+        self._json_answer = json_answer
         self._stream_arguments = stream_arguments
         self._events: list[Event] = []
         self._content = [content]
@@ -270,8 +274,17 @@ class OutputParser:
             read = self._format.read
             assert read is not None
             if (yield from self.reader.at(Markers(self._format.bare))) is not None:
+                started = self._text.started
+                self._keep_space()
                 sound = yield from self.guarded(lambda r, c: read(r, c, ""), space)
+                if sound:
+                    self._text.started = started
                 return sound
+        if self._json_answer and (yield from self.reader.accept(*_FENCES)) is not None:
+            yield from self.reader.skip_space()
+            yield from self.reader.until(markers("```"), self._text.write)
+            self._text.drop_held()
+            return True
         self._keep_space()
         self._text.write(space)
         return False
@@ -290,8 +303,6 @@ class OutputParser:
         if style is not None and style.anywhere and marker == style.start:
             yield from self._think(style, marker if self.inline else "")
             return True
-        if self.inline:
-            self._text.write(marker)
         return False
 
     def _call(self, tool_format: ToolFormat, marker: str) -> Steps[None]:

@@ -8,36 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
-NoteKind = Literal[
-    "truncated",  # the answer ended inside a call
-    "bad_syntax",  # what stands where a call should be is not written like one
-    "bad_name",  # no name, or none that a tool could have
-    "bad_arguments",  # arguments that are no object
-    "too_deep",
-    "too_long",
-    "stray_text",  # a sound call, and something behind it that belongs to nothing
-    "unclosed_reasoning",  # the answer ended before its reasoning did
+from freehold.types import NoteKind, ParseNote, ToolCall
+
+__all__ = [
+    "Event",
+    "MalformedCall",
+    "NoteKind",
+    "ParseNote",
+    "ParsedOutput",
+    "ReasoningDelta",
+    "TextDelta",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolCallEnd",
+    "ToolCallStart",
+    "merge_events",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class ParseNote:
-    """What was not as the format wants it. Nothing is lost: its text is in the content."""
-
-    kind: NoteKind
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """One whole call. `arguments` is JSON text of an object; `id` is "" where none was given."""
-
-    index: int
-    name: str
-    arguments: str
-    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

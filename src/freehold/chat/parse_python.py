@@ -127,13 +127,14 @@ def _unexpected(reader: Reader, wanted: str) -> Steps[None]:
 
 def _string(reader: Reader, emit: Sink) -> Steps[None]:
     quote = yield from reader.take()
-    triple = (yield from reader.peek(2)) == 2 * quote
+    ahead = yield from reader.peek(2)
+    triple = ahead == 2 * quote
     if triple:
         yield from reader.take(2)
-        if (yield from reader.peek()) != quote:
-            emit('""')  # an empty string
-            return
+    elif ahead[:1] == quote:
         yield from reader.take()
+        emit('""')
+        return
     emit('"')
     while True:
         yield from reader.run(_PLAIN[quote], emit)

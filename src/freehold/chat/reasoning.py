@@ -24,6 +24,7 @@ class ReasoningStyle:
         opening: what a prompt ends with when it opened the reasoning (white space aside); the
             start literal where this is empty.
         drops: literals that frame the visible answer and are left out.
+        needs: literals a template of this style has besides the end.
         opening_is_reasoning: the prompt's opening is itself part of the reasoning's text.
     """
 
@@ -33,6 +34,7 @@ class ReasoningStyle:
     anywhere: bool = False
     opening: str = ""
     drops: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
     opening_is_reasoning: bool = False
 
     def opened_by(self, prompt: str) -> bool:
@@ -64,8 +66,13 @@ STYLES: tuple[ReasoningStyle, ...] = (
         drops=("[END FINAL RESPONSE]",),
         opening_is_reasoning=True,
     ),
+    ReasoningStyle("thinking", "<thinking>", "</thinking>"),
     ReasoningStyle(
-        "granite", "<think>", "</think>", drops=("<response>", "</response>")
+        "granite",
+        "<think>",
+        "</think>",
+        drops=("<response>", "</response>"),
+        needs=("<response>",),
     ),
     THINK,
 )  # fmt: skip
@@ -75,8 +82,7 @@ def detect_reasoning(evidence: Evidence) -> ReasoningStyle | None:
     """The style of a model, None where nothing says it reasons."""
     for style in STYLES:
         # Some templates only know how to take past reasoning out, so the end alone counts.
-        marks = [style.end, *(d for d in style.drops if not style.anywhere)]
-        if all(mark in evidence.template for mark in marks):
+        if evidence.has(style.end, *style.needs):
             return style
     tokens = evidence.tokens
     return next((s for s in STYLES if {s.start, s.end} <= tokens), None)

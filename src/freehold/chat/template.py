@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MAX_SOURCE = 65_536  # characters; the longest template in use has 17,000
 MAX_OUTPUT = 4_000_000  # characters, plus 8 per input character
+TOOL_TEMPLATE = "tool_use"  # what vendors call the template for conversations with tools
 _MARKS = range(0xF0000, 0xF1000)  # private use, plane 15
 
 

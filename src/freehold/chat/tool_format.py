@@ -212,7 +212,12 @@ def json_calls(reader: Reader, calls: Calls, keys: Keys = Keys()) -> Steps[None]
     yield from reader.skip_space()
     if (yield from reader.accept("[")) is None:
         yield from json_call(reader, calls, keys)
-        return
+    else:
+        yield from json_list(reader, calls, keys)
+
+
+def json_list(reader: Reader, calls: Calls, keys: Keys = Keys()) -> Steps[None]:
+    """The rest of a list of objects whose bracket was read."""
     yield from reader.skip_space()
     if (yield from reader.accept("]")) is not None:
         return

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Command R and R+.
 
-``Action:\n```json\n[{"tool_name": …, "parameters": …}, …]\n``` ``. The tool "directly_answer"
-stands for none.
+``Action:\n```json\n[{"tool_name": …, "parameters": …}, …]\n``` ``.
 """
 
 from __future__ import annotations

@@ -21,8 +21,9 @@ _CALL, _CALL_END, _END = "<｜tool▁call▁begin｜>", "<｜tool▁call▁end�
 
 
 def _read(reader: Reader, calls: Calls, marker: str) -> Steps[None]:
-    yield from reader.skip_space()
-    yield from reader.accept(_CALL)
+    if marker != _CALL:
+        yield from reader.skip_space()
+        yield from reader.accept(_CALL)
     while True:
         name, _ = yield from reader.collect("<｜tool▁sep｜>", limit=MAX_NAME_LENGTH)
         calls.begin(checked_name(name))
@@ -32,7 +33,10 @@ def _read(reader: Reader, calls: Calls, marker: str) -> Steps[None]:
         yield from reader.skip_space()
         if (yield from reader.accept(_CALL)) is None:
             break
-    yield from closing(reader, _END)
+    if marker == _CALL:
+        yield from reader.accept(_END)
+    else:
+        yield from closing(reader, _END)
 
 
 def _detect(evidence: Evidence) -> int:
@@ -43,7 +47,7 @@ FORMAT = ToolFormat(
     "deepseek_v31",
     _detect,
     _read,
-    starts=("<｜tool▁calls▁begin｜>",),
+    starts=("<｜tool▁calls▁begin｜>", _CALL),
     ends=(_END,),
-    visible=(_CALL, _CALL_END, "<｜tool▁sep｜>"),
+    visible=(_CALL_END, "<｜tool▁sep｜>"),
 )

@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 from freehold.chat.parse_reader import Reader, Steps
-from freehold.chat.tool_format import Calls, Evidence, ToolFormat, json_calls
+from freehold.chat.tool_format import Calls, Evidence, ToolFormat, json_list
 
 
 def _read(reader: Reader, calls: Calls, marker: str) -> Steps[None]:
-    yield from json_calls(reader, calls)
+    yield from json_list(reader, calls)
 
 
 def _detect(evidence: Evidence) -> int:
-    return 40 if evidence.has("functools[") or evidence.has(" functools") else 0
+    return 40 if evidence.has("functools") else 0
 
 
-# The bracket belongs to the list: a Python answer may well speak of functools.
-FORMAT = ToolFormat("firefunction", _detect, _read, starts=(" functools", "functools"))
+FORMAT = ToolFormat("firefunction", _detect, _read, starts=(" functools[", "functools["))

@@ -17,14 +17,12 @@ _NAME_CHARS = re.compile(r"[\w.\-]+")
 
 
 def _drive(out: Channels, prompt: str) -> Steps[None]:
-    at_name = not prompt or prompt.endswith(_NEXT)
-    while True:
-        if at_name:
-            yield from out.guarded(_part)
+    found: str | None = ""
+    if prompt and not prompt.endswith(_NEXT):
         found = yield from out.reader.until(markers(_NEXT), out.content)
-        if found is None:
-            return
-        at_name = True
+    while found is not None:
+        yield from out.guarded(_part, found)
+        found = yield from out.reader.until(markers(_NEXT), out.content)
 
 
 def _part(reader: Reader, calls: Calls) -> Steps[None]:

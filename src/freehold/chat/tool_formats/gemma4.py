@@ -92,4 +92,12 @@ def _detect(evidence: Evidence) -> int:
     return 8 if _START in evidence.tokens else 0
 
 
-FORMAT = ToolFormat("gemma4", _detect, _read, starts=(_START,), ends=(_END,), visible=(_QUOTE,))
+FORMAT = ToolFormat(
+    "gemma4",
+    _detect,
+    _read,
+    starts=(_START,),
+    ends=(_END,),
+    drops=("<|tool_response>",),  # printed behind a call by models that wait for its result
+    visible=(_QUOTE,),
+)

@@ -19,7 +19,7 @@ _ENDS = ("<|eom|>", "<|eot|>")
 _CALLS, _CALLS_END = "<atem:function_calls>", "</atem:function_calls>"
 _HEADER_LIMIT = 1000
 _RECIPIENT = re.compile(r"\bto=([^\s<]+)")
-_READ = read_invokes("atem:", ("atem:function_calls",), by_schema)
+_READ = read_invokes("atem:", ("function_calls",), by_schema)
 
 
 def _drive(out: Channels, prompt: str) -> Steps[None]:

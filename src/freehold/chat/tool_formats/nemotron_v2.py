@@ -10,4 +10,4 @@ def _detect(evidence: Evidence) -> int:
     return 40 if evidence.has("<TOOLCALL>") else 0
 
 
-FORMAT = json_between("nemotron_v2", "<TOOLCALL>", "</TOOLCALL>", _detect)
+FORMAT = json_between("nemotron_v2", "<TOOLCALL>", "</TOOLCALL>", _detect, drops=("<SPECIAL_12>",))
