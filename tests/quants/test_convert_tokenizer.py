@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import sentencepiece
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
 from tokenizers import pre_tokenizers as pre
 from tokenizers.processors import TemplateProcessing
@@ -273,6 +274,74 @@ def test_sentencepiece_style_tokenizer_json(beside, tmp_path):
     if beside:
         assert keys["tokenizer.ggml.scores"].tolist() == np.float32(scores).tolist()
     same_ids(checkpoint, keys, [*TEXT, (DATA / "tokenizers" / "botchan.txt").read_text()[:20_000]])
+
+
+def gemma_files(folder: Path, vocab_size: int = 320) -> SimpleNamespace:
+    """A tokenizer with all the habits of Gemma's: no space in front, runs of spaces as tokens of
+    their own, a byte spelled as the character it is, begin token 2."""
+    folder.mkdir(exist_ok=True)
+    corpus = folder / "corpus.txt"
+    corpus.write_text("\n".join(["the cat  sat on a mat", "an other   hat, then"] * 30))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(corpus), model_prefix=str(folder / "tokenizer"), model_type="bpe",
+        vocab_size=vocab_size, byte_fallback=True, hard_vocab_limit=False, minloglevel=2,
+        normalization_rule_name="identity", add_dummy_prefix=False,
+        remove_extra_whitespaces=False, pad_id=0, eos_id=1, bos_id=2, unk_id=3,
+        pad_piece="<pad>", eos_piece="<eos>", bos_piece="<bos>",
+        user_defined_symbols=[*("▁" * n for n in range(2, 9)), "<table>"],
+        control_symbols=["<start_of_turn>", "<end_of_turn>"],
+    )  # fmt: skip
+    (folder / "corpus.txt").unlink()
+    model = read_sentencepiece_model(folder / "tokenizer.model").vocabulary
+    data = spm_as_json(folder / "tokenizer.model")
+    vocab = data["model"]["vocab"]
+    vocab["\t"] = vocab.pop("<0x09>")
+    runs = [["▁" * k, "▁" * (n - k)] for n in range(2, 9) for k in range(1, n)]
+    data["model"]["merges"] = runs + data["model"]["merges"]
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    data["added_tokens"] = [
+        {"id": i, "content": text, "special": kind != 4, **plain}
+        for i, (text, kind) in enumerate(zip(model.texts, model.kinds, strict=True))
+        if kind in (2, 3, 4)
+    ]
+    data["normalizer"] = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    data["pre_tokenizer"] = {"type": "Split", "pattern": {"String": " "},
+                             "behavior": "MergedWithPrevious", "invert": False}  # fmt: skip
+    data["decoder"]["decoders"].pop()
+    begin = {"SpecialToken": {"id": "<bos>", "type_id": 0}}
+    data["post_processor"] = {
+        "type": "TemplateProcessing", "pair": [],
+        "single": [begin, {"Sequence": {"id": "A", "type_id": 0}}],
+        "special_tokens": {"<bos>": {"id": "<bos>", "ids": [2], "tokens": ["<bos>"]}},
+    }  # fmt: skip
+    settings = {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>",
+                "pad_token": "<pad>", "add_bos_token": True}  # fmt: skip
+    return write(folder, None, tokenizer=data, tokenizer_config=settings,
+                 generation_config={"eos_token_id": [1, 8]})  # fmt: skip
+
+
+@pytest.mark.parametrize("only", ["tokenizer.json", "tokenizer.model", "both"])
+def test_the_tokenizer_of_gemma(only, tmp_path):
+    checkpoint = gemma_files(tmp_path)
+    reference = sentencepiece.SentencePieceProcessor(str(tmp_path / "tokenizer.model"))
+    for name in ("tokenizer.json", "tokenizer.model"):
+        if only not in (name, "both"):
+            (tmp_path / name).unlink()
+    keys = tokenizer_keys(checkpoint, reference.vocab_size() + 2).metadata
+    assert keys["tokenizer.ggml.add_space_prefix"] is False
+    assert keys["tokenizer.ggml.add_bos_token"] is True
+    assert (keys["tokenizer.ggml.bos_token_id"], keys["tokenizer.ggml.eos_token_id"]) == (2, 1)
+    copy, original = tokenizer_from_gguf(keys), load_tokenizer(checkpoint)
+    texts = ["the cat sat", " a  cat   sat", "tab\tafter\n\nlines", "a<table>  🚀", "", "\t"]
+    for text in [*TEXT, *texts]:
+        want = [2, *reference.encode(text)]
+        assert copy.encode(text) == want, text
+        assert original.encode(text) == want, text
+        assert copy.decode(want[1:]) == original.decode(want[1:]) == reference.decode(want[1:])
+    # Written by a user they are text; written by a template they are tokens.
+    turn = "<start_of_turn>user"
+    assert reference.piece_to_id("<start_of_turn>") not in copy.encode(turn)
+    assert reference.piece_to_id("<start_of_turn>") in copy.encode(turn, parse_special=True)
 
 
 @needs_data

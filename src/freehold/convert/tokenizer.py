@@ -16,6 +16,7 @@ import numpy as np
 
 from freehold.chat.bpe import parse_merges
 from freehold.chat.sentencepiece_model import read_sentencepiece_model
+from freehold.chat.spm import byte_value
 from freehold.chat.tokenizer import Tokenizer, load_tokenizer, tokenizer_from_gguf
 from freehold.chat.tokenizer_files import parse_json, read_json, read_text
 from freehold.chat.vocab import END_OF_TURN_TEXTS, TokenKind, Vocabulary
@@ -66,6 +67,8 @@ def tokenizer_keys(checkpoint: Checkpoint, num_rows: int) -> TokenizerKeys:
         )
     original = load_tokenizer(checkpoint)
     vocab = _padded(original.vocabulary, num_rows)
+    if not original.byte_level:
+        vocab = _with_every_byte(vocab)
     special, notes = _special_keys(vocab, directory)
     if original.byte_level:
         candidates = _byte_level_keys(vocab, directory)
@@ -109,6 +112,20 @@ def _padded(vocab: Vocabulary, num_rows: int) -> Vocabulary:
     if vocab.scores is not None:
         scores = [*vocab.scores, *[_PADDING_SCORE] * (num_rows - count)]
     return replace(vocab, texts=texts, kinds=bytes(kinds), scores=scores)
+
+
+def _with_every_byte(vocab: Vocabulary) -> Vocabulary:
+    """Gemma's tokenizer.json spells the token of byte 9 as a tabulator; GGUF falls back to bytes
+    only where it finds all of them."""
+    texts, kinds = list(vocab.texts), bytearray(vocab.kinds)
+    known = {byte_value(t) for t, k in zip(texts, kinds, strict=True) if k == TokenKind.BYTE}
+    if not known:
+        return vocab
+    missing = {chr(byte) for byte in range(128) if byte not in known}
+    for i, text in enumerate(texts):
+        if kinds[i] == TokenKind.NORMAL and text in missing:
+            texts[i], kinds[i] = f"<0x{ord(text):02X}>", TokenKind.BYTE
+    return replace(vocab, texts=texts, kinds=bytes(kinds))
 
 
 # -- byte-level BPE ------------------------------------------------------------------------------
