@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models from quantised safetensors, whole: logits of the weights the codes stand for."""
+"""Models whole, from quantised safetensors and from GGUF types without kernels: the logits are
+those of the weights the codes stand for.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -126,3 +129,23 @@ def test_fp8_may_be_quantised_further(quantised, tmp_path):
     _, folder = quantised("fp8")
     report = quantize(folder, tmp_path / "out.gguf", "Q8_0")
     assert report.types["Q8_0"] == 16
+
+
+@pytest.mark.parametrize(("case", "qtype"), [("llama-gqa", "MXFP4"), ("llama-wide", "TQ2_0")])
+def test_types_without_kernels_run_on_the_reference_and_convert(case, qtype, tmp_path):
+    """The judge's matrices go through our encoder and the `gguf` package's decoder."""
+    model = tiny_models.build(tiny_models.CASES[case])
+    path = tiny_models.write_gguf(model, tmp_path / "in.gguf", qtype)
+    kind = gguf.GGMLQuantizationType[qtype]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                data = tiny_models.encoded(parameter.numpy(), qtype)
+                decoded = gguf.quants.dequantize(data, kind).reshape(parameter.shape)
+                parameter.copy_(torch.from_numpy(decoded))
+    expected = tiny_models.reference_logits(model, IDS)
+    ops = open_device(("reference", {}))
+    assert logits_error(logits_of(path, ops), expected) <= limit("reference", "logits")
+    quantize(path, tmp_path / "out.gguf", "F32", allow_requantize=True)
+    converted = logits_of(tmp_path / "out.gguf", ops)
+    assert logits_error(converted, expected) <= limit("reference", "logits")

@@ -147,7 +147,8 @@ class CpuOps:
             raise MalformedFileError(f"tensor {tensor.name!r} is no matrix: shape {tensor.shape}")
         if tensor.qtype not in NATIVE_TYPES:
             raise UnsupportedModelError(
-                f"tensor {tensor.name!r} has type {tensor.qtype}, which the cpu backend cannot run"
+                f"tensor {tensor.name!r} has type {tensor.qtype}, which the cpu backend cannot run",
+                hint="convert it first: freehold quantize IN OUT --type Q4_K_M --allow-requantize",
             )
         rows, cols = tensor.shape
         span = tensor.file_span()
