@@ -212,7 +212,8 @@ def load_tokenizer(checkpoint: Checkpoint, *, pre: str | None = None) -> Tokeniz
     """The tokenizer of a checkpoint.
 
     GGUF: from its metadata. A directory: `tokenizer.json`, else `tokenizer.model`, else
-    `vocab.json` with `merges.txt`. `pre` overrides the named text splitter of a BPE vocabulary.
+    `vocab.json` with `merges.txt`, else `tekken.json`. `pre` overrides the named text splitter of
+    a BPE vocabulary.
 
     Raises:
         TokenizerError: no vocabulary, or one that contradicts itself.

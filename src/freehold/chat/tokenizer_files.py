@@ -17,6 +17,7 @@ from freehold.chat.bpe import BpeEncoder, parse_merges
 from freehold.chat.pretokenizers import pre_splitter
 from freehold.chat.sentencepiece_model import read_sentencepiece_model
 from freehold.chat.spm import SpmEncoder
+from freehold.chat.tekken import tekken
 from freehold.chat.tokenizer import Spelling, Tokenizer
 from freehold.chat.tokenizer_json import AddedToken, JsonEncoder, parse_added_token
 from freehold.chat.vocab import (
@@ -164,14 +165,12 @@ def tokenizer_from_directory(
     if (directory / "vocab.json").is_file() and (directory / "merges.txt").is_file():
         return _from_vocab_and_merges(directory, settings, pre)
     if (directory / "tekken.json").is_file():
-        raise UnsupportedModelError(
-            "tekken.json is not supported", hint="put the model's tokenizer.json beside it"
-        )
+        return _from_tekken(directory, settings)
     if (directory / "vocab.txt").is_file():
         raise UnsupportedModelError("vocab.txt holds a WordPiece vocabulary; freehold runs BPE")
     raise TokenizerError(
         "there is no tokenizer beside the weights",
-        hint="expected tokenizer.json, tokenizer.model, or vocab.json with merges.txt",
+        hint="expected tokenizer.json, tokenizer.model, vocab.json with merges.txt, or tekken.json",
     )
 
 
@@ -216,6 +215,12 @@ def _from_sentencepiece(path: Path, settings: _Settings) -> Tokenizer:
     )
     vocab = settings.apply(vocab, add_bos=True, add_eos=False)
     return Tokenizer(vocab, encoder, spelling="spm", strips_leading_space=prefix)
+
+
+def _from_tekken(directory: Path, settings: _Settings) -> Tokenizer:
+    vocab, encoder = tekken(read_json(directory, "tekken.json"))
+    vocab = settings.apply(vocab, add_bos=True, add_eos=False)
+    return Tokenizer(vocab, encoder, spelling="bytes")
 
 
 def _from_vocab_and_merges(directory: Path, settings: _Settings, pre: str | None) -> Tokenizer:

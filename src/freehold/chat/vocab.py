@@ -36,6 +36,10 @@ END_OF_TURN_TEXTS = frozenset(
         "<EOT>",
         "<end_of_turn>",
         "<turn|>",
+        "<|tool_response>",  # Gemma 4, behind a call: what follows is the caller's
+        "<eos>",
+        "<|END_OF_TURN_TOKEN|>",
+        "<|assistant_end|>",
         "<｜end▁of▁sentence｜>",
     }
 )
