@@ -15,12 +15,15 @@ from tokenizers import pre_tokenizers as pre
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 
+import tiny_models
+from freehold import LLM, SamplingParams
 from freehold.chat.pretokenizers import PRE_SPLITTERS
 from freehold.chat.sentencepiece_model import read_sentencepiece_model
 from freehold.chat.tokenizer import load_tokenizer, tokenizer_from_gguf
 from freehold.convert.splitters import splitter_names
 from freehold.convert.tokenizer import chat_templates, tokenizer_keys
 from freehold.errors import TokenizerError, UnsupportedModelError
+from freehold.quantize import quantize
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 needs_data = pytest.mark.skipif(
@@ -342,6 +345,32 @@ def test_the_tokenizer_of_gemma(only, tmp_path):
     turn = "<start_of_turn>user"
     assert reference.piece_to_id("<start_of_turn>") not in copy.encode(turn)
     assert reference.piece_to_id("<start_of_turn>") in copy.encode(turn, parse_special=True)
+
+
+@pytest.mark.parametrize("kind", ["Gemma", "Gemma2", "Gemma3Text"])
+def test_a_quantised_gemma_answers(kind, tmp_path):
+    """A directory as the vendor publishes it, to a file, to an answer through its template."""
+    folder = tmp_path / "gemma"
+    gemma_files(folder)
+    options = {"vocab_size": 320, "head_dim": 32, "sliding_window": 8, "bos_token_id": 2,
+               "eos_token_id": 1, "tie_word_embeddings": True}  # fmt: skip
+    tiny_models.build(tiny_models.Case(kind, options)).save_pretrained(folder)
+    (folder / "chat_template.jinja").write_text(
+        "{{ bos_token }}{% for message in messages %}<start_of_turn>{{ message.role }}\n"
+        "{{ message.content }}<end_of_turn>\n{% endfor %}<start_of_turn>model\n"
+    )
+    quantize(folder, tmp_path / "gemma.gguf", "Q4_K_M")
+    params = SamplingParams(temperature=0.0, max_tokens=12)
+    with LLM(tmp_path / "gemma.gguf", backend="reference", context_length=128) as llm:
+        ids = llm.tokenizer.encode("the cat sat")
+        assert ids[0] == 2
+        answer = llm.chat([{"role": "user", "content": "the cat sat on a mat"}], params)
+        again = llm.chat([{"role": "user", "content": "the cat sat on a mat"}], params)
+    assert answer.prompt_token_ids[0] == 2
+    assert answer.prompt_token_ids[1] != 2  # the template's begin token is the only one
+    assert len(answer.prompt_token_ids) > 8  # beyond the window
+    assert answer.token_ids == again.token_ids
+    assert 0 < len(answer.token_ids) <= 12
 
 
 @needs_data
