@@ -8,10 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import BABY_Q8, GPT2_VOCAB, PHI, STORIES, STORIES_HF, model
 
+from freehold import quants
+from freehold.backends.cpu import NATIVE_TYPES
 from freehold.cli.main import run
+from freehold.formats.checkpoint import open_checkpoint
+from freehold.formats.gguf_writer import write_gguf
+from freehold.formats.tensor_view import LazyTensor
 
 
 def shown(capsys, path: str, *flags: str) -> dict:
@@ -72,6 +78,31 @@ def test_a_header_without_weights(capsys):
     d = shown(capsys, model("malformed", "gguf", "ok_metadata_only.gguf"))
     assert not d["runs"]
     assert d["parameters"] == 0
+
+
+def test_types_that_can_be_read_but_not_run_are_told(capsys, tmp_path):
+    """Decoders come before kernels: a file may open and still be refused by the CPU."""
+    waiting = sorted(set(quants.names()) - NATIVE_TYPES)
+    fitting = [name for name in waiting if 128 % quants.get(name).block_size == 0]
+    if not fitting:
+        pytest.skip("every type with small blocks has kernels")
+    kind = quants.get(fitting[0])
+    path = tmp_path / "m.gguf"
+    with open_checkpoint(model(*BABY_Q8)) as source:
+        tensors = [
+            t if len(t.shape) < 2 else LazyTensor(
+                t.name, t.shape, kind.name,
+                lambda n=t.num_elements: np.zeros(kind.nbytes(n), np.uint8),
+            )
+            for t in source.tensors.values()
+        ]  # fmt: skip
+        write_gguf(path, source.metadata, tensors, value_types=source.value_types)
+    d = shown(capsys, str(path))
+    assert not d["runs"]
+    assert kind.name in d["refusal"]
+    assert "freehold quantize" in d["refusal"]
+    assert run(["run", str(path), "x"]) != 0
+    assert "freehold quantize" in capsys.readouterr().err
 
 
 @pytest.fixture

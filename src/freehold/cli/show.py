@@ -92,6 +92,7 @@ def _text(value: object) -> str | None:
 
 def _config(checkpoint: Checkpoint) -> tuple[ModelConfig | None, str | None]:
     """The configuration, and why the model cannot run if it cannot."""
+    from freehold.backends.cpu import NATIVE_TYPES
     from freehold.models.config import read_config
     from freehold.quants import names
 
@@ -101,10 +102,15 @@ def _config(checkpoint: Checkpoint) -> tuple[ModelConfig | None, str | None]:
         return None, error.message.removeprefix(f"{checkpoint.path}: ")
     if not checkpoint.tensors:
         return config, "the file holds no weights"
-    known = set(names())
-    unknown = sorted({t.qtype for t in checkpoint.tensors.values()} - known)
-    if unknown:
+    stored = {t.qtype for t in checkpoint.tensors.values()}
+    matrices = {t.qtype for t in checkpoint.tensors.values() if len(t.shape) > 1}
+    if unknown := sorted(stored - set(names())):
         return config, f"it holds tensors of type {', '.join(unknown)}, which freehold lacks"
+    if unknown := sorted(matrices - NATIVE_TYPES):
+        return config, (
+            f"it holds matrices of type {', '.join(unknown)}, which can be converted "
+            "(freehold quantize --allow-requantize) but not run"
+        )
     return config, None
 
 
