@@ -65,12 +65,10 @@ def _calls() -> list[tuple[list[Any], list[Any], str, dict[str, Any]]]:
         found.append((case["question"][0], tools, name, arguments))
     # What the data has none of: text that looks like markup, empty arguments, nesting.
     odd = {"code": 'x = "</a>"\n  <b>&\\n\'', "n": -1.5e3, "deep": {"a": [1, None, {"b": "ü"}]}}
-    schema = {
-        "type": "object",
-        "properties": {
-            "code": {"type": "string"}, "n": {"type": "number"}, "deep": {"type": "object"}
-        },
-    }  # fmt: skip
+    free = {"additionalProperties": {"type": "string"}}  # one template cannot do without
+    kinds = {"code": ("string", {}), "n": ("number", {}), "deep": ("object", free)}
+    properties = {k: {"type": t, "description": "", **m} for k, (t, m) in kinds.items()}
+    schema = {"type": "object", "properties": properties}
     tool = {"name": "odd", "description": "Odd.", "parameters": schema}
     user = [{"role": "user", "content": "Do."}]
     found.append((user, [{"type": "function", "function": tool}], "odd", odd))
