@@ -373,6 +373,21 @@ def test_a_stretched_local_rotation_is_not_written(tmp_path):
         quantize(tmp_path / "hf", tmp_path / "out.gguf", "F32")
 
 
+@pytest.mark.parametrize("qtype", ["Q8_0", "Q4_0"])
+@pytest.mark.parametrize("case", ["gemma", "gemma2-usual-caps", "gemma3-irregular"])
+def test_quantised_files_stay_within_budget_on_cpu(case, qtype, tmp_path):
+    path = tiny_models.write_gguf(
+        tiny_models.build(tiny_models.CASES[case]), tmp_path / "out.gguf", qtype
+    )
+    logits = {}
+    for device in ("reference", "cpu"):
+        ops = backends.create(device)
+        with open_checkpoint(path) as opened:
+            logits[ops.name] = full_logits(load_model(opened, ops), ops, IDS)
+    error = logits_error(logits["cpu"], logits["reference"])
+    assert 1e-5 < error < limit("cpu", "logits", qtype)
+
+
 def test_caps_that_are_off_stay_off_in_gguf(tmp_path):
     """Gemma 2 has caps unless its file says it has none."""
     case = tiny_models.CASES["gemma2"]

@@ -85,7 +85,7 @@ def test_norms_and_add(ops, width):
         assert row_error(got, x + delta) <= allowed(ops, "add")
 
 
-@pytest.mark.parametrize("head_dim", [16, 64, 80, 128])
+@pytest.mark.parametrize("head_dim", [16, 64, 80, 128, 256])
 def test_norm_of_each_head(ops, head_dim):
     x = activations(9, 6 * head_dim)
     host = activations(1, head_dim, seed=2)[0]

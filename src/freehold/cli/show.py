@@ -154,6 +154,8 @@ def _rope(checkpoint: Checkpoint, config: ModelConfig | None) -> dict[str, Any]:
         base = get(prefix + "freq_base")
     else:
         declared = get("rope_parameters") or get("rope_scaling")
+        if isinstance(declared, Mapping) and isinstance(declared.get("full_attention"), Mapping):
+            declared = declared["full_attention"]  # of the layers without a window
         scaling = {
             str(key): value
             for key, value in (declared.items() if isinstance(declared, Mapping) else ())
