@@ -46,6 +46,11 @@ _BF16 = (
 )
 _I8X32_TYPES = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL")
 _I8X256_TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS")
+_MOE_I8 = (
+    "gate, up and down off by 0.5…0.8 % of a spread each, where down's input, a product, has tails "
+    "that coarsen its steps; beside a row's largest of 3 spreads. Measured 1.6…2.0 % with one "
+    "scale per 32, 3.1…3.7 % per 256"
+)
 _LOGITS_I8 = (
     "0.5…0.8 % of a spread per linear, in quadrature over 21 linears 3 %, which scores of size 5 "
     "double; the largest logit is 4 spreads, the worst of 6400 differences 4σ: 6 %. Simulated "
@@ -109,6 +114,12 @@ BUDGETS: dict[tuple[str, str, str], Budget] = {
         )
         for kind in (*_I8X32_TYPES, *_I8X256_TYPES)
     },
+    ("cpu", "moe", "F32"): Budget(1e-5, _F32_SUM + "; gate, up and down, beside a row's largest"),
+    ("cpu", "moe", "BF16"): Budget(
+        1e-2, "gate_up's factors and down's input each off by 2⁻⁹/√3, beside a largest of 3 spreads"
+    ),
+    **{("cpu", "moe", kind): Budget(0.03, _MOE_I8) for kind in _I8X32_TYPES},
+    **{("cpu", "moe", kind): Budget(0.05, _MOE_I8) for kind in _I8X256_TYPES},
     ("cpu", "attention", "f32"): Budget(
         1e-5,
         "float32 scores up to 20 are off by 2e-6, which the exponential turns into 2e-6 "

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Routing and mixing of experts: the reference against torch, devices against the reference, and
+what a token may depend on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from op_inputs import activations, matrix
+
+from budgets import limit, row_error
+from devices import all_params, cpu_params, open_device
+from freehold import backends
+from freehold.errors import InvalidParameterError
+from freehold.ops import Expert, RoutingSpec
+
+REFERENCE = backends.create("reference")
+EXPERTS, SLOTS, HIDDEN, FFN = 7, 3, 256, 512
+TYPES = ["F32", "BF16", "Q8_0", "Q4_K"]
+
+
+@pytest.fixture(scope="module", params=all_params())
+def ops(request):
+    return open_device(request.param)
+
+
+@pytest.fixture(scope="module", params=cpu_params())
+def cpu(request):
+    return open_device(request.param)
+
+
+def allowed(ops, op, kind=""):
+    return limit("reference", "sweep") if ops.name == "reference" else limit(ops.name, op, kind)
+
+
+def raw_experts(qtype):
+    return [
+        (matrix(qtype, FFN, HIDDEN, 3 * e), matrix(qtype, FFN, HIDDEN, 3 * e + 1),
+         matrix(qtype, HIDDEN, FFN, 3 * e + 2))
+        for e in range(EXPERTS)
+    ]  # fmt: skip
+
+
+def load(ops, qtype):
+    return [Expert(*(ops.load_weight(raw) for raw in raws)) for raws in raw_experts(qtype)]
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def routed(tokens, seed=0):
+    """Different experts for every token, weights of any size."""
+    rng = np.random.default_rng([seed, tokens])
+    chosen = np.array([rng.permutation(EXPERTS)[:SLOTS] for _ in range(tokens)], dtype=np.int32)
+    return chosen.reshape(tokens, SLOTS), rng.uniform(0.01, 1, (tokens, SLOTS)).astype(np.float32)
+
+
+def host(ops, x):
+    return np.array(ops.to_numpy(x))
+
+
+# -- route ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_route_is_softmax_then_top_k(ops, normalise):
+    logits = 3 * normal(40, 16)
+    chosen, weights = ops.route(logits, RoutingSpec(4, normalise, scale=2.5))
+    want, order = torch.from_numpy(logits).double().softmax(-1).topk(4)
+    want = 2.5 * (want / want.sum(-1, keepdim=True) if normalise else want)
+    np.testing.assert_array_equal(host(ops, chosen), order.numpy())
+    np.testing.assert_allclose(host(ops, weights), want.numpy(), rtol=2e-7)
+    assert str(chosen.dtype).endswith("int32")
+
+
+def test_equal_logits_go_to_the_lower_expert(ops):
+    logits = np.float32([[1, 2, 2, 1, 2], [0, 0, 0, 0, 0], [-1e30, -1e30, 5, -1e30, -1e30]])
+    chosen, weights = ops.route(logits, RoutingSpec(4, normalise=True))
+    assert host(ops, chosen).tolist() == [[1, 2, 4, 0], [0, 1, 2, 3], [2, 0, 1, 3]]
+    np.testing.assert_allclose(host(ops, weights)[1:], [[0.25] * 4, [1, 0, 0, 0]], rtol=1e-7)
+
+
+def test_logits_that_are_not_numbers_harm_their_own_row_alone(ops):
+    logits = normal(3, 6)
+    logits[1] = np.float32([np.nan, np.inf, 1, -np.inf, np.nan, 2])
+    chosen, weights = (host(ops, a) for a in ops.route(logits, RoutingSpec(6, normalise=False)))
+    assert sorted(chosen[1].tolist()) == list(range(6))  # still experts
+    assert np.isnan(weights[1]).any()
+    for row in (0, 2):
+        alone = ops.route(logits[row : row + 1], RoutingSpec(6, normalise=False))
+        np.testing.assert_array_equal(chosen[row], host(ops, alone[0])[0])
+        np.testing.assert_array_equal(weights[row], host(ops, alone[1])[0])
+
+
+# -- sigmoid_gate -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [1, 24])
+def test_sigmoid_gate(ops, columns):
+    x, gate = activations(9, 24), 4 * normal(9, columns)
+    gate[0], gate[1] = 200, -200
+    want = x * torch.from_numpy(gate).double().sigmoid().numpy()
+    got = host(ops, ops.sigmoid_gate(x.copy(), gate))
+    np.testing.assert_allclose(got, want, rtol=2e-7, atol=1e-37)
+
+
+# -- moe --------------------------------------------------------------------------------------
+
+
+def test_the_reference_sums_weighted_experts():
+    x, (chosen, weights) = normal(11, HIDDEN), routed(11)
+    raws, want = raw_experts("F32"), np.zeros((11, HIDDEN))
+    for t in range(11):
+        row = torch.from_numpy(x[t]).double()
+        for e, weight in zip(chosen[t], weights[t], strict=True):
+            gate, up, down = (torch.from_numpy(raw.to_f32()).double() for raw in raws[e])
+            gated = torch.nn.functional.gelu(gate @ row, approximate="tanh") * (up @ row)
+            want[t] += float(weight) * (down @ gated).numpy()
+    got = REFERENCE.moe(x, load(REFERENCE, "F32"), chosen, weights, "gelu_tanh")
+    assert row_error(got, want) <= 1.2e-7
+
+
+@pytest.mark.parametrize("qtype", TYPES)
+def test_devices_stay_in_budget(ops, qtype):
+    x, (chosen, weights) = normal(33, HIDDEN), routed(33)
+    want = REFERENCE.moe(x, load(REFERENCE, qtype), chosen, weights, "silu")
+    experts = load(ops, qtype)
+    wide = np.full((33, HIDDEN + 16), 1e30, dtype=np.float32)
+    wide[:, 8:-8] = x
+    for count in (1, 2, 7, 33):
+        rows = wide[:count, 8:-8]  # strided, as ops may get them
+        got = ops.moe(rows, experts, chosen[:count], weights[:count], "silu")
+        assert row_error(host(ops, got), want[:count]) <= allowed(ops, "moe", qtype), count
+
+
+def test_idle_experts_are_not_read(ops):
+    experts = load(ops, "Q8_0")
+    x, weights = normal(3, HIDDEN), np.ones((3, 2), dtype=np.float32)
+    chosen = np.array([[5, 1], [1, 5], [5, 1]], dtype=np.int32)
+    want = host(ops, ops.moe(x, experts, chosen, weights, "silu"))
+    busy = [expert if e in (1, 5) else None for e, expert in enumerate(experts)]
+    np.testing.assert_array_equal(host(ops, ops.moe(x, busy, chosen, weights, "silu")), want)
+
+
+def test_one_token_costs_its_experts_alone(cpu, monkeypatch):
+    calls = []
+    original = type(cpu).gate_up
+    monkeypatch.setattr(
+        type(cpu), "gate_up", lambda self, *args: calls.append(1) or original(self, *args)
+    )
+    experts, (chosen, weights) = load(cpu, "Q8_0"), routed(40)
+    cpu.moe(normal(1, HIDDEN), experts, chosen[:1], weights[:1], "silu")
+    assert len(calls) == SLOTS
+    cpu.moe(normal(40, HIDDEN), experts, chosen, weights, "silu")  # each expert once
+    assert len(calls) == SLOTS + EXPERTS
+
+
+def test_an_expert_may_be_chosen_twice(ops):
+    experts = load(ops, "F32")
+    x = normal(1, HIDDEN)
+    twice = ops.moe(x, experts, np.int32([[3, 3]]), np.float32([[0.25, 0.5]]), "silu")
+    once = ops.moe(x, experts, np.int32([[3]]), np.float32([[0.75]]), "silu")
+    assert row_error(host(ops, twice), host(ops, once)) < 1e-6
+
+
+def test_no_tokens(ops):
+    chosen, weights = routed(0)
+    got = ops.moe(normal(0, HIDDEN), load(ops, "F32"), chosen, weights, "silu")
+    assert ops.to_numpy(got).shape == (0, HIDDEN)
+
+
+def test_ids_that_are_no_experts_are_refused(ops):
+    experts = load(ops, "F32")
+    for bad in (EXPERTS, -1):
+        with pytest.raises(InvalidParameterError, match=f"{EXPERTS} experts"):
+            ops.moe(normal(1, HIDDEN), experts, np.int32([[0, bad]]), np.ones((1, 2)), "silu")
+
+
+def test_inputs_are_left_alone(ops):
+    x, (chosen, weights) = normal(5, HIDDEN), routed(5)
+    kept = x.copy(), chosen.copy(), weights.copy()
+    ops.moe(x, load(ops, "Q8_0"), chosen, weights, "silu")
+    logits = normal(5, 8)
+    before = logits.copy()
+    ops.route(logits, RoutingSpec(2, normalise=True))
+    for got, want in zip((x, chosen, weights, logits), (*kept, before), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("qtype", TYPES)
+def test_a_token_has_the_same_bits_in_any_company(cpu, qtype):
+    tokens = 45
+    x, (chosen, weights) = activations(tokens, HIDDEN), routed(tokens)
+    chosen[20:30] = chosen[3]  # a crowd at three experts
+    experts = load(cpu, qtype)
+
+    def run(rows):
+        return host(cpu, cpu.moe(x[rows], experts, chosen[rows], weights[rows], "silu"))
+
+    alone = np.concatenate([run(slice(t, t + 1)) for t in range(tokens)])
+    rng = np.random.default_rng(2)
+    for count in (2, 3, 5, 16, 17, 33, tokens):
+        rows = rng.permutation(tokens)[:count]
+        np.testing.assert_array_equal(run(rows), alone[rows], err_msg=f"{count} tokens")
+
+
+def test_routing_has_the_same_bits_in_any_company(cpu):
+    logits = 4 * normal(70, 128)
+    for normalise in (True, False):
+        spec = RoutingSpec(8, normalise)
+        chosen, weights = cpu.route(logits, spec)
+        for count in (1, 2, 7, 33):
+            part = cpu.route(logits[5 : 5 + count], spec)
+            np.testing.assert_array_equal(part[0], chosen[5 : 5 + count])
+            np.testing.assert_array_equal(part[1], weights[5 : 5 + count])
