@@ -75,6 +75,7 @@ class LLM:
         speculative_tokens: int = 0,
         kv_memory_bytes: int | None = None,
         skip_tokenizer_init: bool = False,
+        pre: str | None = None,
     ) -> None:
         """Load `model`: a GGUF file, a safetensors file, a model directory or a model's name.
 
@@ -82,7 +83,8 @@ class LLM:
 
         `context_length` is the number of positions one sequence may use. None takes the model's
         own, or what free memory holds if that is less; `notices` then says so.
-        `skip_tokenizer_init` loads no vocabulary: token ids in, token ids out.
+        `skip_tokenizer_init` loads no vocabulary: token ids in, token ids out. `pre` names the
+        text splitter of a vocabulary that names none, or one that is not known.
 
         Raises a UserError that names what is wrong with the file or a parameter, and
         CapacityError when the memory is not there.
@@ -107,7 +109,7 @@ class LLM:
             check_config(EngineConfig(context_length or own, **self._settings))
             self._tokenizer: Tokenizer | None = None
             if not skip_tokenizer_init and has_tokenizer(self.checkpoint):
-                self._tokenizer = load_tokenizer(self.checkpoint)
+                self._tokenizer = load_tokenizer(self.checkpoint, pre=pre)
             self.ops = backends.create(backend, **backend_options(threads, isa))
             self._model: CausalLM | None = load_model(self.checkpoint, self.ops)
             self.config = self.model.config

@@ -13,6 +13,7 @@ from freehold import LLM
 from freehold._llm_request import Request
 from freehold.chat.answer_format import answer_format, prompt_tail
 from freehold.engine.sequence import StepOutput
+from freehold.errors import TokenizerError
 from freehold.types import SamplingParams, ToolCall
 
 EXPECTED = {
@@ -109,3 +110,12 @@ def test_chat_with_tools_takes_the_template_for_tools(tmp_path):
         answer = llm.chat(message, SamplingParams(max_tokens=8, seed=1), tools=[tool])
         assert answer.tool_calls == ()
         assert len(answer.token_ids) <= 8
+
+
+def test_an_unknown_splitter_is_refused_until_one_is_named(tmp_path):
+    path = tiny_chat.write(tmp_path / "odd.gguf")
+    path.write_bytes(path.read_bytes().replace(b"gpt-2", b"gpt-x"))
+    with pytest.raises(TokenizerError, match=r"gpt-x.*--pre"):
+        LLM(path, context_length=512)
+    with LLM(path, context_length=512, pre="gpt-2") as llm:
+        assert llm.tokenizer.decode(llm.tokenizer.encode("the", add_special=False)) == "the"

@@ -164,7 +164,7 @@ def pre_splitter(name: str | None) -> PreSplitter:
         warnings.warn(
             "the file does not say how its vocabulary splits text (no tokenizer.ggml.pre): "
             "taking the default, and answers may be worse; convert the model again, "
-            "or name the splitter with pre=",
+            "or name the splitter with pre= (--pre)",
             TokenizerWarning,
             stacklevel=2,
         )
@@ -173,6 +173,6 @@ def pre_splitter(name: str | None) -> PreSplitter:
     if found is None:
         raise TokenizerError(
             f"the text splitter {name!r:.60} (tokenizer.ggml.pre) is not known",
-            hint=f"name one with pre=, out of {', '.join(sorted(PRE_SPLITTERS))}",
+            hint=f"name one with pre= (--pre), out of {', '.join(sorted(PRE_SPLITTERS))}",
         )
     return found

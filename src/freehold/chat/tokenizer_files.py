@@ -251,7 +251,7 @@ def _splitter_name(settings: _Settings) -> str:
     if found is None:
         raise TokenizerError(
             f"vocab.json does not say how text is split, and the class {name!r:.60} is not known",
-            hint="name the splitter with pre=, or put tokenizer.json beside the weights",
+            hint="name the splitter with pre= (--pre), or put tokenizer.json beside the weights",
         )
     return found
 

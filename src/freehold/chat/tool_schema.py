@@ -57,8 +57,8 @@ def _types(schema: Any, root: Mapping[str, Any]) -> frozenset[str]:
         if not isinstance(item, Mapping):
             continue
         kind = item.get("type")
-        found.update(x for x in ([kind] if isinstance(kind, str) else kind or ()) if
-                     isinstance(x, str))  # fmt: skip
+        listed = kind if isinstance(kind, list) else [kind]
+        found.update(name for name in listed if isinstance(name, str))
         if item.get("nullable") is True and found:
             found.add("null")
         if kind is None:

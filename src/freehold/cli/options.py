@@ -283,6 +283,10 @@ class EngineFlags:
     isa: Annotated[
         str | None, _opt("--isa", help="Force a kernel level; see `freehold doctor`.", panel=_E)
     ] = None
+    pre: Annotated[
+        str | None,
+        _opt("--pre", help="Text splitter of the vocabulary, in place of the file's.", panel=_E),
+    ] = None
     speculative_tokens: Annotated[
         int,
         typer.Option(
@@ -301,6 +305,7 @@ class EngineFlags:
             "backend": self.backend,
             "threads": self.threads,
             "isa": self.isa,
+            "pre": self.pre,
             "context_length": self.context,
             "kv_dtype": self.kv_type.value,
             "speculative_tokens": self.speculative_tokens,

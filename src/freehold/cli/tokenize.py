@@ -33,6 +33,10 @@ def command(
         bool,
         typer.Option("--parse-special", help="Read names of control tokens as those tokens."),
     ] = False,
+    pre: Annotated[
+        str | None,
+        typer.Option("--pre", help="Text splitter of the vocabulary, in place of the file's."),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Show the token ids of a text."""
@@ -47,7 +51,7 @@ def command(
             )
         text = _text.read_stdin()
     with open_checkpoint(resolve_model(model)) as checkpoint:
-        tokenizer = load_tokenizer(checkpoint)
+        tokenizer = load_tokenizer(checkpoint, pre=pre)
     ids = tokenizer.encode(text, add_special=special, parse_special=parse_special)
     if as_json:
         console.data_json({"ids": ids, "tokens": [_shown(tokenizer, i) for i in ids]}, indent=None)
