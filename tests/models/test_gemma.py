@@ -207,6 +207,11 @@ def test_refusals_name_the_reason(model_type, change, word):
         hf(model_type, **change)
 
 
+def test_a_wrapper_with_another_mask_is_refused():
+    with pytest.raises(UnsupportedModelError, match="paligemma"):
+        hf("paligemma", text_config={"model_type": "gemma2"})
+
+
 @pytest.mark.parametrize(
     ("model_type", "change"),
     [
@@ -386,6 +391,16 @@ def test_quantised_files_stay_within_budget_on_cpu(case, qtype, tmp_path):
             logits[ops.name] = full_logits(load_model(opened, ops), ops, IDS)
     error = logits_error(logits["cpu"], logits["reference"])
     assert 1e-5 < error < limit("cpu", "logits", qtype)
+
+
+def test_the_null_backend_counts_upwards(tmp_path):
+    path = tiny_models.write_gguf(
+        tiny_models.build(tiny_models.CASES["gemma2"]), tmp_path / "out.gguf"
+    )
+    ops = backends.create("null")
+    with open_checkpoint(path) as opened:
+        logits = full_logits(load_model(opened, ops), ops, [5, 9])
+    assert np.argmax(logits, axis=1).tolist() == [6, 10]
 
 
 def test_caps_that_are_off_stay_off_in_gguf(tmp_path):

@@ -19,7 +19,7 @@ import numpy as np
 
 from freehold.errors import UnsupportedModelError
 from freehold.models._family import Dialect
-from freehold.models._fields import Fields
+from freehold.models._fields import Fields, shown
 from freehold.models._gguf_config import config_from_gguf
 from freehold.models._hf_config import config_from_hf, text_fields
 from freehold.models.base import ModelConfig
@@ -38,6 +38,7 @@ _PERIODS = {"gemma2": 2, "gemma3": 6}  # the last of so many layers has no windo
 _SCALED_BY_WIDTH = {"gemma2": 46, "gemma3": 62}
 _CAPS = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}  # of Gemma 2
 _LOCAL_BASE, _GLOBAL_BASE = 10_000.0, 1_000_000.0  # of Gemma 3
+_WRAPPERS = ("gemma3",)  # multimodal models whose language model is causal for text
 _LOCAL_ROPE = "local_rope_parameters"  # put beside the one that Llama has
 # What a config.json that leaves a key out means. That of Gemma 3 4B leaves out most.
 _HF_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -101,6 +102,12 @@ def _from_hf(
     architecture: str, config: Mapping[str, object], tensors: Mapping[str, RawTensor], where: str
 ) -> ModelConfig:
     keys = _hf_keys(architecture, text_fields(config, where))
+    if config.get("text_config") and config.get("model_type") not in _WRAPPERS:
+        # Others around Gemma let a prompt see itself whole.
+        raise UnsupportedModelError(
+            f"{where}: the language model inside {shown(config.get('model_type'))} "
+            "is not known to run alone"
+        )
 
     def read(**changes: object) -> ModelConfig:
         values = {**keys.values, **changes}
