@@ -24,6 +24,7 @@ EXPECTED = {
     "GigaChat3.1-10B-A1.8B": ("gigachat", None),
     "Kimi-K2-Thinking": ("kimi_k2", "think"),
     "LFM2-8B-A1B": ("lfm2", None),
+    "LFM2.5-Instruct": ("lfm2", "think"),
     "NVIDIA-Nemotron-3-Nano-30B-A3B-BF16": ("qwen3_coder", "think"),
     "NVIDIA-Nemotron-Nano-v2": ("nemotron_v2", "think"),
     "NousResearch-Hermes-3-Llama-3.1-8B-tool_use": ("hermes", None),

@@ -106,6 +106,8 @@ def _parser(case: dict[str, Any], **more: Any) -> OutputParser:
         prefix = dict(PREFIX[options["continue_final_message"]])
         if not case["expect"].get("reasoning_content"):
             prefix.pop("reasoning_text")
+    if "json_schema" in options:
+        prefix["json_answer"] = True
     mode = "inline" if options.get("reasoning_format", "").endswith("NONE") else "split"
     return OutputParser(found, style, tools=tools, prompt=prompt, mode=mode, **prefix, **more)  # type: ignore[arg-type]
 

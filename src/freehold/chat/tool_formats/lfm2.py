@@ -19,6 +19,8 @@ def _read(reader: Reader, calls: Calls, marker: str) -> Steps[None]:
 def _detect(evidence: Evidence) -> int:
     if _START in evidence.template or evidence.has("<|tool_list_start|>"):
         return 40
+    if evidence.has("List of tools: ["):  # the template prints calls as the message holds them
+        return 20
     return 8 if _START in evidence.tokens else 0
 
 
