@@ -140,7 +140,7 @@ def _describe(checkpoint: Checkpoint) -> _Source:
         config.num_layers,
         config.num_heads,
         config.num_kv_heads,
-        num_experts=config.moe.num_experts if config.moe else 0,
+        num_experts=config.num_experts,
         tied_embeddings=config.tied_embeddings,
     )
     return _Source(shape, made.metadata, {}, made.tensors, made.notes)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import tiny_models
+import tiny_moe
 from devices import open_device
 from freehold.config import EngineConfig
 from freehold.engine.engine import Engine
@@ -29,14 +30,14 @@ VOCAB = tiny_models.VOCAB
 @pytest.fixture(scope="module")
 def load(tmp_path_factory):
     root = tmp_path_factory.mktemp("bits")
-    # Heads of 32, the least a q8_0 cache takes.
-    built = functools.cache(lambda case: tiny_models.build(tiny_models.CASES[case]))
 
+    # Heads of 32, the least a q8_0 cache takes.
     @functools.cache
     def load(backend, qtype, case="llama-wide-heads"):
         path = root / f"{case}.{qtype}.gguf"
         if not path.exists():
-            tiny_models.write_gguf(built(case), path, qtype)
+            maker = tiny_moe if case in tiny_moe.CASES else tiny_models
+            maker.write_gguf(tiny_models.build(maker.CASES[case]), path, qtype)
         ops = open_device((backend, {"threads": 1} if backend == "cpu" else {}))
         with open_checkpoint(path) as checkpoint:
             return load_model(checkpoint, ops), ops
@@ -45,7 +46,13 @@ def load(tmp_path_factory):
 
 
 @pytest.fixture(
-    params=[("cpu", "F32"), ("cpu", "Q8_0"), ("reference", "F32"), ("cpu", "F32", "gemma2")],
+    params=[
+        ("cpu", "F32"),
+        ("cpu", "Q8_0"),
+        ("reference", "F32"),
+        ("cpu", "F32", "gemma2"),
+        ("cpu", "Q8_0", "qwen3moe"),
+    ],
     ids="-".join,
 )
 def device(request):

@@ -55,6 +55,11 @@ class ModelConfig:
         """Keys a query of `layer` sees, itself included; 0 = all."""
         return 0 if layer in self.full_attention_layers else self.sliding_window
 
+    @property
+    def num_experts(self) -> int:
+        """Of each layer that has any; 0 = none has."""
+        return self.moe.num_experts if self.moe else 0
+
     def rotations(self) -> tuple[RopeSpec, ...]:
         """The rotary embeddings of the model: `rope`, then `local_rope` where there is one."""
         return (self.rope,) if self.local_rope is None else (self.rope, self.local_rope)
