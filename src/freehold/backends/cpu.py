@@ -256,6 +256,8 @@ class CpuOps:
     ) -> FloatArray:
         check_experts(chosen, len(experts))
         tokens, slots = chosen.shape
+        if tokens == 1:
+            return self._moe_one(x, experts, chosen[0].tolist(), weights[0], activation)
         picks = chosen.reshape(-1)  # pick p is slot p % slots of token p // slots
         order = np.argsort(picks, kind="stable")  # the picks of each expert side by side
         used, starts = np.unique(picks[order], return_index=True)
@@ -263,7 +265,7 @@ class CpuOps:
         results = self._pool.take(len(picks), x.shape[1])  # [T · S, K], in that order
         for index, start, stop in zip(used.tolist(), bounds, bounds[1:], strict=False):
             expert = experts[index]
-            rows = x if tokens == 1 == stop - start else x[order[start:stop] // slots]
+            rows = x[order[start:stop] // slots]
             gated = self.gate_up(rows, expert.gate, expert.up, activation)
             self._context.linear(gated, [expert.down], [None], [results[start:stop]])
         where = np.empty_like(order)
@@ -274,6 +276,26 @@ class CpuOps:
             np.multiply(results[where[:, 0]], weights[:, :1], out=total)
             for slot in range(1, slots):
                 total += results[where[:, slot]] * weights[:, slot, None]
+        return total
+
+    def _moe_one(
+        self,
+        x: FloatArray,
+        experts: Sequence[Expert],
+        chosen: Sequence[int],
+        weights: FloatArray,
+        activation: Activation,
+    ) -> FloatArray:
+        """`moe` of one token: nothing to gather, and the same roundings in the same order."""
+        total, term = self._pool.take(*x.shape), self._pool.take(*x.shape)
+        with np.errstate(all="ignore"):
+            for slot, index in enumerate(chosen):
+                expert, out = experts[index], term if slot else total
+                gated = self.gate_up(x, expert.gate, expert.up, activation)
+                self._context.linear(gated, [expert.down], [None], [out])
+                out *= weights[slot]
+                if slot:
+                    total += out
         return total
 
     def rope_tables(
