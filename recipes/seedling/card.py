@@ -21,7 +21,8 @@ _LIMITS = """\
   nothing of the world; on other text expect confident nonsense.
 - English only, with a few accented letters; documents of up to about 400 tokens were trained.
 - The held-out figures come from templates and values that training never saw, but from the same
-  generator: real documents are harder, and the figures say nothing about them.
+  generator: real documents are harder, and the figures say nothing about them. One author wrote
+  both sides, and widened the training sentences after looking at held-out ones.
 - It invents answers rather than decline, apart from `null` for fields it does not find.
 - It executes nothing; function bodies it writes must be read and tested before they are used.
 - Names, addresses and amounts in the data are drawn by chance; no personal data was used."""
