@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("torch", reason="the recipe's modules need torch")
 
-from freehold import builtin  # noqa: E402
-from recipes.seedling.__main__ import STORED_EVALUATION, main  # noqa: E402
-from recipes.seedling.evaluate import table  # noqa: E402
+from freehold import builtin
+from recipes.seedling.__main__ import STORED_EVALUATION, main
+from recipes.seedling.evaluate import table
 
 FOLDER = Path(builtin.__file__).parent
 STORED = json.loads(STORED_EVALUATION.read_text())
