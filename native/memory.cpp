@@ -23,7 +23,12 @@ PageBlock::PageBlock(size_t bytes, Pages pages) {
           ? static_cast<uint8_t*>(p)
           : reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(p) + kHuge - 1) & ~(kHuge - 1));
 #if defined(MADV_HUGEPAGE)
-  if (!small) madvise(data_, size_, MADV_HUGEPAGE);  // advice: refusal costs speed only
+  // advice: refusal costs speed only. Where the kernel hands out huge pages unasked, ordinary ones
+  // must be asked for.
+  if (pages == Pages::kOrdinary)
+    madvise(data_, size_, MADV_NOHUGEPAGE);
+  else if (!small)
+    madvise(data_, size_, MADV_HUGEPAGE);
 #endif
 }
 

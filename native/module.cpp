@@ -14,6 +14,7 @@
 #include <string>
 
 #include "dispatch.h"
+#include "kv_store.h"
 #include "ops.h"
 
 namespace nb = nanobind;
@@ -199,87 +200,47 @@ void rope(Context& c, const FloatsOut& x, const Floats2& cos, const Floats2& sin
   c.rope(data, x.stride(0), rows, heads, head_dim, cos.data(), sin.data(), half, interleaved);
 }
 
-// Keys and values of all layers in one mapping.
-class KVStore {
- public:
-  KVStore(const std::vector<std::vector<int>>& layers, int64_t num_blocks, int block_size,
-          const std::string& dtype) {
-    const KVType type = dtype == "f32"    ? KVType::F32
-                        : dtype == "f16"  ? KVType::F16
-                        : dtype == "bf16" ? KVType::BF16
-                                          : KVType::Q8_0;
-    need(dtype == "q8_0" || type != KVType::Q8_0, "unknown cache type");
-    need(block_size > 0 && block_size <= 4096 && block_size % 16 == 0,
-         "block_size must be a multiple of 16");
-    need(num_blocks > 0 && num_blocks < (int64_t(1) << 27), "number of blocks out of range");
-    const int64_t elem = type == KVType::F32 ? 4 : type == KVType::Q8_0 ? 1 : 2;
-    need(layers.size() <= 4096, "too many cache layers");
-    size_t bytes = 0;
-    std::vector<size_t> at;
-    for (const auto& l : layers) {
-      need(l.size() == 3, "a layer is (kv_heads, key_dim, value_dim)");
-      need(l[0] > 0 && l[0] <= 4096 && l[1] > 0 && l[1] <= kMaxHeadDim && l[2] > 0 &&
-               l[2] <= kMaxHeadDim,
-           "cache layer shape out of range");
-      need(type != KVType::Q8_0 || (l[1] % 32 == 0 && l[2] % 32 == 0),
-           "q8_0 needs head sizes divisible by 32");
-      const size_t tokens = size_t(num_blocks) * size_t(block_size) * size_t(l[0]);
-      for (int part = 0; part < 4; ++part) {
-        const size_t dim = size_t(l[1 + part % 2]);
-        const size_t size = part < 2 ? tokens * dim * size_t(elem)
-                                     : (type == KVType::Q8_0 ? tokens * (dim / 32) * 2 : 0);
-        if (size > size_t(1) << 46) throw std::bad_alloc();
-        at.push_back(bytes);
-        bytes += (size + 127) & ~size_t(63);  // a spare line: vector loads may read past the end
-      }
-    }
-    block_ = PageBlock(bytes, Pages::kOrdinary);
-    for (size_t i = 0; i < layers.size(); ++i) {
-      uint8_t* base = block_.data();
-      layers_.push_back({type, layers[i][0], layers[i][1], layers[i][2], block_size, num_blocks,
-                         base + at[4 * i], base + at[4 * i + 1],
-                         reinterpret_cast<uint16_t*>(base + at[4 * i + 2]),
-                         reinterpret_cast<uint16_t*>(base + at[4 * i + 3])});
-    }
-    elem_ = elem;
+KVStore make_kv_store(const std::vector<std::vector<int>>& layers, int64_t num_blocks,
+                      int block_size, const std::string& dtype) {
+  const KVType type = dtype == "f32"    ? KVType::F32
+                      : dtype == "f16"  ? KVType::F16
+                      : dtype == "bf16" ? KVType::BF16
+                                        : KVType::Q8_0;
+  need(dtype == "q8_0" || type != KVType::Q8_0, "unknown cache type");
+  need(block_size > 0 && block_size <= 4096 && block_size % 16 == 0,
+       "block_size must be a multiple of 16");
+  need(num_blocks > 0 && num_blocks < (int64_t(1) << 27), "number of blocks out of range");
+  need(layers.size() <= 4096, "too many cache layers");
+  std::vector<KVShape> shapes;
+  for (const auto& l : layers) {
+    need(l.size() == 3, "a layer is (kv_heads, key_dim, value_dim)");
+    need(l[0] > 0 && l[0] <= 4096 && l[1] > 0 && l[1] <= kMaxHeadDim && l[2] > 0 &&
+             l[2] <= kMaxHeadDim,
+         "cache layer shape out of range");
+    need(type != KVType::Q8_0 || (l[1] % 32 == 0 && l[2] % 32 == 0),
+         "q8_0 needs head sizes divisible by 32");
+    shapes.push_back({l[0], l[1], l[2]});
   }
+  return KVStore(shapes, num_blocks, block_size, type);
+}
 
-  const KVLayer& layer(int i) const {
-    need(i >= 0 && size_t(i) < layers_.size(), "no such cache layer");
-    return layers_[size_t(i)];
-  }
-  size_t nbytes() const { return block_.size(); }
+void copy_blocks(KVStore& store, const Ints1& src, const Ints1& dst) {
+  need(src.shape(0) == dst.shape(0), "as many sources as destinations");
+  for (size_t i = 0; i < src.shape(0); ++i)
+    need(src.data()[i] >= 0 && dst.data()[i] >= 0 && src.data()[i] < store.num_blocks() &&
+             dst.data()[i] < store.num_blocks(),
+         "block outside the cache");
+  store.copy_blocks(src.data(), dst.data(), src.shape(0));
+}
 
-  void copy_blocks(const Ints1& src, const Ints1& dst) {
-    need(src.shape(0) == dst.shape(0), "as many sources as destinations");
-    for (const auto& l : layers_)
-      for (size_t i = 0; i < src.shape(0); ++i) {
-        const int64_t s = src.data()[i], d = dst.data()[i];
-        need(s >= 0 && d >= 0 && s < l.num_blocks && d < l.num_blocks, "block outside the cache");
-        if (s == d) continue;
-        const size_t tokens = size_t(l.block_size);
-        const auto move = [&](uint8_t* base, size_t bytes) {
-          for (int h = 0; h < l.num_kv_heads; ++h, base += bytes * size_t(l.num_blocks))
-            std::copy_n(base + size_t(s) * bytes, bytes, base + size_t(d) * bytes);
-        };
-        move(l.k, tokens * size_t(l.key_dim) * size_t(elem_));
-        move(l.v, tokens * size_t(l.value_dim) * size_t(elem_));
-        if (l.type == KVType::Q8_0) {
-          move(reinterpret_cast<uint8_t*>(l.k_scale), tokens * size_t(l.key_dim / 32) * 2);
-          move(reinterpret_cast<uint8_t*>(l.v_scale), tokens * size_t(l.value_dim / 32) * 2);
-        }
-      }
-  }
-
- private:
-  PageBlock block_;
-  std::vector<KVLayer> layers_;
-  int64_t elem_ = 0;
-};
+const KVLayer& layer_of(const KVStore& store, int i) {
+  need(i >= 0 && size_t(i) < store.layers().size(), "no such cache layer");
+  return store.layers()[size_t(i)];
+}
 
 void write_kv(Context& c, const KVStore& store, int layer, const Floats2& k, const Floats2& v,
               const Ints1& slots) {
-  const KVLayer& kv = store.layer(layer);
+  const KVLayer& kv = layer_of(store, layer);
   const int64_t rows = int64_t(slots.shape(0));
   need(int64_t(k.shape(0)) == rows && int64_t(v.shape(0)) == rows, "one slot per row");
   const float* kp =
@@ -297,7 +258,7 @@ void write_kv(Context& c, const KVStore& store, int layer, const Floats2& k, con
 void attention(Context& c, const Floats2& q, const KVStore& store, int layer, const FloatsOut& out,
                const Ints1& query_start, const Ints1& seq_lens, const Ints2& block_tables,
                int num_heads, float scale, int window, float softcap) {
-  const KVLayer& kv = store.layer(layer);
+  const KVLayer& kv = layer_of(store, layer);
   need(num_heads > 0 && num_heads <= 65536 && num_heads % kv.num_kv_heads == 0,
        "heads do not divide");
   need(window >= 0 && softcap >= 0.0f, "window and softcap must not be negative");
@@ -357,9 +318,9 @@ NB_MODULE(_native, m) {
       .def_prop_ro("nbytes", [](const Matrix& w) { return w.groups * w.group_bytes; });
 
   nb::class_<KVStore>(m, "KVStore")
-      .def(nb::init<const std::vector<std::vector<int>>&, int64_t, int, const std::string&>(),
-           nb::arg("layers"), nb::arg("num_blocks"), nb::arg("block_size"), nb::arg("dtype"))
-      .def("copy_blocks", &KVStore::copy_blocks)
+      .def(nb::new_(&make_kv_store), nb::arg("layers"), nb::arg("num_blocks"),
+           nb::arg("block_size"), nb::arg("dtype"))
+      .def("copy_blocks", &copy_blocks)
       .def_prop_ro("nbytes", &KVStore::nbytes);
 
   nb::class_<Context>(m, "Context")
