@@ -17,12 +17,14 @@ FH_INLINE vi dot(vi acc, vi w, const int8_t* a) {  // 4 activations at a
 }
 
 // Packed weights come straight from memory, in one ascending stream. With few columns the hardware
-// prefetchers keep up with it and any help disturbs them (measured: -20 % at one column); with
-// more, the arithmetic spaces the reads out so far that they give up (+40 % at eight columns). Into
-// the second-level cache, because a first level of 32 KiB already holds the activations. A single
-// column block asks for what it needs 8 KiB later. When several meet the same rows in turn, the
-// first two ask for one half each of the rows that follow, so that memory never idles (+15 % for
-// Q6_K at 16 columns).
+// prefetchers keep up with it and any help disturbs them (measured: -10 % at one and two columns);
+// with more, the arithmetic spaces the reads out so far that they give up. Into the second-level
+// cache, because a first level of 32 KiB already holds the activations. A single column block asks
+// for what it needs 8 KiB later (4 KiB: 20 % slower at four columns of Q4_K). When several meet the
+// same rows in turn, the first two ask for one half each of the rows that follow, so that memory
+// never idles (+12 % for Q6_K at 16 columns). The request runs on by one line per word and is never
+// computed from the block: that alone made Q6_K 30 % faster at eight columns. The lines of heads
+// are not counted, so it falls behind by 64 bytes in two blocks, too little to matter.
 struct Ahead {
   const uint8_t* next;
   ptrdiff_t step;  // from one request to the next; 0: the same line again, which is free
