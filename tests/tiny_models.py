@@ -221,11 +221,8 @@ def encoded(array: np.ndarray, qtype: str) -> np.ndarray:
     return quants.get(qtype).encode(np.ascontiguousarray(array).ravel()).reshape(len(array), -1)
 
 
-def write_gguf(model: Any, path: Path, qtype: str = "F32") -> Path:
-    """The model as GGUF; matrices in `qtype`, all else in F32."""
-    config, arch = model.config, gguf_architecture(model)
-    writer = gguf.GGUFWriter(path, arch)
-    head_dim = model.model.layers[0].self_attn.head_dim
+def add_sizes(writer: gguf.GGUFWriter, config: Any) -> None:
+    """The keys that every decoder has."""
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -234,6 +231,23 @@ def write_gguf(model: Any, path: Path, qtype: str = "F32") -> Path:
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
+
+
+def add_window(writer: gguf.GGUFWriter, config: Any) -> None:
+    """The sliding window, and which layers have it."""
+    if getattr(config, "sliding_window", None):
+        writer.add_sliding_window(config.sliding_window)
+        kinds = getattr(config, "layer_types", None)
+        if kinds:
+            writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in kinds])
+
+
+def write_gguf(model: Any, path: Path, qtype: str = "F32") -> Path:
+    """The model as GGUF; matrices in `qtype`, all else in F32."""
+    config, arch = model.config, gguf_architecture(model)
+    writer = gguf.GGUFWriter(path, arch)
+    head_dim = model.model.layers[0].self_attn.head_dim
+    add_sizes(writer, config)
     if head_dim != config.hidden_size // config.num_attention_heads:
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
@@ -241,11 +255,8 @@ def write_gguf(model: Any, path: Path, qtype: str = "F32") -> Path:
     _add_rope(writer, config.rope_parameters, head_dim)
     if arch in ("gemma2", "gemma3"):
         _add_gemma(writer, config)
-    elif getattr(config, "sliding_window", None):
-        writer.add_sliding_window(config.sliding_window)
-        kinds = getattr(config, "layer_types", None)
-        if kinds:
-            writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in kinds])
+    else:
+        add_window(writer, config)
     kind = gguf.GGMLQuantizationType[qtype]
     for name, array in gguf_tensors(model).items():
         if array.ndim == 2 and qtype != "F32":

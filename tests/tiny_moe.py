@@ -117,14 +117,7 @@ def write_gguf(
     config, arch = model.config, gguf_architecture(model)
     writer = gguf.GGUFWriter(path, arch)
     head_dim = model.model.layers[0].self_attn.head_dim
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_vocab_size(config.vocab_size)
+    tiny_models.add_sizes(writer, config)
     writer.add_key_length(head_dim)
     writer.add_value_length(head_dim)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
@@ -136,11 +129,7 @@ def write_gguf(
             writer.add_expert_weights_norm(config.norm_topk_prob)
     if arch == "qwen2moe":
         writer.add_expert_shared_feed_forward_length(config.shared_expert_intermediate_size)
-    if config.sliding_window:
-        writer.add_sliding_window(config.sliding_window)
-        kinds = getattr(config, "layer_types", None)
-        if kinds:
-            writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in kinds])
+    tiny_models.add_window(writer, config)
     for name, array in gguf_tensors(model, one_by_one).items():
         kind = expert_types.get(name.split(".")[3] if name.count(".") == 4 else "", qtype)
         if array.ndim < 2 or "ffn_gate_inp" in name or kind == "F32":

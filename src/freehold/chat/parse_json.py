@@ -148,18 +148,8 @@ def _unicode_escape(reader: Reader) -> Steps[str]:
 
 
 def _bounded(reader: Reader, pattern: re.Pattern[str]) -> Steps[str]:
-    parts: list[str] = []
-    size = 0
-
-    def sink(text: str) -> None:
-        nonlocal size
-        size += len(text)
-        parts.append(text)
-        if size > MAX_NUMBER_LENGTH:
-            raise Malformed("too_long", f"a number has more than {MAX_NUMBER_LENGTH} characters")
-
-    yield from reader.run(pattern, sink)
-    return "".join(parts)
+    too_long = Malformed("too_long", f"a number has more than {MAX_NUMBER_LENGTH} characters")
+    return (yield from reader.text_of(pattern, MAX_NUMBER_LENGTH, too_long))
 
 
 def json_number(reader: Reader) -> Steps[str]:

@@ -24,18 +24,8 @@ _FLOAT_CHARS = re.compile(r"[-+0-9.eE_]+")
 
 def python_name(reader: Reader) -> Steps[str]:
     """A dotted identifier; "" if none stands here."""
-    parts: list[str] = []
-    size = 0
-
-    def sink(text: str) -> None:
-        nonlocal size
-        size += len(text)
-        parts.append(text)
-        if size > MAX_NAME_LENGTH:
-            raise Malformed("bad_name", f"a name of more than {MAX_NAME_LENGTH} characters")
-
-    yield from reader.run(NAME_CHARS, sink)
-    name = "".join(parts)
+    too_long = Malformed("bad_name", f"a name of more than {MAX_NAME_LENGTH} characters")
+    name = yield from reader.text_of(NAME_CHARS, MAX_NAME_LENGTH, too_long)
     return name if _NAME.fullmatch(name) else ""
 
 

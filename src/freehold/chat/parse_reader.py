@@ -145,6 +145,21 @@ class Reader:
                 return
             yield
 
+    def text_of(self, pattern: re.Pattern[str], limit: int, too_long: Malformed) -> Steps[str]:
+        """What `run` reads, as one text; raises `too_long` once it has more than `limit`."""
+        parts: list[str] = []
+        size = 0
+
+        def sink(text: str) -> None:
+            nonlocal size
+            size += len(text)
+            parts.append(text)
+            if size > limit:
+                raise too_long
+
+        yield from self.run(pattern, sink)
+        return "".join(parts)
+
     def at(self, wanted: Markers) -> Steps[str | None]:
         """The marker that stands here, not consumed; None if there is none."""
         while True:
