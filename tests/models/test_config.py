@@ -416,3 +416,18 @@ def test_junk_values_never_escape_as_other_errors(pair):
     assert math.isfinite(config.rope.magnitude)
     assert config.num_heads % config.num_kv_heads == 0
     assert all(config.window(i) >= 0 for i in range(config.num_layers))
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_llama3_scaling_without_a_blend(factor):
+    """Llama 4 Scout has one bound for both: what turns less often is stretched, all else kept."""
+    table = {"rope_type": "llama3", "factor": 16.0, "low_freq_factor": factor,
+             "high_freq_factor": factor, "original_max_position_embeddings": 64}  # fmt: skip
+    config = config_of(HF, rope_scaling=table, head_dim=32)
+    plain = 10000.0 ** -(np.arange(16) / 16)
+    turns = 64 * plain / (2 * np.pi)
+    want = np.where(turns >= factor, plain, plain / 16)
+    assert 0 < (want == plain).sum() < 16
+    np.testing.assert_allclose(config.rope.inv_freq, want, rtol=1e-12)
+    with pytest.raises(MalformedFileError, match="high_freq_factor"):
+        config_of(HF, rope_scaling={**table, "high_freq_factor": factor / 2})

@@ -18,6 +18,7 @@ from freehold.models._hf_config import config_from_hf
 from freehold.models.base import ModelConfig
 from freehold.ops import RawTensor
 
+Tensors: TypeAlias = dict[str, RawTensor]  # by canonical name
 # (architecture, metadata, tensors under canonical names, the file for messages)
 ConfigReader: TypeAlias = Callable[
     [str, Mapping[str, object], Mapping[str, RawTensor], str], ModelConfig
@@ -26,6 +27,10 @@ ConfigReader: TypeAlias = Callable[
 
 def _as_it_is(keys: Fields) -> Fields:
     return keys
+
+
+def _as_they_are(tensors: Tensors, keys: Fields) -> Tensors:
+    return tensors
 
 
 def _none(config: ModelConfig) -> dict[str, Any]:
@@ -42,6 +47,8 @@ class Dialect:
     hf_keys: Callable[[Fields], Fields] = _as_it_is
     # GGUF keys beside those all families have, without the architecture in front.
     gguf_keys: Callable[[ModelConfig], dict[str, Any]] = _none
+    # Views that make GGUF's tensors out of those of config.json's model (its keys as `hf_keys`).
+    hf_tensors: Callable[[Tensors, Fields], Tensors] = _as_they_are
     layer_names: Mapping[str, str] = field(default_factory=dict)  # put over those of `names`
     # Hugging Face files hold w where the norm multiplies by 1 + w. GGUF holds the sum.
     norms_less_one: bool = False

@@ -178,8 +178,8 @@ def _scaling(keys: Fields, context: int) -> RopeScaling:
         named = any("original_max_position_embeddings" in fields for fields in (table, keys))
         return _yarn(table, context, trained, named)
     low, high = table.number("low_freq_factor"), table.number("high_freq_factor")
-    if high <= low:
-        raise table.bad("high_freq_factor", f"above low_freq_factor ({low:g})")
+    if high < low:
+        raise table.bad("high_freq_factor", f"at least low_freq_factor ({low:g})")
     factor = table.number("factor")
     return RopeScaling("llama3", factor, trained, low_freq_factor=low, high_freq_factor=high)
 

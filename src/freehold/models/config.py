@@ -31,8 +31,8 @@ _ALIASES = {
     "qwen2_moe": "qwen2moe",
     "qwen3_moe": "qwen3moe",
 }
-# GGUF names of families that have none of their own.
-_ARCHITECTURES = {"mixtral": "llama"}
+# GGUF names that are not the family file's: mixtral has none of its own, others can name no module.
+_ARCHITECTURES = {"mixtral": "llama", "gpt_oss": "gpt-oss", "muse_glimmer": "muse-glimmer"}
 # Tokenizer keys that hold a token id, and lists that run along the tokens.
 _TOKEN_IDS = ("bos", "eos", "eot", "eom", "unknown", "padding", "seperator", "separator", "mask")
 _TOKEN_LISTS = ("token_type", "scores")
@@ -55,16 +55,23 @@ def family_of(checkpoint: Checkpoint) -> str:
     if not name:
         key = "general.architecture" if checkpoint.format == "gguf" else "model_type"
         raise MalformedFileError(f"{checkpoint.path}: {key} is missing")
-    if checkpoint.format == "gguf" and name == "llama":
+    known = families()
+    family = _named_in_gguf(name, known) if checkpoint.format == "gguf" else name
+    if family == "llama" and checkpoint.format == "gguf":
         keys = Fields(checkpoint.metadata, str(checkpoint.path), "llama.")
         if keys.integer("expert_count", 0, low=0):
-            name = "mixtral"  # in GGUF a Llama with experts
-    if name not in families():
+            family = "mixtral"  # in GGUF a Llama with experts
+    if family not in known:
         raise UnsupportedModelError(
             f"{checkpoint.path}: the architecture {name[:60]!r} is not supported",
-            hint=f"supported: {', '.join((*families(), *_ALIASES))}",
+            hint=f"supported: {', '.join((*known, *_ALIASES))}",
         )
-    return name
+    return family
+
+
+def _named_in_gguf(architecture: str, known: tuple[str, ...]) -> str:
+    """The family whose GGUF files call themselves `architecture`; "" where there is none."""
+    return next((family for family in known if architecture_of(family) == architecture), "")
 
 
 def architecture_of(family: str) -> str:
@@ -92,7 +99,8 @@ def canonical_tensors(checkpoint: Checkpoint) -> dict[str, RawTensor]:
             )
         shifted = dialect.norms_less_one and canonical.endswith("norm.weight")
         tensors[canonical] = ShiftedNorm(stored, stored.name, stored.shape) if shifted else stored
-    return stack_experts(tensors, where)
+    keys = dialect.hf_keys(text_fields(checkpoint.metadata, where))
+    return stack_experts(dialect.hf_tensors(tensors, keys), where)
 
 
 def read_config(checkpoint: Checkpoint) -> ModelConfig:

@@ -72,11 +72,11 @@ def llama3_divisors(plain: Frequencies, scaling: RopeScaling) -> Frequencies:
     """What each plain inverse frequency is divided by; GGUF stores it as ``rope_freqs.weight``.
 
     Wavelengths below original/high stay, those above original/low are stretched by the factor,
-    and those between blend the two frequencies.
+    and those between blend the two frequencies. With low = high, as Llama 4 has it, none do.
     """
     turns = scaling.original_context * plain / (2.0 * math.pi)  # in the original context
-    span = scaling.high_freq_factor - scaling.low_freq_factor
-    kept = np.clip((turns - scaling.low_freq_factor) / span, 0.0, 1.0)
+    low, span = scaling.low_freq_factor, scaling.high_freq_factor - scaling.low_freq_factor
+    kept = np.clip((turns - low) / span, 0.0, 1.0) if span else (turns >= low).astype(np.float64)
     return np.asarray(1.0 / (kept + (1.0 - kept) / scaling.factor), dtype=np.float64)
 
 
