@@ -67,7 +67,10 @@ class Weight(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class KVLayerSpec:
-    """Shape of one layer's cache."""
+    """Shape of one layer's cache.
+
+    ``value_dim`` 0 stores keys alone: for a latent cache, whose values are the first dimensions
+    of the keys, and for the keys that `Ops.top_keys` searches."""
 
     num_kv_heads: int
     key_dim: int
@@ -98,7 +101,10 @@ class RopeSpec:
 
 @dataclass(frozen=True, slots=True)
 class AttentionSpec:
-    """What one attention layer does besides the plain causal softmax(q·k·scale)·v."""
+    """What one attention layer does besides the plain causal softmax(q·k·scale)·v.
+
+    Over a cache that stores keys alone, the first ``value_dim`` dimensions of a key are its value
+    (multi-head latent attention in its absorbed form, arXiv:2405.04434 §2.1)."""
 
     num_heads: int
     num_kv_heads: int
@@ -107,6 +113,7 @@ class AttentionSpec:
     scale: float
     window: int = 0  # 0 = all; else a query at p sees keys at p - window + 1 .. p
     softcap: float = 0.0  # 0 = none; else c * tanh(score / c)
+    chunk: int = 0  # 0 = all; else a query at p sees keys from p // chunk * chunk on
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,15 +213,42 @@ class Ops(Protocol):
     def rope(self, x: Array, cos: Array, sin: Array, head_dim: int, interleaved: bool) -> Array:
         """Rotate every head of x [T, heads · head_dim]. The memory of `x` may be reused."""
 
-    def write_kv(self, cache: KVCache, layer: int, k: Array, v: Array, batch: ForwardBatch) -> None:
-        """Store the batch's keys and values at ``batch.slot_mapping``."""
+    def write_kv(
+        self, cache: KVCache, layer: int, k: Array, v: Array | None, batch: ForwardBatch
+    ) -> None:
+        """Store the batch's keys and values at ``batch.slot_mapping``.
+
+        `v` is None exactly where the layer stores no values."""
 
     def attention(
-        self, q: Array, cache: KVCache, layer: int, batch: ForwardBatch, spec: AttentionSpec
+        self,
+        q: Array,
+        cache: KVCache,
+        layer: int,
+        batch: ForwardBatch,
+        spec: AttentionSpec,
+        sinks: Array | None = None,
+        selected: Array | None = None,
     ) -> Array:
         """Causal attention over the paged cache (write_kv comes first): [T, heads · value_dim].
 
-        Query head h reads key head ``h // (num_heads // num_kv_heads)``."""
+        Query head h reads key head ``h // (num_heads // num_kv_heads)``. ``sinks`` [num_heads]
+        adds exp(sink) to the head's softmax denominator, as a key without a value would; it is
+        neither scaled nor capped. ``selected`` is what `top_keys` gave for this batch: of what
+        the spec lets a query see, only these positions count. Blocks that no query of the batch
+        sees are not read, whatever their table entries say."""
+
+    def top_keys(
+        self, q: Array, weights: Array, cache: KVCache, layer: int, batch: ForwardBatch, count: int
+    ) -> Array | None:
+        """The `count` positions each query finds most relevant, itself and earlier ones only.
+
+        Position t scores Σ_h weights[·, h] · max(0, q_h · k_t) with q [T, heads · key_dim],
+        weights [T, heads] and the one key head of a layer without values (the indexer of
+        DeepSeek V3.2's sparse attention). Of equal scores the lower position comes first; one that
+        is not a number comes last. Returns bits, uint64 [T, ceil(longest sequence / 64)]:
+        position p is bit ``p % 64`` of word ``p // 64``. None when no sequence is longer than
+        `count`: every query then keeps all it sees."""
 
     def take_rows(self, x: Array, rows: npt.NDArray[np.int32]) -> Array:
         """x[rows]."""

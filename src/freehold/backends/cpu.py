@@ -315,9 +315,16 @@ class CpuOps:
         return x
 
     def write_kv(
-        self, cache: KVCache, layer: int, k: FloatArray, v: FloatArray, batch: ForwardBatch
+        self,
+        cache: KVCache,
+        layer: int,
+        k: FloatArray,
+        v: FloatArray | None,
+        batch: ForwardBatch,
     ) -> None:
         assert isinstance(cache, _KVCache)
+        if v is None:
+            raise UnsupportedModelError("the cpu backend has no cache of keys alone")
         self._context.write_kv(cache.store, layer, k, v, batch.slot_mapping)
 
     def attention(
@@ -327,14 +334,29 @@ class CpuOps:
         layer: int,
         batch: ForwardBatch,
         spec: AttentionSpec,
+        sinks: FloatArray | None = None,
+        selected: npt.NDArray[np.uint64] | None = None,
     ) -> FloatArray:
         assert isinstance(cache, _KVCache)
+        if spec.chunk or sinks is not None or selected is not None:
+            raise UnsupportedModelError("the cpu backend has no chunks, sinks or selected keys")
         out = self._pool.take(q.shape[0], spec.num_heads * spec.value_dim)
         self._context.attention(
             q, cache.store, layer, out, batch.query_start_loc, batch.seq_lens,
             batch.block_tables, spec.num_heads, spec.scale, spec.window, spec.softcap,
         )  # fmt: skip
         return out
+
+    def top_keys(
+        self,
+        q: FloatArray,
+        weights: FloatArray,
+        cache: KVCache,
+        layer: int,
+        batch: ForwardBatch,
+        count: int,
+    ) -> npt.NDArray[np.uint64] | None:
+        raise UnsupportedModelError("the cpu backend cannot search for keys")
 
     def take_rows(self, x: FloatArray, rows: npt.NDArray[np.int32]) -> FloatArray:
         return x[rows]

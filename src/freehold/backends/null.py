@@ -147,14 +147,37 @@ class NullOps:
         return x
 
     def write_kv(
-        self, cache: KVCache, layer: int, k: FloatArray, v: FloatArray, batch: ForwardBatch
+        self,
+        cache: KVCache,
+        layer: int,
+        k: FloatArray,
+        v: FloatArray | None,
+        batch: ForwardBatch,
     ) -> None:
         return None
 
     def attention(
-        self, q: FloatArray, cache: KVCache, layer: int, batch: ForwardBatch, spec: AttentionSpec
+        self,
+        q: FloatArray,
+        cache: KVCache,
+        layer: int,
+        batch: ForwardBatch,
+        spec: AttentionSpec,
+        sinks: FloatArray | None = None,
+        selected: npt.NDArray[np.uint64] | None = None,
     ) -> FloatArray:
         return _zeros(len(q), spec.num_heads * spec.value_dim)
+
+    def top_keys(
+        self,
+        q: FloatArray,
+        weights: FloatArray,
+        cache: KVCache,
+        layer: int,
+        batch: ForwardBatch,
+        count: int,
+    ) -> None:
+        return None
 
     def take_rows(self, x: FloatArray, rows: npt.NDArray[np.int32]) -> FloatArray:
         return x[rows]

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -23,6 +24,7 @@ import numpy.typing as npt
 
 from freehold.backends._experts import check_experts, choose_experts
 from freehold.backends._kv_store import ReferenceKVCache, allocate
+from freehold.backends._reference_attention import WORD, Bits, attend, first_visible, search
 from freehold.batch import ForwardBatch
 from freehold.errors import EngineError, InvalidParameterError
 from freehold.ops import (
@@ -41,6 +43,7 @@ from freehold.ops import (
 )
 
 Wide: TypeAlias = npt.NDArray[np.floating[Any]]
+_VALUES_DISAGREE = "values go to layers that store some, and to no other"
 Precision = Literal["float64", "float32"]
 
 _erf = np.frompyfunc(math.erf, 1, 1)
@@ -202,29 +205,64 @@ class ReferenceOps:
         return out.reshape(x.shape)
 
     def write_kv(
-        self, cache: KVCache, layer: int, k: FloatArray, v: FloatArray, batch: ForwardBatch
+        self,
+        cache: KVCache,
+        layer: int,
+        k: FloatArray,
+        v: FloatArray | None,
+        batch: ForwardBatch,
     ) -> None:
         store = _cache(cache)
+        if (v is None) != (store.values[layer].dim == 0):
+            raise InvalidParameterError(_VALUES_DISAGREE)
         with np.errstate(all="ignore"):  # a key beyond f16's range is stored as infinity
             store.keys[layer].write(batch.slot_mapping, k)
-            store.values[layer].write(batch.slot_mapping, v)
+            if v is not None:
+                store.values[layer].write(batch.slot_mapping, v)
 
     def attention(
-        self, q: FloatArray, cache: KVCache, layer: int, batch: ForwardBatch, spec: AttentionSpec
+        self,
+        q: FloatArray,
+        cache: KVCache,
+        layer: int,
+        batch: ForwardBatch,
+        spec: AttentionSpec,
+        sinks: FloatArray | None = None,
+        selected: Bits | None = None,
     ) -> FloatArray:
         store = _cache(cache)
+        stored, latent = store.values[layer], store.values[layer].dim == 0
         out = np.empty((len(q), spec.num_heads * spec.value_dim), dtype=np.float32)
-        bounds = batch.query_start_loc
-        for s, length in enumerate(batch.seq_lens):
-            rows = slice(int(bounds[s]), int(bounds[s + 1]))
+        for s, rows in enumerate(_rows(batch)):
             if rows.start == rows.stop:
                 continue
-            place = np.arange(int(length), dtype=np.int64)
-            block, offset = np.divmod(place, store.block_size)
-            slots = batch.block_tables[s, block].astype(np.int64) * store.block_size + offset
-            keys, values = store.keys[layer].read(slots), store.values[layer].read(slots)
-            out[rows] = _attend(q[rows], keys, values, batch.positions[rows], spec)
+            positions = batch.positions[rows]
+            first = first_visible(int(positions[0]), spec)
+            slots = _slots(store, batch, s, first)
+            keys = store.keys[layer].read(slots)
+            values = keys[..., : spec.value_dim] if latent else stored.read(slots)
+            chosen = None if selected is None else selected[rows]
+            out[rows] = attend(q[rows], keys, values, first, positions, spec, sinks, chosen)
         return out
+
+    def top_keys(
+        self,
+        q: FloatArray,
+        weights: FloatArray,
+        cache: KVCache,
+        layer: int,
+        batch: ForwardBatch,
+        count: int,
+    ) -> Bits | None:
+        store, longest = _cache(cache), int(batch.seq_lens.max(initial=0))
+        if longest <= count:
+            return None
+        words = -(-longest // WORD)
+        parts = [np.empty((0, words), dtype=np.uint64)]
+        for s, rows in enumerate(_rows(batch)):
+            keys = store.keys[layer].read(_slots(store, batch, s, 0))[:, 0]
+            parts.append(search(q[rows], weights[rows], keys, batch.positions[rows], count, words))
+        return np.concatenate(parts)
 
     def take_rows(self, x: FloatArray, rows: npt.NDArray[np.int32]) -> FloatArray:
         return x[rows]
@@ -250,35 +288,20 @@ class ReferenceOps:
             return product if bias is None else product + bias
 
 
-def _attend(
-    q: FloatArray,  # [T, heads · head_dim]
-    keys: FloatArray,  # [L, kv_heads, head_dim]
-    values: FloatArray,  # [L, kv_heads, value_dim]
-    positions: npt.NDArray[np.int32],  # [T]
-    spec: AttentionSpec,
-) -> FloatArray:
-    """softmax(cap(q·k·scale) + mask)·v of one sequence: [T, heads · value_dim]."""
-    group = spec.num_heads // spec.num_kv_heads
-    queries = q.reshape(len(q), spec.num_kv_heads, group, spec.head_dim).astype(np.float64)
-    key_positions = np.arange(len(keys), dtype=np.int64)
-    distance = positions[:, None] - key_positions[None, :]  # [T, L]
-    reach = spec.window if spec.window > 0 else len(keys) + 1
-    hidden = np.asarray((distance < 0) | (distance >= reach))  # [T, L]
-    # A key no row sees counts for nothing, even where its stored value is not a number.
-    unseen = np.logical_and.reduce(hidden, axis=0)[:, None]  # [L, 1]
-    out = np.empty((len(q), spec.num_kv_heads, group, spec.value_dim), dtype=np.float32)
-    with np.errstate(all="ignore"):
-        for head in range(spec.num_kv_heads):
-            scores = queries[:, head] @ keys[:, head].astype(np.float64).T  # [T, group, L]
-            scores *= spec.scale
-            if spec.softcap > 0:
-                scores = spec.softcap * np.tanh(scores / spec.softcap)
-            scores = np.where(hidden[:, None, :], -np.inf, scores)
-            scores -= scores.max(axis=-1, keepdims=True)
-            weights = np.exp(scores)
-            weights /= weights.sum(axis=-1, keepdims=True)
-            out[:, head] = weights @ np.where(unseen, 0.0, values[:, head].astype(np.float64))
-    return out.reshape(len(q), -1)
+def _rows(batch: ForwardBatch) -> list[slice]:
+    """The rows of each sequence."""
+    bounds = batch.query_start_loc.tolist()
+    return [slice(start, stop) for start, stop in pairwise(bounds)]
+
+
+def _slots(
+    store: ReferenceKVCache, batch: ForwardBatch, sequence: int, first: int
+) -> npt.NDArray[np.int64]:
+    """Where positions ``first ..`` of a sequence lie."""
+    place = np.arange(first, int(batch.seq_lens[sequence]), dtype=np.int64)
+    block, offset = np.divmod(place, store.block_size)
+    table = batch.block_tables[sequence].astype(np.int64)
+    return np.asarray(table[block] * store.block_size + offset)
 
 
 def _values(weight: Weight) -> Wide:
