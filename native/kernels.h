@@ -101,6 +101,13 @@ struct QuantizeTask {
   bool need_init[kInitCount];
 };
 
+// Activations of a feed-forward without a gate.
+enum class Pointwise : int { Silu, GeluTanh, Gelu, Relu2, Xielu };
+struct PointwiseTask {
+  Pointwise kind;
+  float alpha_p, alpha_n, beta, eps;  // Xielu
+};
+
 enum class KVType : int { F32, F16, BF16, Q8_0 };
 
 // One layer of a paged cache. 16 tokens form a tile. Keys are stored transposed
@@ -155,6 +162,9 @@ struct Kernels {
   void (*linear)(const LinearTask& t, int64_t g0, int64_t g1, uint8_t* panel, bool use_panel);
   void (*dequant_row)(const Matrix& m, int64_t row, float* out);
   void (*rms_norm)(const float* x, const float* w, float* out, int64_t n, float eps);
+  void (*layer_norm)(const float* x, const float* w, const float* b, float* out, int64_t n,
+                     float eps);  // b may be null
+  void (*activate)(const PointwiseTask& t, float* x, int64_t n);
   void (*add)(float* x, const float* y, int64_t n);
   void (*rope)(float* x, const float* cos, const float* sin, int64_t heads, int64_t head_dim,
                int64_t half, bool interleaved);

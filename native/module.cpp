@@ -73,6 +73,15 @@ Epilogue epilogue_of(const std::string& name) {
   refuse("unknown activation");
 }
 
+Pointwise pointwise_of(const std::string& name) {
+  if (name == "silu") return Pointwise::Silu;
+  if (name == "gelu_tanh") return Pointwise::GeluTanh;
+  if (name == "gelu") return Pointwise::Gelu;
+  if (name == "relu2") return Pointwise::Relu2;
+  if (name == "xielu") return Pointwise::Xielu;
+  refuse("unknown activation");
+}
+
 const Kernels* kernels_named(const std::optional<std::string>& isa) {
   const auto levels = available_kernels();
   if (!isa) return levels.back();
@@ -181,6 +190,28 @@ void rms_norm(Context& c, const Floats2& x, const Floats1& w, float eps, const F
   std::lock_guard<std::mutex> lock(c.mutex());
   c.rms_norm(r, residual ? residual->stride(0) : 0, data, x.stride(0), w.data(), width, rows,
              total / width, eps, o, int64_t(out.stride(0)));
+}
+
+void layer_norm(Context& c, const Floats2& x, const Floats1& w, const std::optional<Floats1>& b,
+                float eps, const FloatsOut& out) {
+  const int64_t rows = int64_t(x.shape(0)), width = int64_t(w.shape(0));
+  need(width > 0 && (!b || int64_t(b->shape(0)) == width), "weight and bias differ in length");
+  const float* data = rows_of(x, width, "row width is not that of the norm weight");
+  float* o = out_rows(out, rows, width, "output shape does not match");
+  nb::gil_scoped_release nogil;
+  std::lock_guard<std::mutex> lock(c.mutex());
+  c.layer_norm(data, x.stride(0), w.data(), b ? b->data() : nullptr, width, rows, eps, o,
+               int64_t(out.stride(0)));
+}
+
+void activate(Context& c, const FloatsOut& x, const std::string& kind, float alpha_p, float alpha_n,
+              float beta, float eps) {
+  const int64_t rows = int64_t(x.shape(0)), width = int64_t(x.shape(1));
+  float* data = out_rows(x, rows, width, "rows must be contiguous");
+  const PointwiseTask task{pointwise_of(kind), alpha_p, alpha_n, beta, eps};
+  nb::gil_scoped_release nogil;
+  std::lock_guard<std::mutex> lock(c.mutex());
+  c.activate(task, data, x.stride(0), width, rows);
 }
 
 void rope(Context& c, const FloatsOut& x, const Floats2& cos, const Floats2& sin, int64_t head_dim,
@@ -349,6 +380,9 @@ NB_MODULE(_native, m) {
       .def("embed", &embed)
       .def("rms_norm", &rms_norm, nb::arg("x"), nb::arg("w"), nb::arg("eps"), nb::arg("out"),
            nb::arg("residual").none())
+      .def("layer_norm", &layer_norm, nb::arg("x"), nb::arg("w"), nb::arg("b").none(),
+           nb::arg("eps"), nb::arg("out"))
+      .def("activate", &activate)
       .def("rope", &rope)
       .def("write_kv", &write_kv)
       .def("attention", &attention)

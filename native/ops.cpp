@@ -323,6 +323,17 @@ void Context::rms_norm(float* residual, int64_t ldr, const float* x, int64_t ldx
   });
 }
 
+void Context::layer_norm(const float* x, int64_t ldx, const float* w, const float* b, int64_t width,
+                         int64_t rows, float eps, float* out, int64_t ldo) {
+  for_rows(rows, width,
+           [&](int64_t r) { kernels_->layer_norm(x + r * ldx, w, b, out + r * ldo, width, eps); });
+}
+
+void Context::activate(const PointwiseTask& task, float* x, int64_t ldx, int64_t width,
+                       int64_t rows) {
+  for_rows(rows, width * 8, [&](int64_t r) { kernels_->activate(task, x + r * ldx, width); });
+}
+
 void Context::rope(float* x, int64_t ldx, int64_t rows, int64_t heads, int64_t head_dim,
                    const float* cos, const float* sin, int64_t half, bool interleaved) {
   for_rows(rows, heads * head_dim, [&](int64_t r) {

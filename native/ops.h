@@ -40,6 +40,9 @@ class Context {
   // residual may be null; otherwise residual += x first and the sum is what gets normed
   void rms_norm(float* residual, int64_t ldr, const float* x, int64_t ldx, const float* w,
                 int64_t width, int64_t rows, int64_t heads, float eps, float* out, int64_t ldo);
+  void layer_norm(const float* x, int64_t ldx, const float* w, const float* b, int64_t width,
+                  int64_t rows, float eps, float* out, int64_t ldo);
+  void activate(const PointwiseTask& task, float* x, int64_t ldx, int64_t width, int64_t rows);
   void rope(float* x, int64_t ldx, int64_t rows, int64_t heads, int64_t head_dim, const float* cos,
             const float* sin, int64_t half, bool interleaved);
   void write_kv(const KVLayer& kv, const int32_t* slots, int64_t rows, const float* k, int64_t ldk,

@@ -81,6 +81,16 @@ BUDGETS: dict[tuple[str, str, str], Budget] = {
         1.2e-7, "decoding is exact but where a multiply-add is fused: the last bit of float32"
     ),
     ("cpu", "rms_norm", ""): Budget(6e-7, "a float32 sum of squares in 16 lanes, one root"),
+    ("cpu", "layer_norm", ""): Budget(
+        2e-6,
+        "two float32 sums in 16 lanes, one root; differences from a mean that is large beside "
+        "them keep fewer bits",
+    ),
+    ("cpu", "activate", ""): Budget(
+        6e-7,
+        "an exponential of 2e-7, a quotient and a product; erf's polynomial is off by 1.5e-7 of "
+        "the input, which gelu leaves as it is",
+    ),
     ("cpu", "add", ""): Budget(0.0, "one float32 addition, rounded the same everywhere"),
     ("cpu", "scale", ""): Budget(
         1.2e-7, "the factor and the product are each rounded to float32: two halves of a unit"

@@ -12,6 +12,8 @@
 
 #include "attention.inl"
 
+#include "pointwise.inl"
+
 namespace freehold {
 namespace {
 
@@ -81,9 +83,9 @@ uint64_t read_sum(const uint8_t* p, int64_t bytes) {
 }
 
 const Kernels kTable = {
-    FH_NAME,  W,           kDirectMax, kHasBF16Dot, kFullU8,     col_block,
-    pad_cols, panel_bytes, quantize,   linear,      dequant_row, rms_norm,
-    add,      rope,        write_kv,   attention,   int8_peak,   read_sum,
+    FH_NAME,     W,        kDirectMax, kHasBF16Dot, kFullU8,   col_block,  pad_cols,
+    panel_bytes, quantize, linear,     dequant_row, rms_norm,  layer_norm, activate_row,
+    add,         rope,     write_kv,   attention,   int8_peak, read_sum,
 };
 
 }  // namespace

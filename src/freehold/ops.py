@@ -135,6 +135,21 @@ class Expert:
     down: Weight  # [K, F]
 
 
+@dataclass(frozen=True, slots=True)
+class Xielu:
+    """xIELU (arXiv 2411.13010): alpha_p·x² + beta·x above 0, and below
+    (expm1(min(x, eps)) - x)·alpha_n + beta·x."""
+
+    alpha_p: float
+    alpha_n: float
+    beta: float
+    eps: float
+
+
+# Activations of a feed-forward without a gate; "relu2" is max(x, 0)².
+PlainActivation: TypeAlias = Literal["silu", "gelu_tanh", "gelu", "relu2"] | Xielu
+
+
 class Ops(Protocol):
     """One device. Shapes: T tokens, R rows, N out_features, K in_features."""
 
@@ -169,8 +184,15 @@ class Ops(Protocol):
     def add(self, residual: Array, delta: Array) -> Array:
         """residual + delta. The memory of `residual` may be reused."""
 
+    def layer_norm(self, x: Array, weight: Array, bias: Array | None, eps: float) -> Array:
+        """(x - mean(x)) / sqrt(mean((x - mean(x))²) + eps) · weight + bias over each row."""
+
     def scale(self, x: Array, factor: float) -> Array:
         """x · factor. The memory of `x` may be reused."""
+
+    def scale_rows(self, x: Array, factors: FloatArray) -> Array:
+        """Row t times factors[t], an array of the host: [T, K]. The memory of `x` may be
+        reused."""
 
     def softcap(self, x: Array, cap: float) -> Array:
         """cap · tanh(x / cap), cap above 0. The memory of `x` may be reused."""
@@ -185,6 +207,9 @@ class Ops(Protocol):
 
     def gate_up(self, x: Array, gate: Weight, up: Weight, activation: Activation) -> Array:
         """activation(x · gateᵀ) · (x · upᵀ), elementwise product: [R, N]."""
+
+    def activate(self, x: Array, activation: PlainActivation) -> Array:
+        """activation(x), elementwise. The memory of `x` may be reused."""
 
     def sigmoid_gate(self, x: Array, gate: Array) -> Array:
         """x · sigmoid(gate), elementwise; gate is [T, N] like x, or [T, 1]. The memory of `x`

@@ -39,10 +39,12 @@ from freehold.ops import (
     KVCache,
     KVDtype,
     KVLayerSpec,
+    PlainActivation,
     RawTensor,
     RopeSpec,
     RoutingSpec,
     Weight,
+    Xielu,
 )
 
 NATIVE_TYPES = frozenset(
@@ -205,6 +207,18 @@ class CpuOps:
         residual += delta
         return residual
 
+    def layer_norm(
+        self, x: FloatArray, weight: FloatArray, bias: FloatArray | None, eps: float
+    ) -> FloatArray:
+        out = self._pool.take(*x.shape)
+        self._context.layer_norm(x, weight, bias, eps, out)
+        return out
+
+    def scale_rows(self, x: FloatArray, factors: FloatArray) -> FloatArray:
+        with np.errstate(all="ignore"):
+            x *= factors[:, None]
+        return x
+
     def scale(self, x: FloatArray, factor: float) -> FloatArray:
         with np.errstate(all="ignore"):
             x *= np.float32(factor)
@@ -235,6 +249,14 @@ class CpuOps:
         out = self._pool.take(x.shape[0], gate.out_features)
         self._context.gate_up(x, gate, up, activation, out)
         return out
+
+    def activate(self, x: FloatArray, activation: PlainActivation) -> FloatArray:
+        if isinstance(activation, Xielu):
+            spec = activation
+            self._context.activate(x, "xielu", spec.alpha_p, spec.alpha_n, spec.beta, spec.eps)
+        else:
+            self._context.activate(x, activation, 0.0, 0.0, 0.0, 0.0)
+        return x
 
     def sigmoid_gate(self, x: FloatArray, gate: FloatArray) -> FloatArray:
         with np.errstate(all="ignore"):

@@ -27,6 +27,7 @@ from freehold.ops import (
     KVDtype,
     KVLayerSpec,
     Ops,
+    PlainActivation,
     RawTensor,
     RopeSpec,
     RoutingSpec,
@@ -94,6 +95,14 @@ class NullOps:
     def add(self, residual: FloatArray, delta: FloatArray) -> FloatArray:
         return residual
 
+    def layer_norm(
+        self, x: FloatArray, weight: FloatArray, bias: FloatArray | None, eps: float
+    ) -> FloatArray:
+        return x
+
+    def scale_rows(self, x: FloatArray, factors: FloatArray) -> FloatArray:
+        return x
+
     def scale(self, x: FloatArray, factor: float) -> FloatArray:
         return x
 
@@ -115,6 +124,9 @@ class NullOps:
         self, x: FloatArray, gate: Weight, up: Weight, activation: Activation
     ) -> FloatArray:
         return _zeros(len(x), up.out_features)
+
+    def activate(self, x: FloatArray, activation: PlainActivation) -> FloatArray:
+        return x
 
     def sigmoid_gate(self, x: FloatArray, gate: FloatArray) -> FloatArray:
         return x

@@ -36,10 +36,12 @@ from freehold.ops import (
     KVDtype,
     KVLayerSpec,
     Ops,
+    PlainActivation,
     RawTensor,
     RopeSpec,
     RoutingSpec,
     Weight,
+    Xielu,
 )
 
 Wide: TypeAlias = npt.NDArray[np.floating[Any]]
@@ -70,6 +72,12 @@ def _activate(x: Wide, activation: Activation) -> Wide:
         error: Wide = _erf(x / math.sqrt(2.0)).astype(x.dtype)
         return 0.5 * x * (1.0 + error)
     raise InvalidParameterError(f"there is no activation named {activation!r}")
+
+
+def _xielu(x: Wide, spec: Xielu) -> Wide:
+    below = (np.expm1(np.minimum(x, spec.eps)) - x) * spec.alpha_n
+    bent: Wide = np.where(x > 0, spec.alpha_p * x * x, below)
+    return bent + spec.beta * x
 
 
 class ReferenceOps:
@@ -128,6 +136,19 @@ class ReferenceOps:
         with np.errstate(all="ignore"):
             return residual + delta
 
+    def layer_norm(
+        self, x: FloatArray, weight: FloatArray, bias: FloatArray | None, eps: float
+    ) -> FloatArray:
+        wide = x.astype(np.float64)
+        with np.errstate(all="ignore"):
+            wide = wide - np.mean(wide, axis=-1, keepdims=True)
+            normed = wide / np.sqrt(np.mean(wide * wide, axis=-1, keepdims=True) + eps) * weight
+            return np.asarray(normed if bias is None else normed + bias, dtype=np.float32)
+
+    def scale_rows(self, x: FloatArray, factors: FloatArray) -> FloatArray:
+        with np.errstate(all="ignore"):
+            return (x.astype(np.float64) * factors[:, None]).astype(np.float32)
+
     def scale(self, x: FloatArray, factor: float) -> FloatArray:
         with np.errstate(all="ignore"):
             return np.asarray(x.astype(np.float64) * factor, dtype=np.float32)
@@ -150,6 +171,15 @@ class ReferenceOps:
         with np.errstate(all="ignore"):
             gated = _activate(self._product(x, gate, None), activation)
             return (gated * self._product(x, up, None)).astype(np.float32)
+
+    def activate(self, x: FloatArray, activation: PlainActivation) -> FloatArray:
+        wide = x.astype(np.float64)
+        with np.errstate(all="ignore"):
+            if isinstance(activation, Xielu):
+                return _xielu(wide, activation).astype(np.float32)
+            if activation == "relu2":
+                return (np.maximum(wide, 0.0) ** 2).astype(np.float32)
+            return _activate(wide, activation).astype(np.float32)
 
     def sigmoid_gate(self, x: FloatArray, gate: FloatArray) -> FloatArray:
         with np.errstate(all="ignore"):
