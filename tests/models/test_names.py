@@ -35,7 +35,8 @@ def test_names_equal_the_gguf_package(arch):
 @pytest.mark.parametrize(
     "name",
     ["model.layers.0.self_attn.rotary_emb.inv_freq", "vision_tower.blocks.0.weight",
-     "model.vision_tower.x.weight", "multi_modal_projector.linear_1.bias"],
+     "model.vision_tower.x.weight", "multi_modal_projector.linear_1.bias",
+     "model.vision_adapter.fc1.weight", "model.vision_projection.weight"],
 )  # fmt: skip
 def test_useless_tensors_have_no_name(name):
     assert canonical_name(name) is None
@@ -50,3 +51,15 @@ def test_useless_tensors_have_no_name(name):
 )  # fmt: skip
 def test_unknown_names_stay(name):
     assert canonical_name(name) == name
+
+
+def test_parameters_without_a_module():
+    own = {"self_attn.sinks": "attn_sinks"}
+    assert canonical_name("model.layers.3.self_attn.sinks", own) == "blk.3.attn_sinks.weight"
+    name = "model.layers.3.self_attn.sinks"
+    assert canonical_name(name) == name
+    for stem in ("gate_up", "down"):
+        want = f"blk.3.ffn_{stem}_exps"
+        name = f"model.layers.3.mlp.experts.{stem}_proj"
+        assert canonical_name(name) == f"{want}.weight"
+        assert canonical_name(f"{name}_bias") == f"{want}.bias"

@@ -71,20 +71,20 @@ class WeightLoader:
         self, tensors: Mapping[str, RawTensor], ops: Ops, progress: Progress | None = None
     ) -> None:
         self._tensors = tensors
-        self._ops = ops
+        self.ops = ops
         self._progress = progress
         self._total = sum(tensor.nbytes for tensor in tensors.values())
         self._done = 0
         self.device_bytes = 0
 
     def matrix(self, name: str) -> Weight:
-        weight = self._ops.load_weight(self._tensors[name])
+        weight = self.ops.load_weight(self._tensors[name])
         self._count(name, weight.nbytes)
         return weight
 
     def matrix_in_f32(self, name: str) -> Weight:
         """For small matrices, such as routers, whose inputs no device should round."""
-        weight = self._ops.load_weight(DecodedTensor(self._tensors[name]))
+        weight = self.ops.load_weight(DecodedTensor(self._tensors[name]))
         self._count(name, weight.nbytes)
         return weight
 
@@ -95,13 +95,13 @@ class WeightLoader:
         weights = []
         for index in range(stack.shape[0]):
             part = stack.part(index)
-            weights.append(self._ops.load_weight(part))
+            weights.append(self.ops.load_weight(part))
             self._count_bytes(part.nbytes, weights[-1].nbytes)
         return tuple(weights)
 
     def vector(self, name: str) -> Array:
         values = self._tensors[name].to_f32()
-        vector = self._ops.load_vector(values)
+        vector = self.ops.load_vector(values)
         self._count(name, values.nbytes)
         return vector
 

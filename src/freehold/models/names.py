@@ -43,17 +43,24 @@ _EXPERT = {
     "w3": "ffn_up",
     "w2": "ffn_down",
 }
-_EXPERTS = {"gate_up_proj": "ffn_gate_up_exps", "down_proj": "ffn_down_exps"}
+_EXPERTS = {
+    "gate_up_proj": "ffn_gate_up_exps.weight",
+    "gate_up_proj_bias": "ffn_gate_up_exps.bias",
+    "down_proj": "ffn_down_exps.weight",
+    "down_proj_bias": "ffn_down_exps.bias",
+}
 # The language model inside a multimodal one, in the two layouts transformers has written.
 _WRAPPERS = (("model.language_model.", "model."), ("language_model.", ""))
 # Parts that text does not pass through, and buffers that old versions saved by mistake.
 _IGNORED = re.compile(
-    r"(model\.)?(vision_tower|vision_model|multi_modal_projector)\..+"
+    r"(model\.)?(vision_(tower|model|adapter|projection)|multi_modal_projector)\..+"
     r"|(.+\.)?rotary_emb\.inv_freq"
 )
 _HF_LAYER = re.compile(r"model\.layers\.(\d{1,9})\.(.+)\.(weight|bias)")
+_HF_BARE = re.compile(r"model\.layers\.(\d{1,9})\.(.+)")  # a parameter without a module of its own
 _HF_EXPERT = re.compile(
-    r"model\.layers\.(\d{1,9})\.(?:mlp|block_sparse_moe)\.experts\.(?:(\d{1,9})\.(\w+)\.weight|(\w+))"
+    r"model\.layers\.(\d{1,9})\.(?:mlp|block_sparse_moe|feed_forward)\.experts\."
+    r"(?:(\d{1,9})\.(\w+)\.weight|(\w+))"
 )
 
 
@@ -79,5 +86,8 @@ def canonical_name(name: str, own: Mapping[str, str] | None = None) -> str | Non
     if match and match[3] in _EXPERT:
         return f"blk.{int(match[1])}.{_EXPERT[match[3]]}.{int(match[2])}.weight"
     if match and match[4] in _EXPERTS:
-        return f"blk.{int(match[1])}.{_EXPERTS[match[4]]}.weight"
+        return f"blk.{int(match[1])}.{_EXPERTS[match[4]]}"
+    match = _HF_BARE.fullmatch(name)
+    if match and (part := (own or {}).get(match[2])):
+        return f"blk.{int(match[1])}.{part}.weight"
     return name
