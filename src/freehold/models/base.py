@@ -10,19 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
-from freehold.batch import ForwardBatch, IntArray
-from freehold.ops import (
-    Activation,
-    Array,
-    FloatArray,
-    KVCache,
-    KVLayerSpec,
-    Ops,
-    RopeSpec,
-    RoutingSpec,
-)
+from freehold.batch import ForwardBatch
+from freehold.ops import Activation, Array, KVCache, KVLayerSpec, Ops, RopeSpec, RoutingSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +23,6 @@ class MoeConfig:
     routing: RoutingSpec
     shared_ffn_size: int = 0  # of the expert every token passes through; 0 = there is none
     dense_layers: frozenset[int] = frozenset()  # layers with an ordinary feed-forward
-
-
-@dataclass(frozen=True, slots=True)
-class Temperature:
-    """Queries that grow with their position, so that attention stays sharp over long texts."""
-
-    scale: float
-    length: int  # positions of each step
-    offset: int = 0
-    unrotated_only: bool = False  # layers that rotate keep their queries as they are
-
-    def factors(self, positions: IntArray) -> FloatArray:
-        """1 + scale · ln(1 + ⌊(position + offset) / length⌋): float32 [T]."""
-        steps = (positions.astype(np.int64) + self.offset) // self.length
-        return (1.0 + self.scale * np.log1p(steps)).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,40 +42,23 @@ class ModelConfig:
     rope: RopeSpec
     tied_embeddings: bool
     sliding_window: int = 0  # 0 = none
-    chunk: int = 0  # 0 = none; else keys are seen within stretches of so many positions
-    full_attention_layers: frozenset[int] = frozenset()  # layers that window and chunk spare
-    unrotated_layers: frozenset[int] = frozenset()  # layers without rotary embedding
-    temperature: Temperature | None = None  # of queries
-    qk_norm_after_rope: bool = False  # RMS norm without weights, in the layers that rotate
+    full_attention_layers: frozenset[int] = frozenset()  # layers the window spares
     local_rope: RopeSpec | None = None  # rotation of the layers with a window, if another
     activation: Activation = "silu"  # of the feed-forward gate
     embedding_scale: float = 1.0
-    embedding_norm: bool = False  # RMS norm without weights
-    post_norm_eps: float = 0.0  # of the norms after attention and feed-forward; 0 = norm_eps
     attention_scale: float = 0.0  # 0 = 1/√head_dim
     attn_softcap: float = 0.0  # 0 = none; else scores become c · tanh(score / c)
-    logit_scale: float = 1.0
-    final_softcap: float = 0.0  # as attn_softcap, for the scaled logits
+    final_softcap: float = 0.0  # the same for logits
     moe: MoeConfig | None = None
 
     def window(self, layer: int) -> int:
         """Keys a query of `layer` sees, itself included; 0 = all."""
         return 0 if layer in self.full_attention_layers else self.sliding_window
 
-    def chunk_of(self, layer: int) -> int:
-        """Positions of the stretches within which a query of `layer` sees keys; 0 = one stretch."""
-        return 0 if layer in self.full_attention_layers else self.chunk
-
     @property
     def num_experts(self) -> int:
         """Of each layer that has any; 0 = none has."""
         return self.moe.num_experts if self.moe else 0
-
-    def grows(self, layer: int) -> bool:
-        """Whether queries of `layer` grow with their position."""
-        if self.temperature is None:
-            return False
-        return layer in self.unrotated_layers or not self.temperature.unrotated_only
 
     def rotations(self) -> tuple[RopeSpec, ...]:
         """The rotary embeddings of the model: `rope`, then `local_rope` where there is one."""

@@ -23,15 +23,7 @@ from freehold.models._feed_forward import (
 from freehold.models._weights import Expected, Progress, WeightLoader, check_tensors
 from freehold.models.base import ModelConfig
 from freehold.models.config import canonical_tensors, read_config
-from freehold.ops import (
-    Array,
-    AttentionSpec,
-    FloatArray,
-    KVCache,
-    KVLayerSpec,
-    Ops,
-    Weight,
-)
+from freehold.ops import Array, AttentionSpec, KVCache, KVLayerSpec, Ops, Weight
 
 Presence = Literal["required", "optional", "absent"]
 
@@ -44,9 +36,6 @@ class DenseLayout:
     output_bias: Presence = "absent"
     qk_norm: Presence = "absent"  # RMS norm of each query and key head, before rotation
     post_norms: Presence = "absent"  # RMS norm of what attention and feed-forward give
-    attn_gate: Presence = "absent"  # the sigmoid of its product gates what attention gives
-    sinks: Presence = "absent"  # weight that each head gives to no key
-    ffn_norm: str = "ffn_norm"  # what GGUF calls it
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +43,10 @@ class DecoderLayer:
     """Weights of one layer and what its attention does."""
 
     attn_norm: Array
-    qkv: tuple[Weight, ...]  # with a fourth where there is a gate
-    qkv_bias: tuple[Array | None, ...]
+    qkv: tuple[Weight, Weight, Weight]
+    qkv_bias: tuple[Array | None, Array | None, Array | None]
     q_norm: Array | None
     k_norm: Array | None
-    qk_norm_after_rope: Array | None
-    sinks: Array | None
     attn_output: Weight
     attn_output_bias: Array | None
     attn_post_norm: Array | None
@@ -67,8 +54,7 @@ class DecoderLayer:
     ffn: FeedForward
     ffn_post_norm: Array | None
     attention: AttentionSpec
-    rotation: int | None  # which of the step's rotary tables
-    grows: bool  # queries, with their position
+    rotation: int  # which of the step's rotary tables
 
 
 @dataclass(slots=True)
@@ -77,7 +63,6 @@ class DenseDecoder:
 
     config: ModelConfig
     embedding: Weight
-    embedding_norm: Array | None
     layers: tuple[DecoderLayer, ...]
     output_norm: Array
     output: Weight  # the embedding itself where tied
@@ -92,71 +77,53 @@ class DenseDecoder:
 
     def forward(self, batch: ForwardBatch, cache: KVCache, ops: Ops) -> Array:
         config, eps = self.config, self.config.norm_eps
-        post_eps = config.post_norm_eps or eps
         rows = _wanted_rows(batch)
         tables = [ops.rope_tables(spec, batch.positions) for spec in config.rotations()]
-        growth = config.temperature.factors(batch.positions) if config.temperature else None
         residual = ops.embed(self.embedding, batch.token_ids)  # [T, hidden]
         if config.embedding_scale != 1.0:
             residual = ops.scale(residual, config.embedding_scale)
-        if self.embedding_norm is not None:
-            residual = ops.rms_norm(residual, self.embedding_norm, eps)
         x = ops.rms_norm(residual, self.layers[0].attn_norm, eps)
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
-            q, k, v, gate = self._project(x, layer, tables, growth, ops)
+            q, k, v = self._project(x, layer, tables[layer.rotation], ops)
             ops.write_kv(cache, index, k, v, batch)
-            if index == last and rows is not None and len(rows) == 0:
-                return residual[:0]
-            mixed = ops.attention(q, cache, index, batch, layer.attention, layer.sinks)
             if index == last and rows is not None:
                 # Past this point the last layer is needed only where logits are wanted.
-                mixed, residual = ops.take_rows(mixed, rows), ops.take_rows(residual, rows)
-                gate = None if gate is None else ops.take_rows(gate, rows)
-            if gate is not None:
-                mixed = ops.sigmoid_gate(mixed, gate)
+                if len(rows) == 0:
+                    return residual[:0]
+                mixed = ops.attention(q, cache, index, batch, layer.attention)
+                mixed = ops.take_rows(mixed, rows)
+                residual = ops.take_rows(residual, rows)
+            else:
+                mixed = ops.attention(q, cache, index, batch, layer.attention)
             delta = ops.linear(mixed, layer.attn_output, layer.attn_output_bias)
             if layer.attn_post_norm is not None:
-                delta = ops.rms_norm(delta, layer.attn_post_norm, post_eps)
+                delta = ops.rms_norm(delta, layer.attn_post_norm, eps)
             residual, x = ops.add_rms_norm(residual, delta, layer.ffn_norm, eps)
             delta = layer.ffn.forward(x, ops)
             if layer.ffn_post_norm is not None:
-                delta = ops.rms_norm(delta, layer.ffn_post_norm, post_eps)
+                delta = ops.rms_norm(delta, layer.ffn_post_norm, eps)
             following = self.output_norm if index == last else self.layers[index + 1].attn_norm
             residual, x = ops.add_rms_norm(residual, delta, following, eps)
         return x
 
     def _project(
-        self,
-        x: Array,
-        layer: DecoderLayer,
-        tables: Sequence[tuple[Array, Array]],
-        growth: FloatArray | None,
-        ops: Ops,
-    ) -> tuple[Array, Array, Array, Array | None]:
-        """Queries and keys, normed and rotated, and values: [T, heads · head_dim] each; and the
-        gate of what attention gives, where there is one."""
-        config, eps = self.config, self.config.norm_eps
-        q, k, v, *gate = ops.linear_many(x, layer.qkv, layer.qkv_bias)
+        self, x: Array, layer: DecoderLayer, table: tuple[Array, Array], ops: Ops
+    ) -> tuple[Array, Array, Array]:
+        """Queries and keys, normed and rotated, and values: [T, heads · head_dim] each."""
+        eps, head_dim = self.config.norm_eps, self.config.head_dim
+        q, k, v = ops.linear_many(x, layer.qkv, layer.qkv_bias)
         if layer.q_norm is not None:
             q = ops.rms_norm(q, layer.q_norm, eps)
         if layer.k_norm is not None:
             k = ops.rms_norm(k, layer.k_norm, eps)
-        if layer.rotation is not None:
-            cos, sin = tables[layer.rotation]
-            q = ops.rope(q, cos, sin, config.head_dim, config.rope.interleaved)
-            k = ops.rope(k, cos, sin, config.head_dim, config.rope.interleaved)
-            if layer.qk_norm_after_rope is not None:
-                q = ops.rms_norm(q, layer.qk_norm_after_rope, eps)
-                k = ops.rms_norm(k, layer.qk_norm_after_rope, eps)
-        if layer.grows and growth is not None:
-            q = ops.scale_rows(q, growth)
-        return q, k, v, gate[0] if gate else None
+        (cos, sin), interleaved = table, self.config.rope.interleaved
+        q = ops.rope(q, cos, sin, head_dim, interleaved)
+        k = ops.rope(k, cos, sin, head_dim, interleaved)
+        return q, k, v
 
     def logits(self, hidden: Array, ops: Ops) -> Array:
         logits = ops.linear(hidden, self.output)
-        if self.config.logit_scale != 1.0:
-            logits = ops.scale(logits, self.config.logit_scale)
         cap = self.config.final_softcap
         return ops.softcap(logits, cap) if cap else logits
 
@@ -184,11 +151,10 @@ def load_dense(
     check_tensors(tensors, expected_tensors(config, layout), str(checkpoint.path))
     weights = WeightLoader(tensors, ops, progress)
     embedding = weights.matrix("token_embd.weight")
-    layers = tuple(_load_layer(weights, config, layout, i) for i in range(config.num_layers))
+    layers = tuple(_load_layer(weights, config, index) for index in range(config.num_layers))
     return DenseDecoder(
         config=config,
         embedding=embedding,
-        embedding_norm=_ones(config.hidden_size, ops) if config.embedding_norm else None,
         layers=layers,
         output_norm=weights.vector("output_norm.weight"),
         output=embedding if config.tied_embeddings else weights.matrix("output.weight"),
@@ -221,47 +187,36 @@ def expected_tensors(config: ModelConfig, layout: DenseLayout) -> dict[str, Expe
             add(f"{blk}{part}.bias", (rows,), layout.qkv_bias)
         add(blk + "attn_q_norm.weight", head, layout.qk_norm)
         add(blk + "attn_k_norm.weight", head, layout.qk_norm)
-        add(blk + "attn_gate.weight", (q_rows, hidden), layout.attn_gate)
-        add(blk + "attn_sinks.weight", (config.num_heads,), layout.sinks)
         add(blk + "attn_output.weight", (hidden, q_rows))
         add(blk + "attn_output.bias", (hidden,), layout.output_bias)
         add(blk + "post_attention_norm.weight", (hidden,), layout.post_norms)
-        add(f"{blk}{layout.ffn_norm}.weight", (hidden,))
+        add(blk + "ffn_norm.weight", (hidden,))
         table.update(expected_feed_forward(config, index))
         add(blk + "post_ffw_norm.weight", (hidden,), layout.post_norms)
     return table
 
 
-def _ones(width: int, ops: Ops) -> Array:
-    """The weight of a norm that has none."""
-    return ops.load_vector(np.ones(width, dtype=np.float32))
-
-
-def _load_layer(
-    weights: WeightLoader, config: ModelConfig, layout: DenseLayout, index: int
-) -> DecoderLayer:
+def _load_layer(weights: WeightLoader, config: ModelConfig, index: int) -> DecoderLayer:
     blk = f"blk.{index}."
     matrix, vector, maybe = weights.matrix, weights.vector, weights.vector_or_none
-    projections = [blk + part for part in ("attn_q", "attn_k", "attn_v")]
-    if layout.attn_gate != "absent":
-        projections.append(blk + "attn_gate")
-    rotates = index not in config.unrotated_layers
-    late_norm = rotates and config.qk_norm_after_rope
-    local = config.local_rope is not None and config.window(index) > 0
     return DecoderLayer(
         attn_norm=vector(blk + "attn_norm.weight"),
-        qkv=tuple(matrix(f"{name}.weight") for name in projections),
-        qkv_bias=tuple(maybe(f"{name}.bias") for name in projections),
+        qkv=(
+            matrix(blk + "attn_q.weight"),
+            matrix(blk + "attn_k.weight"),
+            matrix(blk + "attn_v.weight"),
+        ),
+        qkv_bias=(
+            maybe(blk + "attn_q.bias"),
+            maybe(blk + "attn_k.bias"),
+            maybe(blk + "attn_v.bias"),
+        ),
         q_norm=maybe(blk + "attn_q_norm.weight"),
         k_norm=maybe(blk + "attn_k_norm.weight"),
-        qk_norm_after_rope=_ones(config.head_dim, weights.ops) if late_norm else None,
-        sinks=maybe(blk + "attn_sinks.weight"),
         attn_output=matrix(blk + "attn_output.weight"),
         attn_output_bias=maybe(blk + "attn_output.bias"),
-        attn_post_norm=(
-            maybe(blk + "post_attention_norm.weight") if layout.post_norms != "absent" else None
-        ),
-        ffn_norm=vector(f"{blk}{layout.ffn_norm}.weight"),
+        attn_post_norm=maybe(blk + "post_attention_norm.weight"),
+        ffn_norm=vector(blk + "ffn_norm.weight"),
         ffn=load_feed_forward(weights, config, index),
         ffn_post_norm=maybe(blk + "post_ffw_norm.weight"),
         attention=AttentionSpec(
@@ -271,9 +226,7 @@ def _load_layer(
             value_dim=config.head_dim,
             scale=config.attention_scale or config.head_dim**-0.5,
             window=config.window(index),
-            chunk=config.chunk_of(index),
             softcap=config.attn_softcap,
         ),
-        rotation=int(local) if rotates else None,
-        grows=config.grows(index),
+        rotation=1 if config.local_rope is not None and config.window(index) else 0,
     )
