@@ -7,7 +7,6 @@ stores Q and K with the rows of each head interleaved. Knows no encodings.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +26,8 @@ from freehold.models._hf_config import text_fields
 from freehold.models._moe_config import moe_keys
 from freehold.models._weights import check_tensors
 from freehold.models.base import ModelConfig
-from freehold.models.blocks import expected_tensors
-from freehold.models.config import architecture_of, canonical_tensors, family_of, read_config
+from freehold.models.blocks import expected_of
+from freehold.models.config import architecture_of, family_of, read_config, weight_tensors
 from freehold.models.rope import yarn_magnitude
 from freehold.ops import RawTensor
 
@@ -56,11 +55,8 @@ def convert(checkpoint: Checkpoint) -> Converted:
     family = family_of(checkpoint)
     architecture = architecture_of(family)
     config = read_config(checkpoint)
-    stored = canonical_tensors(checkpoint)
-    if config.tied_embeddings:
-        stored.pop("output.weight", None)  # a saved copy of the embedding
-    layout = importlib.import_module(f"freehold.models.{family}").LAYOUT
-    check_tensors(stored, expected_tensors(config, layout), str(checkpoint.path))
+    stored = weight_tensors(checkpoint, config)
+    check_tensors(stored, expected_of(family, config), str(checkpoint.path))
     tokenizer = tokenizer_keys(checkpoint, config.vocab_size)
     parameters = sum(int(np.prod(tensor.shape)) for tensor in stored.values())
     metadata = {"general.architecture": architecture, "general.type": "model"}
@@ -70,6 +66,7 @@ def convert(checkpoint: Checkpoint) -> Converted:
     rope = _rope_table(checkpoint, dialect)
     keys = _model_keys(config, rope) | dialect.gguf_keys(config)
     metadata |= {f"{architecture}.{k}": value for k, value in keys.items()}
+    metadata |= dialect.bare_keys(config)
     metadata |= tokenizer.metadata
     tensors = [_tensor(name, tensor, config) for name, tensor in stored.items()]
     if rope.get("rope_type", rope.get("type")) == "llama3":

@@ -8,6 +8,7 @@ it. Knows no family.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -47,8 +48,11 @@ class Dialect:
     hf_keys: Callable[[Fields], Fields] = _as_it_is
     # GGUF keys beside those all families have, without the architecture in front.
     gguf_keys: Callable[[ModelConfig], dict[str, Any]] = _none
+    bare_keys: Callable[[ModelConfig], dict[str, Any]] = _none  # those that stand alone
     # Views that make GGUF's tensors out of those of config.json's model (its keys as `hf_keys`).
     hf_tensors: Callable[[Tensors, Fields], Tensors] = _as_they_are
+    # Tensors of which `from_hf` makes constants, by canonical name; GGUF has keys for them.
+    constant_tensors: re.Pattern[str] | None = None
     layer_names: Mapping[str, str] = field(default_factory=dict)  # put over those of `names`
     # Hugging Face files hold w where the norm multiplies by 1 + w. GGUF holds the sum.
     norms_less_one: bool = False

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from freehold.models._weights import Expected, WeightLoader
 from freehold.models.base import ModelConfig, MoeConfig
-from freehold.ops import Activation, Array, Expert, Ops, RoutingSpec, Weight
+from freehold.ops import Activation, Array, Expert, Ops, PlainActivation, RoutingSpec, Weight
 
 
 class FeedForward(Protocol):
@@ -33,6 +33,21 @@ class GatedFeedForward:
 
     def forward(self, x: Array, ops: Ops) -> Array:
         return ops.linear(ops.gate_up(x, self.gate, self.up, self.activation), self.down)
+
+
+@dataclass(frozen=True, slots=True)
+class PlainFeedForward:
+    """down(activation(up(x))): two matrices, no gate."""
+
+    up: Weight
+    up_bias: Array | None
+    down: Weight
+    down_bias: Array | None
+    activation: PlainActivation
+
+    def forward(self, x: Array, ops: Ops) -> Array:
+        inner = ops.activate(ops.linear(x, self.up, self.up_bias), self.activation)
+        return ops.linear(inner, self.down, self.down_bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +106,33 @@ def load_feed_forward(weights: WeightLoader, config: ModelConfig, index: int) ->
         shared_router=(
             weights.matrix_in_f32(blk + "ffn_gate_inp_shexp.weight") if has_shared else None
         ),
+    )
+
+
+def expected_plain_feed_forward(
+    config: ModelConfig, index: int, biases: bool = False
+) -> Iterator[tuple[str, Expected]]:
+    """Canonical name and shape of each tensor of the feed-forward without a gate."""
+    for part, rows, columns in (
+        ("ffn_up", config.ffn_size, config.hidden_size),
+        ("ffn_down", config.hidden_size, config.ffn_size),
+    ):
+        yield f"blk.{index}.{part}.weight", Expected((rows, columns))
+        if biases:
+            yield f"blk.{index}.{part}.bias", Expected((rows,))
+
+
+def load_plain_feed_forward(
+    weights: WeightLoader, config: ModelConfig, index: int
+) -> PlainFeedForward:
+    """Hand the tensors of layer `index` to the device; they have been checked."""
+    up, down = f"blk.{index}.ffn_up", f"blk.{index}.ffn_down"
+    return PlainFeedForward(
+        weights.matrix(up + ".weight"),
+        weights.vector_or_none(up + ".bias"),
+        weights.matrix(down + ".weight"),
+        weights.vector_or_none(down + ".bias"),
+        config.xielu[index] if config.xielu else config.activation,
     )
 
 

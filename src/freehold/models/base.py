@@ -11,7 +11,17 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from freehold.batch import ForwardBatch
-from freehold.ops import Activation, Array, KVCache, KVLayerSpec, Ops, RopeSpec, RoutingSpec
+from freehold.models.rope import QueryTemperature
+from freehold.ops import (
+    Activation,
+    Array,
+    KVCache,
+    KVLayerSpec,
+    Ops,
+    RopeSpec,
+    RoutingSpec,
+    Xielu,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +60,11 @@ class ModelConfig:
     attn_softcap: float = 0.0  # 0 = none; else scores become c · tanh(score / c)
     final_softcap: float = 0.0  # the same for logits
     moe: MoeConfig | None = None
+    nope_layers: frozenset[int] = frozenset()  # layers without rotation
+    query_temperature: QueryTemperature | None = None  # of the layers that have one
+    residual_scale: float = 1.0  # of what each half layer adds
+    logit_scale: float = 1.0  # before `final_softcap`
+    xielu: tuple[Xielu, ...] = ()  # of each layer, in families with that activation
 
     def window(self, layer: int) -> int:
         """Keys a query of `layer` sees, itself included; 0 = all."""

@@ -103,6 +103,17 @@ def canonical_tensors(checkpoint: Checkpoint) -> dict[str, RawTensor]:
     return stack_experts(dialect.hf_tensors(tensors, keys), where)
 
 
+def weight_tensors(checkpoint: Checkpoint, config: ModelConfig) -> dict[str, RawTensor]:
+    """The canonical tensors that are weights: not those that `config` has taken its constants
+    from, nor a saved copy of a tied embedding."""
+    tensors = canonical_tensors(checkpoint)
+    tensors.pop("rope_freqs.weight", None)  # part of `config.rope`
+    if config.tied_embeddings:
+        tensors.pop("output.weight", None)
+    constants = dialect_of(family_of(checkpoint)).constant_tensors
+    return {n: t for n, t in tensors.items() if constants is None or not constants.fullmatch(n)}
+
+
 def read_config(checkpoint: Checkpoint) -> ModelConfig:
     """Sizes and constants of the model, every number checked.
 

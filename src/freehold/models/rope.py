@@ -46,6 +46,23 @@ class RopeScaling:
         return max(context, min(int(self.original_context * self.factor), 2**31 - 1))
 
 
+@dataclass(frozen=True, slots=True)
+class QueryTemperature:
+    """Queries grow with their position: q · (1 + scale · ln(1 + ⌊(position + offset) / length⌋)).
+
+    So says Llama 4 of the layers that have no rotation, and Mistral of all. Up to the trained
+    length it changes nothing."""
+
+    scale: float
+    length: int
+    offset: int = 0
+
+    def factors(self, positions: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+        """[T] of positions [T]."""
+        periods = (positions.astype(np.int64) + self.offset) // self.length
+        return (1.0 + self.scale * np.log1p(periods)).astype(np.float32)
+
+
 def yarn_magnitude(factor: float, mscale: float = 1.0) -> float:
     """0.1 · mscale · ln(factor) + 1, the attention temperature of YaRN (its eq. 22)."""
     return 1.0 if factor <= 1.0 else 0.1 * mscale * math.log(factor) + 1.0
