@@ -32,6 +32,11 @@ class AnswerFormat:
     tool_format: ToolFormat | None
     reasoning: ReasoningStyle | None
 
+    @property
+    def plain(self) -> bool:
+        """Whether answers are text and nothing else."""
+        return self.tool_format is None and self.reasoning is None
+
     def markers(self) -> frozenset[str]:
         """Every literal the parser has to see."""
         found = set(() if self.tool_format is None else self.tool_format.markers())

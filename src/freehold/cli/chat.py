@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from freehold.cli import console, options
+from freehold.cli._answers import AnswerPrinter
 from freehold.cli._timing import timing_line
 from freehold.errors import ContextLengthError, FreeholdError, TemplateError, UserError
 
@@ -47,6 +48,7 @@ def command(
     system: Annotated[
         str | None, typer.Option("--system", help="System message of the conversation.")
     ] = None,
+    thinking: options.Thinking = None,
     recommended: options.Recommended = True,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Print timings after each answer.")
@@ -65,17 +67,25 @@ def command(
                 hint='it continues text: use `freehold run MODEL "Once upon a time"`',
             )
         params = options.resolve(sampling, llm, recommended)
-        Session(llm, params, system, verbose).run()
+        Session(llm, params, system, verbose, options.shows_thinking(thinking)).run()
 
 
 class Session:
     """One conversation."""
 
-    def __init__(self, llm: LLM, params: SamplingParams, system: str | None, verbose: bool) -> None:
+    def __init__(
+        self,
+        llm: LLM,
+        params: SamplingParams,
+        system: str | None,
+        verbose: bool,
+        thinking: bool = False,
+    ) -> None:
         self.llm = llm
         self.params = params
         self.system = system
         self.verbose = verbose
+        self.thinking = thinking
         self.turns: list[dict[str, str]] = []
         self.last: Completion | None = None
         self.made_tokens = 0
@@ -123,9 +133,9 @@ class Session:
     def answer(self, text: str) -> None:
         """One turn; on failure the history stays as it was."""
         self.turns.append({"role": "user", "content": text})
-        pieces: list[str] = []
+        printer = AnswerPrinter(thinking=self.thinking)
         try:
-            completion = self._generate(pieces)
+            completion = self._generate(printer)
         except ContextLengthError as error:
             self.turns.pop()
             console.note(f"not sent: {error.message}")
@@ -133,17 +143,18 @@ class Session:
             return
         except (UserError, FreeholdError) as error:
             self.turns.pop()
+            printer.end_thought()
             console.failure(error.message, error.hint)
             return
-        if completion is not None and not completion.text.endswith("\n"):
-            console.data("")
-        if completion is None and not "".join(pieces).strip():
+        if completion is None and not printer.shown.strip():
             self.turns.pop()
+            printer.end_thought()
             console.note("stopped before the answer began")
             return
-        self.turns.append({"role": "assistant", "content": "".join(pieces)})
+        printer.end()
+        # Without the thought: templates leave out those of past turns.
+        self.turns.append({"role": "assistant", "content": printer.shown})
         if completion is None:
-            console.data("")
             console.note("stopped; the part above stays in the conversation")
             return
         self.last = completion
@@ -152,15 +163,16 @@ class Session:
         if self.verbose:
             console.note(timing_line(completion))
 
-    def _generate(self, pieces: list[str]) -> Completion | None:
-        """Stream an answer into `pieces`; None when the user stopped it."""
-        events: EventStream = self.llm.chat(self.messages(), self.params, stream=True)
+    def _generate(self, printer: AnswerPrinter) -> Completion | None:
+        """Stream an answer; None when the user stopped it."""
+        events: EventStream = self.llm.chat(
+            self.messages(), self.params, parse=not self.llm.answer_format.plain, stream=True
+        )
         with _stop_requested() as stopped:
             for event in events:
-                pieces.append(event.text)
-                console.data(event.text, end="")
-                if event.completion is not None:
-                    return event.completion
+                completion = printer.show(event)
+                if completion is not None:
+                    return completion
                 if stopped():
                     break
         events.close()  # aborts the request between two steps, never inside one

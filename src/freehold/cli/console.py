@@ -58,6 +58,13 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
+def aside(text: str) -> None:
+    """Write a piece of a remark to stderr, dimmed on a terminal; the line stays open."""
+    shown = printable(text)
+    sys.stderr.write(f"\033[2m{shown}\033[0m" if sys.stderr.isatty() else shown)
+    sys.stderr.flush()
+
+
 def failure(message: str, hint: str | None = None) -> None:
     """Print the two lines every refusal looks like."""
     note(f"error: {' '.join(message.split())}")

@@ -8,6 +8,7 @@ spreads its fields over the command line. Knows the spelling of flags, not what 
 from __future__ import annotations
 
 import inspect
+import sys
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -53,6 +54,21 @@ Recommended = Annotated[
         rich_help_panel="Sampling",
     ),
 ]
+
+
+Thinking = Annotated[
+    bool | None,
+    typer.Option(
+        "--thinking/--hide-thinking",
+        help="Show what a reasoning model thinks, on stderr. Default: on a terminal only.",
+        show_default=False,
+    ),
+]
+
+
+def shows_thinking(chosen: bool | None) -> bool:
+    """What `Thinking` means here."""
+    return sys.stderr.isatty() if chosen is None else chosen
 
 
 def _opt(*names: str, help: str, panel: str | None = None) -> Any:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from freehold.cli import _text, console, options
+from freehold.cli._answers import AnswerPrinter
 from freehold.cli._timing import timing_line
 from freehold.errors import InvalidParameterError
 
@@ -37,6 +38,7 @@ def command(
     raw: Annotated[
         bool, typer.Option("--raw", help="Continue the prompt as it is, without chat template.")
     ] = False,
+    thinking: options.Thinking = None,
     recommended: options.Recommended = True,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Print timings on stderr.")
@@ -65,18 +67,18 @@ def command(
         else:
             messages = [{"role": "system", "content": system}] if system is not None else []
             messages.append({"role": "user", "content": text})
-            events = llm.chat(messages, params, stream=True)
+            events = llm.chat(messages, params, parse=not llm.answer_format.plain, stream=True)
+        printer = AnswerPrinter(
+            thinking=options.shows_thinking(thinking) and not as_json, text=not as_json
+        )
         completion = None
         for event in events:
-            if not as_json and event.text:
-                console.data(event.text, end="")
-            completion = event.completion or completion
+            completion = printer.show(event) or completion
         assert completion is not None
         if as_json:
             console.data_json(_as_json(llm, completion, params, load_seconds))
             return
-        if not completion.text.endswith("\n"):
-            console.data("")
+        printer.end()
         _report(llm, completion, load_seconds, verbose)
 
 
