@@ -2,7 +2,7 @@
 """Grouped-query attention over the paged cache, put together from ops.
 
 Knows the order of its steps: projections, norms of queries and keys, rotation, temperature,
-attention, output. Knows no tensor names.
+attention, gate, output. Knows no tensor names.
 """
 
 from __future__ import annotations
@@ -63,6 +63,9 @@ class SelfAttention:
     rotation: int | None  # which of the step's tables; None = positions do not enter
     interleaved: bool
     tempered: bool = False  # whether the step's temperature multiplies the queries
+    late_norm: Norm | None = None  # of queries and keys, after rotation
+    sinks: Array | None = None  # [heads] what each head's softmax gives to no key
+    gate: Weight | None = None  # the sigmoid of its product multiplies what attention gives
 
     def kv_layer(self) -> KVLayerSpec:
         spec = self.spec
@@ -79,12 +82,16 @@ class SelfAttention:
             cos, sin = step.tables[self.rotation]
             q = ops.rope(q, cos, sin, spec.head_dim, self.interleaved)
             k = ops.rope(k, cos, sin, spec.head_dim, self.interleaved)
+        if self.late_norm is not None:
+            q, k = self.late_norm.forward(q, ops), self.late_norm.forward(k, ops)
         if self.tempered and step.temperature is not None:
             q = ops.scale_rows(q, step.temperature)
         ops.write_kv(step.cache, self.layer, k, v, step.batch)
         if rows is not None and not len(rows):
             return x[:0]
-        mixed = ops.attention(q, step.cache, self.layer, step.batch, spec)
+        mixed = ops.attention(q, step.cache, self.layer, step.batch, spec, self.sinks)
         if rows is not None:
-            mixed = ops.take_rows(mixed, rows)
+            mixed, x = ops.take_rows(mixed, rows), ops.take_rows(x, rows)
+        if self.gate is not None:
+            mixed = ops.sigmoid_gate(mixed, ops.linear(x, self.gate))
         return ops.linear(mixed, self.output, self.output_bias)

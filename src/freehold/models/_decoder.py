@@ -180,6 +180,7 @@ class Decoder:
     output_norm: Norm
     output: Weight  # the embedding itself where tied
     device_bytes: int
+    embedding_norm: Norm | None = None
 
     def kv_layers(self) -> Sequence[KVLayerSpec]:
         return tuple(layer.attention.kv_layer() for layer in self.layers)
@@ -194,6 +195,8 @@ class Decoder:
         x = ops.embed(self.embedding, batch.token_ids)  # [T, hidden]
         if config.embedding_scale != 1.0:
             x = ops.scale(x, config.embedding_scale)
+        if self.embedding_norm is not None:
+            x = self.embedding_norm.forward(x, ops)
         stream = ResidualStream(x, ops, config.residual_scale)
         for layer in self.layers[:-1]:
             layer.forward(stream, step, None)

@@ -77,6 +77,9 @@ class WeightLoader:
         self._done = 0
         self.device_bytes = 0
 
+    def has(self, name: str) -> bool:
+        return name in self._tensors
+
     def matrix(self, name: str) -> Weight:
         weight = self.ops.load_weight(self._tensors[name])
         self._count(name, weight.nbytes)

@@ -52,10 +52,14 @@ class ModelConfig:
     rope: RopeSpec
     tied_embeddings: bool
     sliding_window: int = 0  # 0 = none
-    full_attention_layers: frozenset[int] = frozenset()  # layers the window spares
+    chunk: int = 0  # 0 = none; else keys are seen within stretches of so many positions
+    full_attention_layers: frozenset[int] = frozenset()  # layers that window and chunk spare
     local_rope: RopeSpec | None = None  # rotation of the layers with a window, if another
     activation: Activation = "silu"  # of the feed-forward gate
     embedding_scale: float = 1.0
+    embedding_norm: bool = False  # RMS norm without weights
+    post_norm_eps: float = 0.0  # of norms after attention and feed-forward; 0 = norm_eps
+    qk_norm_after_rope: bool = False  # RMS norm without weights, in layers that rotate
     attention_scale: float = 0.0  # 0 = 1/√head_dim
     attn_softcap: float = 0.0  # 0 = none; else scores become c · tanh(score / c)
     final_softcap: float = 0.0  # the same for logits
@@ -69,6 +73,15 @@ class ModelConfig:
     def window(self, layer: int) -> int:
         """Keys a query of `layer` sees, itself included; 0 = all."""
         return 0 if layer in self.full_attention_layers else self.sliding_window
+
+    def chunk_of(self, layer: int) -> int:
+        """Positions of the stretches within which a query of `layer` sees keys; 0 = one stretch."""
+        return 0 if layer in self.full_attention_layers else self.chunk
+
+    def tempered(self, layer: int) -> bool:
+        """Whether queries of `layer` grow with their position."""
+        temperature = self.query_temperature
+        return temperature is not None and (layer in self.nope_layers or not temperature.nope_only)
 
     @property
     def num_experts(self) -> int:

@@ -12,6 +12,8 @@ import importlib
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from freehold.formats.checkpoint import Checkpoint
 from freehold.models._attention import SelfAttention, SplitProjection
 from freehold.models._decoder import Decoder, RmsNorm, SequentialLayer
@@ -40,6 +42,9 @@ class DenseLayout:
     pre_norms: Presence = "required"
     post_norms: Presence = "absent"  # RMS norm of what attention and feed-forward give
     gated: bool = True  # or a feed-forward of two matrices
+    attn_gate: Presence = "absent"  # the sigmoid of its product gates what attention gives
+    sinks: Presence = "absent"  # what each head's softmax gives to no key
+    ffn_norm: str = "ffn_norm"  # GGUF's name of the norm before the feed-forward
 
 
 def load_dense(
@@ -63,6 +68,9 @@ def load_dense(
         output_norm=RmsNorm(weights.vector("output_norm.weight"), config.norm_eps),
         output=embedding if config.tied_embeddings else weights.matrix("output.weight"),
         device_bytes=weights.device_bytes,
+        embedding_norm=_plain_norm(weights, config, config.hidden_size)
+        if config.embedding_norm
+        else None,
     )
 
 
@@ -100,10 +108,12 @@ def expected_tensors(config: ModelConfig, layout: DenseLayout) -> dict[str, Expe
             add(f"{blk}{part}.bias", (rows,), layout.qkv_bias)
         add(blk + "attn_q_norm.weight", (q_norm,), layout.qk_norm)
         add(blk + "attn_k_norm.weight", (k_norm,), layout.qk_norm)
+        add(blk + "attn_gate.weight", (q_rows, hidden), layout.attn_gate)
+        add(blk + "attn_sinks.weight", (config.num_heads,), layout.sinks)
         add(blk + "attn_output.weight", (hidden, q_rows))
         add(blk + "attn_output.bias", (hidden,), layout.output_bias)
         add(blk + "post_attention_norm.weight", (hidden,), layout.post_norms)
-        add(blk + "ffn_norm.weight", (hidden,), layout.pre_norms)
+        add(f"{blk}{layout.ffn_norm}.weight", (hidden,), layout.pre_norms)
         table.update(
             expected_feed_forward(config, index)
             if layout.gated
@@ -116,23 +126,24 @@ def expected_tensors(config: ModelConfig, layout: DenseLayout) -> dict[str, Expe
 def _load_layer(
     weights: WeightLoader, config: ModelConfig, layout: DenseLayout, index: int
 ) -> SequentialLayer:
-    blk = f"blk.{index}."
+    post_eps = config.post_norm_eps or config.norm_eps
 
-    def norm(name: str) -> RmsNorm | None:
-        weight = weights.vector_or_none(f"{blk}{name}.weight")
-        return None if weight is None else RmsNorm(weight, config.norm_eps)
+    def norm(name: str, eps: float) -> RmsNorm | None:
+        weight = weights.vector_or_none(f"blk.{index}.{name}.weight")
+        return None if weight is None else RmsNorm(weight, eps)
 
+    posts = layout.post_norms != "absent"
     return SequentialLayer(
-        attn_norm=norm("attn_norm"),
+        attn_norm=norm("attn_norm", config.norm_eps),
         attention=_load_attention(weights, config, index),
-        attn_post_norm=norm("post_attention_norm"),
-        ffn_norm=norm("ffn_norm"),
+        attn_post_norm=norm("post_attention_norm", post_eps) if posts else None,
+        ffn_norm=norm(layout.ffn_norm, config.norm_eps),
         ffn=(
             load_feed_forward(weights, config, index)
             if layout.gated
             else load_plain_feed_forward(weights, config, index)
         ),
-        ffn_post_norm=norm("post_ffw_norm"),
+        ffn_post_norm=norm("post_ffw_norm", post_eps) if posts else None,
     )
 
 
@@ -144,6 +155,8 @@ def _load_attention(weights: WeightLoader, config: ModelConfig, index: int) -> S
         weight = maybe(f"{blk}{name}.weight")
         return None if weight is None else RmsNorm(weight, config.norm_eps)
 
+    gated = weights.has(blk + "attn_gate.weight")
+    late_norm = config.qk_norm_after_rope and index not in config.nope_layers
     return SelfAttention(
         projection=SplitProjection(
             (
@@ -165,8 +178,17 @@ def _load_attention(weights: WeightLoader, config: ModelConfig, index: int) -> S
         layer=index,
         rotation=rotation_of(config, index),
         interleaved=config.rope.interleaved,
-        tempered=config.query_temperature is not None,
+        tempered=config.tempered(index),
+        late_norm=_plain_norm(weights, config, config.head_dim) if late_norm else None,
+        sinks=maybe(blk + "attn_sinks.weight"),
+        gate=matrix(blk + "attn_gate.weight") if gated else None,
     )
+
+
+def _plain_norm(weights: WeightLoader, config: ModelConfig, width: int) -> RmsNorm:
+    """A norm without weights."""
+    ones = np.ones(width, dtype=np.float32)
+    return RmsNorm(weights.ops.load_vector(ones), config.norm_eps)
 
 
 def attention_spec(config: ModelConfig, index: int) -> AttentionSpec:
@@ -178,6 +200,7 @@ def attention_spec(config: ModelConfig, index: int) -> AttentionSpec:
         value_dim=config.head_dim,
         scale=config.attention_scale or config.head_dim**-0.5,
         window=config.window(index),
+        chunk=config.chunk_of(index),
         softcap=config.attn_softcap,
     )
 

@@ -56,6 +56,7 @@ class QueryTemperature:
     scale: float
     length: int
     offset: int = 0
+    nope_only: bool = False  # layers that rotate keep their queries as they are
 
     def factors(self, positions: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
         """[T] of positions [T]."""
