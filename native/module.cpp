@@ -156,6 +156,21 @@ void linear(Context& c, const Floats2& x, const std::vector<const Matrix*>& weig
   c.linear(data, x.stride(0), cols, layers);
 }
 
+void linear_heads(Context& c, const Floats2& x, const std::vector<const Matrix*>& weights,
+                  const FloatsOut& out) {
+  need(!weights.empty() && weights.size() <= 65536, "between 1 and 65536 heads");
+  const int64_t count = int64_t(weights.size()), k = weights[0]->k, n = weights[0]->n;
+  for (const Matrix* w : weights)
+    need(w->k == k && w->n == n, "the matrices of all heads must have one shape");
+  const int64_t cols = int64_t(x.shape(0)), width = int64_t(x.shape(1)), head = width / count;
+  need(width % count == 0 && head >= k, "the input is no row of heads as wide as the weights");
+  const float* data = rows_of(x, width, "rows must be contiguous");
+  float* o = out_rows(out, cols, count * (n + head - k), "output shape does not match");
+  nb::gil_scoped_release nogil;
+  std::lock_guard<std::mutex> lock(c.mutex());
+  c.linear_heads(data, x.stride(0), head, cols, weights, o, int64_t(out.stride(0)));
+}
+
 void gate_up(Context& c, const Floats2& x, const Matrix& gate, const Matrix& up,
              const std::string& activation, const FloatsOut& out) {
   need(gate.k == up.k && gate.n == up.n, "gate and up differ in shape");
@@ -215,9 +230,10 @@ void activate(Context& c, const FloatsOut& x, const std::string& kind, float alp
 }
 
 void rope(Context& c, const FloatsOut& x, const Floats2& cos, const Floats2& sin, int64_t head_dim,
-          bool interleaved) {
+          bool interleaved, int64_t offset) {
   const int64_t rows = int64_t(x.shape(0)), half = int64_t(cos.shape(1));
-  need(head_dim > 0 && int64_t(x.shape(1)) % head_dim == 0 && half * 2 <= head_dim,
+  need(head_dim > 0 && int64_t(x.shape(1)) % head_dim == 0 && offset >= 0 && offset <= head_dim &&
+           half * 2 <= head_dim - offset,
        "head_dim does not fit");
   need(int64_t(cos.shape(0)) == rows && int64_t(sin.shape(0)) == rows, "one angle row per token");
   need(rows <= 1 || (cos.stride(0) == half && sin.stride(0) == half),
@@ -228,7 +244,8 @@ void rope(Context& c, const FloatsOut& x, const Floats2& cos, const Floats2& sin
   const int64_t heads = int64_t(x.shape(1)) / head_dim;
   nb::gil_scoped_release nogil;
   std::lock_guard<std::mutex> lock(c.mutex());
-  c.rope(data, x.stride(0), rows, heads, head_dim, cos.data(), sin.data(), half, interleaved);
+  c.rope(data + offset, x.stride(0), rows, heads, head_dim, cos.data(), sin.data(), half,
+         interleaved);
 }
 
 KVStore make_kv_store(const std::vector<std::vector<int>>& layers, int64_t num_blocks,
@@ -376,6 +393,7 @@ NB_MODULE(_native, m) {
       .def("pack_bytes", &pack_bytes, nb::keep_alive<0, 1>())
       .def("pack_file", &pack_file, nb::keep_alive<0, 1>())
       .def("linear", &linear, nb::arg("x"), nb::arg("weights"), nb::arg("biases"), nb::arg("outs"))
+      .def("linear_heads", &linear_heads)
       .def("gate_up", &gate_up)
       .def("embed", &embed)
       .def("rms_norm", &rms_norm, nb::arg("x"), nb::arg("w"), nb::arg("eps"), nb::arg("out"),

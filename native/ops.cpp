@@ -172,9 +172,32 @@ bool Context::pack(Matrix& m, const uint8_t* bytes, int fd, int64_t offset) {
 
 // ---- linear -------------------------------------------------------------------------------------
 
-Acts* Context::prepare(ActKind kind, const float* x, int64_t ldx, int64_t cols, int64_t k,
-                       const std::vector<Linear>& layers) {
-  Acts& a = acts_[int(kind)];
+// Cuts `base` into the parts of `a` that the task needs; with null it only counts. Returns bytes.
+static int64_t lay_out(const QuantizeTask& t, Acts& a, uint8_t* base) {
+  const int64_t padded = int64_t(a.nblk) * std::max(a.cb, a.last_cb), k = a.k;
+  int64_t bytes = 0;
+  const auto part = [&](bool need, int64_t size) {
+    uint8_t* at = need && base ? base + bytes : nullptr;
+    if (need) bytes += round_up(size, 64);
+    return at;
+  };
+  const bool i8 = a.kind == ActKind::I8x32 || a.kind == ActKind::I8x256;
+  const int64_t per = a.kind == ActKind::I8x256 ? 256 : 32;
+  a.quads = reinterpret_cast<int8_t*>(part(i8, padded * k));
+  a.scale = reinterpret_cast<float*>(part(i8, padded * (k / per) * 4));
+  a.sum16 = reinterpret_cast<int16_t*>(part(t.need_sum16, padded * (k / 32) * 4));
+  a.sum32 = reinterpret_cast<int16_t*>(part(t.need_sum32, padded * ceil_div(k, 64) * 4));
+  a.fsum = reinterpret_cast<float*>(part(t.need_fsum, padded * (k / 32) * 4));
+  for (int i = 0; i < kInitCount; ++i)
+    a.init[i] = reinterpret_cast<int32_t*>(
+        part(t.need_init[i], padded * (k / (i <= kInit16x32 ? 16 : 32)) * 4));
+  a.f32 = reinterpret_cast<float*>(part(a.kind == ActKind::F32, padded * round_up(k, 2) * 4));
+  a.bf16 = reinterpret_cast<uint32_t*>(part(a.kind == ActKind::BF16, padded * ceil_div(k, 2) * 4));
+  return bytes;
+}
+
+QuantizeTask Context::plan(ActKind kind, int64_t cols, int64_t k,
+                           const std::vector<const Matrix*>& weights, Acts& a) const {
   a = Acts{};
   a.kind = kind;
   a.k = k;
@@ -182,51 +205,30 @@ Acts* Context::prepare(ActKind kind, const float* x, int64_t ldx, int64_t cols, 
   a.cb = kernels_->col_block(int(cols));
   a.nblk = int(ceil_div(cols, a.cb));
   a.last_cb = kernels_->pad_cols(int(cols - int64_t(a.nblk - 1) * a.cb));
-  const int64_t padded = int64_t(a.nblk) * std::max(a.cb, a.last_cb);
   QuantizeTask t{};
+  t.acts = &a;
+  for (const Matrix* w : weights) {
+    if (act_kind(w->type, *kernels_) != kind) continue;
+    const int id = init_id(w->type, kernels_->full_u8);
+    if (id >= 0) t.need_init[id] = true;
+    t.need_sum16 |= w->type == QType::Q2_K;
+    t.need_sum32 |= w->type == QType::Q4_K || w->type == QType::Q5_K;
+    t.need_fsum |= w->type == QType::Q4_1 || w->type == QType::Q5_1;
+  }
+  return t;
+}
+
+Acts* Context::prepare(ActKind kind, const float* x, int64_t ldx, int64_t cols, int64_t k,
+                       const std::vector<Linear>& layers) {
+  Acts& a = acts_[int(kind)];
+  std::vector<const Matrix*> weights;
+  for (const Linear& l : layers)
+    for (const Matrix* w : {l.w, l.up})
+      if (w) weights.push_back(w);
+  QuantizeTask t = plan(kind, cols, k, weights, a);
   t.x = x;
   t.ldx = ldx;
-  t.acts = &a;
-  const bool full_u8 = kernels_->full_u8;
-  for (const Linear& l : layers)
-    for (const Matrix* w : {l.w, l.up}) {
-      if (!w || act_kind(w->type, *kernels_) != kind) continue;
-      const int id = init_id(w->type, full_u8);
-      if (id >= 0) t.need_init[id] = true;
-      t.need_sum16 |= w->type == QType::Q2_K;
-      t.need_sum32 |= w->type == QType::Q4_K || w->type == QType::Q5_K;
-      t.need_fsum |= w->type == QType::Q4_1 || w->type == QType::Q5_1;
-    }
-  // one scratch, cut into the parts that are needed
-  int64_t bytes = 0;
-  const auto part = [&](bool need, int64_t size) {
-    const int64_t at = bytes;
-    if (need) bytes += round_up(size, 64);
-    return need ? at : -1;
-  };
-  const bool i8 = kind == ActKind::I8x32 || kind == ActKind::I8x256;
-  const int64_t per = kind == ActKind::I8x256 ? 256 : 32;
-  const int64_t at_quads = part(i8, padded * k);
-  const int64_t at_scale = part(i8, padded * (k / per) * 4);
-  const int64_t at_sum16 = part(t.need_sum16, padded * (k / 32) * 4);
-  const int64_t at_sum32 = part(t.need_sum32, padded * ceil_div(k, 64) * 4);
-  const int64_t at_fsum = part(t.need_fsum, padded * (k / 32) * 4);
-  int64_t at_init[kInitCount];
-  for (int i = 0; i < kInitCount; ++i)
-    at_init[i] = part(t.need_init[i], padded * (k / (i <= kInit16x32 ? 16 : 32)) * 4);
-  const int64_t at_f32 = part(kind == ActKind::F32, padded * round_up(k, 2) * 4);
-  const int64_t at_bf16 = part(kind == ActKind::BF16, padded * ceil_div(k, 2) * 4);
-  uint8_t* base = act_scratch_[int(kind)].get(size_t(bytes));
-  const auto at = [&](int64_t offset) { return offset < 0 ? nullptr : base + offset; };
-  a.quads = reinterpret_cast<int8_t*>(at(at_quads));
-  a.scale = reinterpret_cast<float*>(at(at_scale));
-  a.sum16 = reinterpret_cast<int16_t*>(at(at_sum16));
-  a.sum32 = reinterpret_cast<int16_t*>(at(at_sum32));
-  a.fsum = reinterpret_cast<float*>(at(at_fsum));
-  for (int i = 0; i < kInitCount; ++i) a.init[i] = reinterpret_cast<int32_t*>(at(at_init[i]));
-  a.f32 = reinterpret_cast<float*>(at(at_f32));
-  a.bf16 = reinterpret_cast<uint32_t*>(at(at_bf16));
-
+  lay_out(t, a, act_scratch_[int(kind)].get(size_t(lay_out(t, a, nullptr))));
   if (cols * k < kSmall) {
     for (int b = 0; b < a.nblk; ++b) kernels_->quantize(t, b);
   } else {
@@ -287,6 +289,53 @@ void Context::linear(const float* x, int64_t ldx, int64_t cols, const std::vecto
     kernels_->linear(jobs[size_t(c.job)], c.g0, c.g1, panels + (panels ? panel_bytes * thread : 0),
                      c.panel);
   });
+}
+
+void Context::linear_heads(const float* x, int64_t ldx, int64_t head, int64_t cols,
+                           const std::vector<const Matrix*>& weights, float* out, int64_t ldo) {
+  if (cols == 0 || weights.empty()) return;
+  const int64_t k = weights[0]->k, n = weights[0]->n, beyond = head - k;
+  // A head is one task: it has activations of its own, so nothing is shared between heads.
+  int64_t act_bytes = 0, panel_bytes = 0;
+  for (const Matrix* w : weights) {
+    Acts a;
+    const QuantizeTask t = plan(act_kind(w->type, *kernels_), cols, k, {w}, a);
+    act_bytes = std::max(act_bytes, lay_out(t, a, nullptr));
+    panel_bytes = std::max(panel_bytes, kernels_->panel_bytes(*w));
+  }
+  act_bytes = round_up(act_bytes, 4096);
+  const bool many = cols > kernels_->direct_max_cols;
+  // A panel of one group may be larger than the budget, but never than what it came from twice.
+  const int64_t most = panel_bytes ? std::clamp<int64_t>(kPanelBudget / panel_bytes, 1, 8) : 64;
+  panel_bytes = many ? round_up(panel_bytes * most, 4096) : 0;
+  uint8_t* scratch = thread_scratch_.get(size_t((act_bytes + panel_bytes) * threads()));
+  const auto one = [&](int64_t h, int thread) {
+    uint8_t* mine = scratch + (act_bytes + panel_bytes) * thread;
+    const Matrix& w = *weights[size_t(h)];
+    Acts a;
+    QuantizeTask t = plan(act_kind(w.type, *kernels_), cols, k, {&w}, a);
+    t.x = x + h * head;
+    t.ldx = ldx;
+    lay_out(t, a, mine);
+    for (int b = 0; b < a.nblk; ++b) kernels_->quantize(t, b);
+    LinearTask job{};
+    job.w[0] = &w;
+    job.acts[0] = &a;
+    job.out = out + h * (n + beyond);
+    job.ldo = ldo;
+    const bool panel = many && kernels_->panel_bytes(w) > 0;
+    const int64_t step = panel ? most : w.groups;
+    for (int64_t g = 0; g < w.groups; g += step)
+      kernels_->linear(job, g, std::min(g + step, w.groups), mine + act_bytes, panel);
+    if (beyond > 0)
+      for (int64_t c = 0; c < cols; ++c)
+        std::memcpy(job.out + c * ldo + n, t.x + c * ldx + k, size_t(beyond) * sizeof(float));
+  };
+  if (int64_t(weights.size()) * cols * k < kSmall) {
+    for (size_t h = 0; h < weights.size(); ++h) one(int64_t(h), 0);
+  } else {
+    pool_.run(int64_t(weights.size()), one);
+  }
 }
 
 // ---- the rest -----------------------------------------------------------------------------------

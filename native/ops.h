@@ -35,6 +35,10 @@ class Context {
     Epilogue epilogue;
   };
   void linear(const float* x, int64_t ldx, int64_t cols, const std::vector<Linear>& layers);
+  // Row c of x is cut into equal heads. Each one's first values meet a matrix of its own, which all
+  // have one shape; what lies beyond them is copied behind the result.
+  void linear_heads(const float* x, int64_t ldx, int64_t head, int64_t cols,
+                    const std::vector<const Matrix*>& weights, float* out, int64_t ldo);
 
   void embed(const Matrix& table, const int32_t* ids, int64_t count, float* out, int64_t ldo);
   // residual may be null; otherwise residual += x first and the sum is what gets normed
@@ -64,6 +68,9 @@ class Context {
  private:
   template <class Fn>
   void for_rows(int64_t rows, int64_t work_per_row, Fn&& fn);
+  // Shape of the activations of `cols` columns, and what `weights` want to know of them.
+  QuantizeTask plan(ActKind kind, int64_t cols, int64_t k,
+                    const std::vector<const Matrix*>& weights, Acts& a) const;
   Acts* prepare(ActKind kind, const float* x, int64_t ldx, int64_t cols, int64_t k,
                 const std::vector<Linear>& layers);
 

@@ -50,6 +50,7 @@ class Context:
         biases: Sequence[_Floats | None],
         outs: Sequence[_Floats],
     ) -> None: ...
+    def linear_heads(self, x: _Floats, weights: Sequence[Weight], out: _Floats) -> None: ...
     def gate_up(
         self, x: _Floats, gate: Weight, up: Weight, activation: str, out: _Floats
     ) -> None: ...
@@ -64,7 +65,13 @@ class Context:
         self, x: _Floats, kind: str, alpha_p: float, alpha_n: float, beta: float, eps: float
     ) -> None: ...
     def rope(
-        self, x: _Floats, cos: _Floats, sin: _Floats, head_dim: int, interleaved: bool
+        self,
+        x: _Floats,
+        cos: _Floats,
+        sin: _Floats,
+        head_dim: int,
+        interleaved: bool,
+        offset: int,
     ) -> None: ...
     def write_kv(
         self, store: KVStore, layer: int, k: _Floats, v: _Floats, slots: _Ints

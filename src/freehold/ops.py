@@ -27,6 +27,7 @@ FloatArray: TypeAlias = npt.NDArray[np.float32]
 
 Activation = Literal["silu", "gelu_tanh", "gelu"]
 KVDtype = Literal["f32", "f16", "bf16", "q8_0"]
+Scoring = Literal["softmax", "sigmoid", "sqrt_softplus"]
 
 
 class RawTensor(Protocol):
@@ -118,12 +119,21 @@ class AttentionSpec:
 
 @dataclass(frozen=True, slots=True)
 class RoutingSpec:
-    """How a token's router logits become experts and weights: softmax over all experts, then the
-    ``top_k`` largest."""
+    """How a token's router logits become experts and weights.
+
+    Every expert has a score; the ``top_k`` with the largest score + bias are chosen (the bias, an
+    argument of `Ops.route`, counts for nothing else). With groups of experts, only those of the
+    ``top_groups`` best groups can be chosen; a group is as good as its best expert ("max",
+    arXiv:2405.04434 §2.2) or its best two together ("sum2", arXiv:2412.19437 §2.1.2). A softmax
+    over the chosen alone is the softmax over all, normalised."""
 
     top_k: int
     normalise: bool  # divide the chosen weights by their sum
     scale: float = 1.0  # then multiply by this
+    scoring: Scoring = "softmax"  # the weights are the scores of the chosen
+    num_groups: int = 1  # of equal size, expert after expert
+    top_groups: int = 1
+    group_score: Literal["max", "sum2"] = "max"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +215,13 @@ class Ops(Protocol):
     ) -> tuple[Array, ...]:
         """Several `linear` over the same input (q, k and v); same numbers as one by one."""
 
+    def linear_heads(self, x: Array, weights: Sequence[Weight]) -> Array:
+        """Each head's first K values times a matrix [N, K] of its own; what a head has beyond
+        K stays behind its result: [T, H · S] to [T, H · (N + S - K)], H matrices of one shape."""
+
+    def join(self, parts: Sequence[Array]) -> Array:
+        """Rows side by side: [T, N₁], [T, N₂] … to [T, N₁ + N₂ + …]."""
+
     def gate_up(self, x: Array, gate: Weight, up: Weight, activation: Activation) -> Array:
         """activation(x · gateᵀ) · (x · upᵀ), elementwise product: [R, N]."""
 
@@ -215,9 +232,12 @@ class Ops(Protocol):
         """x · sigmoid(gate), elementwise; gate is [T, N] like x, or [T, 1]. The memory of `x`
         may be reused."""
 
-    def route(self, logits: Array, spec: RoutingSpec) -> tuple[Array, Array]:
-        """Experts of each token, largest logit first, and their weights: int32 and float32
-        [T, top_k], out of logits [T, E]. Of equal logits the lower expert comes first."""
+    def route(
+        self, logits: Array, spec: RoutingSpec, bias: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Experts of each token, the best first, and their weights: int32 and float32
+        [T, top_k], out of logits [T, E] and a bias [E] of the choice. Of equal ones the lower
+        expert, or group, comes first."""
 
     def moe(
         self,
@@ -235,8 +255,17 @@ class Ops(Protocol):
     def rope_tables(self, spec: RopeSpec, positions: npt.NDArray[np.int32]) -> tuple[Array, Array]:
         """cos and sin, each [T, rotary_dim / 2], angles computed in float64. Once a step."""
 
-    def rope(self, x: Array, cos: Array, sin: Array, head_dim: int, interleaved: bool) -> Array:
-        """Rotate every head of x [T, heads · head_dim]. The memory of `x` may be reused."""
+    def rope(
+        self,
+        x: Array,
+        cos: Array,
+        sin: Array,
+        head_dim: int,
+        interleaved: bool,
+        offset: int = 0,
+    ) -> Array:
+        """Rotate every head of x [T, heads · head_dim], in the dimensions from `offset` on.
+        The memory of `x` may be reused."""
 
     def write_kv(
         self, cache: KVCache, layer: int, k: Array, v: Array | None, batch: ForwardBatch

@@ -75,6 +75,48 @@ def test_route_is_softmax_then_top_k(ops, normalise):
     assert str(chosen.dtype).endswith("int32")
 
 
+def torch_scores(logits, scoring):
+    wide = torch.from_numpy(logits).double()
+    if scoring == "softmax":
+        return wide.softmax(-1)
+    return wide.sigmoid() if scoring == "sigmoid" else torch.nn.functional.softplus(wide).sqrt()
+
+
+@pytest.mark.parametrize("groups", [(1, 1, "max"), (4, 2, "max"), (4, 2, "sum2"), (8, 5, "sum2")])
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("normalise", [True, False])
+@pytest.mark.parametrize("scoring", ["softmax", "sigmoid", "sqrt_softplus"])
+def test_scores_groups_and_a_bias_of_the_choice(ops, scoring, normalise, with_bias, groups):
+    count, kept, group_score = groups
+    logits, bias = 3 * normal(40, 16, seed=1), normal(16, seed=2)  # some sums are below zero
+    spec = RoutingSpec(5, normalise, 2.5, scoring, count, kept, group_score)
+    loaded = ops.load_vector(bias) if with_bias else None
+    chosen, weights = (host(ops, part) for part in ops.route(logits, spec, loaded))
+    scores = torch_scores(logits, scoring)
+    keys = scores + torch.from_numpy(bias).double() if with_bias else scores
+    grouped = keys.view(40, count, -1)
+    best = grouped.topk(2, -1)[0].sum(-1) if group_score == "sum2" else grouped.max(-1).values
+    allowed_groups = torch.zeros(40, count).scatter(1, best.topk(kept)[1], 1.0).bool()
+    keys = grouped.masked_fill(~allowed_groups[..., None], -torch.inf).view(40, 16)
+    order = keys.topk(5)[1]
+    want = scores.gather(1, order)
+    want = 2.5 * (want / want.sum(-1, keepdim=True) if normalise else want)
+    np.testing.assert_array_equal(chosen, order.numpy())
+    np.testing.assert_allclose(weights, want.numpy(), rtol=3e-7)
+    one_by_one = [ops.route(logits[i : i + 1], spec, loaded) for i in range(40)]
+    np.testing.assert_array_equal(chosen, np.concatenate([host(ops, c) for c, _ in one_by_one]))
+    np.testing.assert_array_equal(weights, np.concatenate([host(ops, w) for _, w in one_by_one]))
+
+
+def test_a_logit_that_is_no_number_is_the_last_choice(ops):
+    logits = np.float32([[1, np.nan, 2, 0]])
+    for scoring in ("softmax", "sigmoid"):
+        spec = RoutingSpec(3, True, scoring=scoring)
+        chosen, weights = ops.route(logits, spec)
+        assert host(ops, chosen).tolist() == [[2, 0, 3]]
+        assert np.isfinite(host(ops, weights)).all()
+
+
 def test_equal_logits_go_to_the_lower_expert(ops):
     logits = np.float32([[1, 2, 2, 1, 2], [0, 0, 0, 0, 0], [-1e30, -1e30, 5, -1e30, -1e30]])
     chosen, weights = ops.route(logits, RoutingSpec(4, normalise=True))

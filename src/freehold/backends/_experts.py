@@ -11,23 +11,58 @@ import numpy as np
 import numpy.typing as npt
 
 from freehold.errors import InvalidParameterError
-from freehold.ops import FloatArray, RoutingSpec
+from freehold.ops import FloatArray, RoutingSpec, Scoring
+
+Wide = npt.NDArray[np.float64]
 
 
 def choose_experts(
-    logits: FloatArray, spec: RoutingSpec
+    logits: FloatArray, spec: RoutingSpec, bias: FloatArray | None = None
 ) -> tuple[npt.NDArray[np.int32], FloatArray]:
     """`Ops.route`. Logits that are not numbers come last, and their weights are not numbers."""
-    # Sorting the logits, not their softmax, keeps apart what underflows to zero.
-    chosen = np.argsort(-logits, axis=1, kind="stable")[:, : spec.top_k]
     with np.errstate(all="ignore"):
-        scores = logits.astype(np.float64)
-        # The largest logit is the first chosen, unless one is not a number: then all is lost.
-        scores = np.exp(scores - np.take_along_axis(scores, chosen[:, :1], axis=1))
+        wide = logits.astype(np.float64)
+        scores = _scores(wide, spec.scoring)
+        if bias is not None or spec.num_groups > 1:
+            keys = scores if bias is None else scores + bias.astype(np.float64)
+            keys = _best_groups(keys, spec)
+        else:
+            keys = wide  # sorting these, not scores, keeps apart what underflows to zero
+        chosen = np.argsort(-keys, axis=1, kind="stable")[:, : spec.top_k]
         weights = np.take_along_axis(scores, chosen, axis=1)
-        over = weights if spec.normalise else scores
-        weights = weights / over.sum(axis=1, keepdims=True) * spec.scale
+        if spec.normalise:
+            # A softmax of these alone: what they are beside the rest cannot make them all zero.
+            if spec.scoring == "softmax":
+                weights = _scores(np.take_along_axis(wide, chosen, axis=1), "softmax")
+            else:
+                weights = weights / (weights.sum(axis=1, keepdims=True) + 1e-20)
+        weights = weights * spec.scale
     return chosen.astype(np.int32), weights.astype(np.float32)
+
+
+def _scores(logits: Wide, scoring: Scoring) -> Wide:
+    if scoring == "sigmoid":
+        return np.asarray(1.0 / (1.0 + np.exp(-logits)))
+    if scoring == "sqrt_softplus":
+        return np.sqrt(np.logaddexp(0.0, logits))
+    powers = np.exp(logits - np.fmax.reduce(logits, axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _best_groups(keys: Wide, spec: RoutingSpec) -> Wide:
+    """`keys` with -inf for the experts of groups that were not chosen."""
+    if spec.top_groups >= spec.num_groups:
+        return keys
+    groups = keys.reshape(len(keys), spec.num_groups, -1)  # [T, G, E / G]
+    known = np.where(np.isnan(groups), -np.inf, groups)
+    if spec.group_score == "sum2":
+        best = np.sort(known, axis=2)[..., -2:].sum(axis=2)
+    else:
+        best = known.max(axis=2)
+    chosen = np.argsort(-best, axis=1, kind="stable")[:, : spec.top_groups]
+    hidden = np.full(best.shape, True)
+    np.put_along_axis(hidden, chosen, False, axis=1)
+    return np.where(hidden[..., None], -np.inf, groups).reshape(keys.shape)
 
 
 def check_experts(chosen: npt.NDArray[np.int32], num_experts: int) -> None:

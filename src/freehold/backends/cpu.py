@@ -243,6 +243,16 @@ class CpuOps:
         self._context.linear(x, list(weights), list(biases), outs)
         return tuple(outs)
 
+    def linear_heads(self, x: FloatArray, weights: Sequence[Weight]) -> FloatArray:
+        beyond = x.shape[1] - len(weights) * weights[0].in_features
+        out = self._pool.take(x.shape[0], len(weights) * weights[0].out_features + beyond)
+        self._context.linear_heads(x, list(weights), out)
+        return out
+
+    def join(self, parts: Sequence[FloatArray]) -> FloatArray:
+        out = self._pool.take(len(parts[0]), sum(part.shape[1] for part in parts))
+        return np.concatenate(parts, axis=1, out=out)
+
     def gate_up(
         self, x: FloatArray, gate: Weight, up: Weight, activation: Activation
     ) -> FloatArray:
@@ -264,9 +274,9 @@ class CpuOps:
         return x
 
     def route(
-        self, logits: FloatArray, spec: RoutingSpec
+        self, logits: FloatArray, spec: RoutingSpec, bias: FloatArray | None = None
     ) -> tuple[npt.NDArray[np.int32], FloatArray]:
-        return choose_experts(logits, spec)
+        return choose_experts(logits, spec, bias)
 
     def moe(
         self,
@@ -331,9 +341,15 @@ class CpuOps:
         return cos.astype(np.float32), sin.astype(np.float32)
 
     def rope(
-        self, x: FloatArray, cos: FloatArray, sin: FloatArray, head_dim: int, interleaved: bool
+        self,
+        x: FloatArray,
+        cos: FloatArray,
+        sin: FloatArray,
+        head_dim: int,
+        interleaved: bool,
+        offset: int = 0,
     ) -> FloatArray:
-        self._context.rope(x, cos, sin, head_dim, interleaved)
+        self._context.rope(x, cos, sin, head_dim, interleaved, offset)
         return x
 
     def write_kv(

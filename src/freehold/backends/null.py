@@ -120,6 +120,13 @@ class NullOps:
     ) -> tuple[FloatArray, ...]:
         return tuple(_zeros(len(x), weight.out_features) for weight in weights)
 
+    def linear_heads(self, x: FloatArray, weights: Sequence[Weight]) -> FloatArray:
+        beyond = x.shape[1] - len(weights) * weights[0].in_features
+        return _zeros(len(x), len(weights) * weights[0].out_features + beyond)
+
+    def join(self, parts: Sequence[FloatArray]) -> FloatArray:
+        return _zeros(len(parts[0]), sum(part.shape[1] for part in parts))
+
     def gate_up(
         self, x: FloatArray, gate: Weight, up: Weight, activation: Activation
     ) -> FloatArray:
@@ -132,7 +139,7 @@ class NullOps:
         return x
 
     def route(
-        self, logits: FloatArray, spec: RoutingSpec
+        self, logits: FloatArray, spec: RoutingSpec, bias: FloatArray | None = None
     ) -> tuple[npt.NDArray[np.int32], FloatArray]:
         chosen = np.tile(np.arange(spec.top_k, dtype=np.int32), (len(logits), 1))
         return chosen, _zeros(len(logits), spec.top_k)
@@ -154,7 +161,13 @@ class NullOps:
         return table, table
 
     def rope(
-        self, x: FloatArray, cos: FloatArray, sin: FloatArray, head_dim: int, interleaved: bool
+        self,
+        x: FloatArray,
+        cos: FloatArray,
+        sin: FloatArray,
+        head_dim: int,
+        interleaved: bool,
+        offset: int = 0,
     ) -> FloatArray:
         return x
 

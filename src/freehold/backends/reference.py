@@ -165,6 +165,16 @@ class ReferenceOps:
     ) -> tuple[FloatArray, ...]:
         return tuple(self.linear(x, w, b) for w, b in zip(weights, biases, strict=True))
 
+    def linear_heads(self, x: FloatArray, weights: Sequence[Weight]) -> FloatArray:
+        heads = x.reshape(len(x), len(weights), -1)
+        rank = weights[0].in_features
+        out = [self._product(heads[:, h, :rank], w, None) for h, w in enumerate(weights)]
+        joined = np.concatenate([np.stack(out, axis=1), heads[..., rank:]], axis=-1)
+        return joined.reshape(len(x), -1).astype(np.float32)
+
+    def join(self, parts: Sequence[FloatArray]) -> FloatArray:
+        return np.concatenate(parts, axis=1)
+
     def gate_up(
         self, x: FloatArray, gate: Weight, up: Weight, activation: Activation
     ) -> FloatArray:
@@ -187,9 +197,9 @@ class ReferenceOps:
             return wide.astype(np.float32)
 
     def route(
-        self, logits: FloatArray, spec: RoutingSpec
+        self, logits: FloatArray, spec: RoutingSpec, bias: FloatArray | None = None
     ) -> tuple[npt.NDArray[np.int32], FloatArray]:
-        return choose_experts(logits, spec)
+        return choose_experts(logits, spec, bias)
 
     def moe(
         self,
@@ -219,14 +229,20 @@ class ReferenceOps:
         return cos.astype(np.float32), sin.astype(np.float32)
 
     def rope(
-        self, x: FloatArray, cos: FloatArray, sin: FloatArray, head_dim: int, interleaved: bool
+        self,
+        x: FloatArray,
+        cos: FloatArray,
+        sin: FloatArray,
+        head_dim: int,
+        interleaved: bool,
+        offset: int = 0,
     ) -> FloatArray:
-        half = cos.shape[1]
+        half, end = cos.shape[1], offset + 2 * cos.shape[1]
         out = np.array(x, dtype=np.float32, copy=True).reshape(len(x), -1, head_dim)
         if interleaved:
-            first, second = slice(0, 2 * half, 2), slice(1, 2 * half, 2)
+            first, second = slice(offset, end, 2), slice(offset + 1, end, 2)
         else:
-            first, second = slice(0, half), slice(half, 2 * half)
+            first, second = slice(offset, offset + half), slice(offset + half, end)
         a, b = out[..., first].astype(np.float64), out[..., second].astype(np.float64)
         c, s = cos[:, None, :].astype(np.float64), sin[:, None, :].astype(np.float64)
         with np.errstate(all="ignore"):

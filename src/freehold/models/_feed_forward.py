@@ -57,12 +57,13 @@ class MixtureOfExperts:
     router: Weight  # [experts, hidden]
     experts: tuple[Expert, ...]
     routing: RoutingSpec
+    bias: Array | None  # [experts], of the choice
     activation: Activation
     shared: GatedFeedForward | None
     shared_router: Weight | None  # [1, hidden]; the sigmoid of its product weighs `shared`
 
     def forward(self, x: Array, ops: Ops) -> Array:
-        chosen, weights = ops.route(ops.linear(x, self.router), self.routing)
+        chosen, weights = ops.route(ops.linear(x, self.router), self.routing, self.bias)
         mixed = ops.moe(x, self.experts, chosen, weights, self.activation)
         if self.shared is None:
             return mixed
@@ -81,11 +82,14 @@ def expected_feed_forward(config: ModelConfig, index: int) -> Iterator[tuple[str
         return
     experts, ffn = moe.num_experts, moe.expert_ffn_size
     yield blk + "ffn_gate_inp.weight", Expected((experts, hidden))
+    if moe.selection_bias:
+        yield blk + "exp_probs_b.bias", Expected((experts,))
     yield blk + "ffn_gate_exps.weight", Expected((experts, ffn, hidden))
     yield blk + "ffn_up_exps.weight", Expected((experts, ffn, hidden))
     yield blk + "ffn_down_exps.weight", Expected((experts, hidden, ffn))
     if moe.shared_ffn_size:
-        yield blk + "ffn_gate_inp_shexp.weight", Expected((1, hidden))
+        if moe.shared_is_gated:
+            yield blk + "ffn_gate_inp_shexp.weight", Expected((1, hidden))
         yield from _expected_gated(blk, "_shexp", moe.shared_ffn_size, hidden)
 
 
@@ -101,10 +105,13 @@ def load_feed_forward(weights: WeightLoader, config: ModelConfig, index: int) ->
         router=weights.matrix_in_f32(blk + "ffn_gate_inp.weight"),
         experts=tuple(Expert(*matrices) for matrices in zip(*parts, strict=True)),
         routing=moe.routing,
+        bias=weights.vector(blk + "exp_probs_b.bias") if moe.selection_bias else None,
         activation=activation,
         shared=_load_gated(weights, blk, "_shexp", activation) if has_shared else None,
         shared_router=(
-            weights.matrix_in_f32(blk + "ffn_gate_inp_shexp.weight") if has_shared else None
+            weights.matrix_in_f32(blk + "ffn_gate_inp_shexp.weight")
+            if moe.shared_is_gated
+            else None
         ),
     )
 

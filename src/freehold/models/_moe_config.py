@@ -67,6 +67,7 @@ def moe_from_gguf(
             scale=keys.number("expert_weights_scale", 0.0, above=-1e-9) or 1.0,
         ),
         shared_ffn_size=shared_ffn,
+        shared_is_gated=shared_ffn > 0,
         # No key says so: a dense layer is one that holds the matrices of one.
         dense_layers=frozenset(i for i in range(layers) if f"blk.{i}.ffn_gate.weight" in tensors),
     )
@@ -91,6 +92,7 @@ def moe_from_hf(architecture: str, keys: Fields, layers: int, ffn: int) -> MoeCo
         shared_ffn_size=(
             keys.integer("shared_expert_intermediate_size", high=_MAX_FFN) if shared else 0
         ),
+        shared_is_gated=shared,
         dense_layers=frozenset() if mixtral else _dense_layers(keys, layers),
     )
 

@@ -32,6 +32,8 @@ class MoeConfig:
     expert_ffn_size: int
     routing: RoutingSpec
     shared_ffn_size: int = 0  # of the expert every token passes through; 0 = there is none
+    shared_is_gated: bool = False  # a sigmoid of its own weighs it
+    selection_bias: bool = False  # a number per expert that counts in the choice alone
     dense_layers: frozenset[int] = frozenset()  # layers with an ordinary feed-forward
 
 
