@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from freehold.batch import ForwardBatch
+from freehold.batch import ForwardBatch, KVTables
 from freehold.models.base import CausalLM
 from freehold.ops import KVDtype, Ops
 
@@ -21,8 +21,10 @@ def make_batch(
     tables: Sequence[Sequence[int]],
     block_size: int,
     logits_rows: Sequence[int] | None = None,
+    num_groups: int = 1,
 ) -> ForwardBatch:
-    """New `token_ids` per sequence, each after `past` positions; all rows wanted by default."""
+    """New `token_ids` per sequence, each after `past` positions; all rows wanted by default.
+    Every group of layers has the same tables."""
     counts = [len(ids) for ids in token_ids]
     positions = [np.arange(p, p + n) for p, n in zip(past, counts, strict=True)]
     slots = [
@@ -33,13 +35,13 @@ def make_batch(
     padded = [[*table, *([0] * (width - len(table)))] for table in tables]
     total = sum(counts)
     i32 = np.int32
+    where = KVTables(np.concatenate(slots).astype(i32), np.array(padded, dtype=i32))
     return ForwardBatch(
         token_ids=np.array([i for ids in token_ids for i in ids], dtype=i32),
         positions=np.concatenate(positions).astype(i32),
-        slot_mapping=np.concatenate(slots).astype(i32),
         query_start_loc=np.array([0, *np.cumsum(counts)], dtype=i32),
         seq_lens=np.array([p + n for p, n in zip(past, counts, strict=True)], dtype=i32),
-        block_tables=np.array(padded, dtype=i32),
+        tables=(where,) * num_groups,
         logits_rows=np.array(range(total) if logits_rows is None else logits_rows, dtype=i32),
     )
 
@@ -71,7 +73,10 @@ class PagedRunner:
                 table.append(int(self._free.pop()))
             self._lengths[name] = start + len(ids)
         tables = [self._tables[name] for name in chunks]
-        batch = make_batch(list(chunks.values()), past, tables, self.block_size)
+        batch = make_batch(
+            list(chunks.values()), past, tables, self.block_size,
+            num_groups=len(self.cache.num_blocks),
+        )  # fmt: skip
         hidden = self.model.forward(batch, self.cache, self.ops)
         logits = np.array(self.ops.to_numpy(self.model.logits(hidden, self.ops)))
         bounds = batch.query_start_loc

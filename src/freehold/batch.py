@@ -15,22 +15,34 @@ IntArray = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
+class KVTables:
+    """Where one group of layers keeps the keys and values of a batch (`ops.kv_groups`).
+
+    Position p of sequence s lives in slot
+    ``block_tables[s, p // block_size] * block_size + p % block_size``. In a group with a window
+    the blocks that no query can see any more are given back: their entries are 0 and mean
+    nothing, as do entries past the end of a sequence. Nothing may be read through either.
+    """
+
+    slot_mapping: IntArray  # [T] slot that receives the row's key and value
+    block_tables: IntArray  # [S, max_blocks]
+
+
+@dataclass(frozen=True, slots=True)
 class ForwardBatch:
     """T new tokens of S sequences, laid end to end.
 
     Sequence s owns rows ``query_start_loc[s]:query_start_loc[s+1]``. Its keys and values, the
-    new ones included, cover positions ``0 .. seq_lens[s]-1``; position p lives in slot
-    ``block_tables[s, p // block_size] * block_size + p % block_size``. The new tokens are the
-    last ones of the sequence: row r of sequence s has position
+    new ones included, cover positions ``0 .. seq_lens[s]-1``; the tables of its layer's group say
+    where. The new tokens are the last ones of the sequence: row r of sequence s has position
     ``seq_lens[s] - (query_start_loc[s+1] - r)``.
     """
 
     token_ids: IntArray  # [T]
     positions: IntArray  # [T]
-    slot_mapping: IntArray  # [T] slot that receives the row's key and value
     query_start_loc: IntArray  # [S + 1]
     seq_lens: IntArray  # [S] context length after this step
-    block_tables: IntArray  # [S, max_blocks] unused entries are 0
+    tables: tuple[KVTables, ...]  # one per group of layers
     logits_rows: IntArray  # [R] rows whose logits are wanted
 
     @property

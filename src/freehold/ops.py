@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from freehold.batch import ForwardBatch
+from freehold.errors import InvalidParameterError
 
 # NumPy on the CPU backends, a torch tensor on later ones. Models use only .shape, slicing of
 # rows and columns, and .reshape, which both share.
@@ -68,20 +69,50 @@ class Weight(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class KVLayerSpec:
-    """Shape of one layer's cache.
+    """Shape of one layer's cache. A model may have fewer of them than layers: one that shares
+    another's keys names the other's.
 
+    ``window`` above 0 promises that a query at p looks at nothing before p - window + 1, so that
+    older keys and values need not be kept.
     ``value_dim`` 0 stores keys alone: for a latent cache, whose values are the first dimensions
     of the keys, and for the keys that `Ops.top_keys` searches."""
 
     num_kv_heads: int
     key_dim: int
     value_dim: int
+    window: int = 0
+
+
+def kv_groups(layers: Sequence[KVLayerSpec]) -> tuple[int, ...]:
+    """The group of each layer: layers of equal window share one pool of blocks.
+
+    Groups are numbered in the order in which their windows first occur: group 0 is that of the
+    first layer.
+    """
+    order = list(dict.fromkeys(spec.window for spec in layers))
+    return tuple(order.index(spec.window) for spec in layers)
+
+
+def blocks_per_group(
+    layers: Sequence[KVLayerSpec], num_blocks: int | Sequence[int]
+) -> tuple[int, ...]:
+    """One number per group out of what `Ops.alloc_kv` takes. Raises InvalidParameterError when
+    there are too many or too few, or one is below 1."""
+    groups = len(set(kv_groups(layers)))
+    counts = (num_blocks,) * groups if isinstance(num_blocks, int) else tuple(num_blocks)
+    if len(counts) != groups:
+        raise InvalidParameterError(
+            f"these layers form {groups} groups, but {len(counts)} numbers of blocks are given"
+        )
+    if any(count < 1 for count in counts):
+        raise InvalidParameterError(f"a cache needs at least one block, not {min(counts)}")
+    return counts
 
 
 class KVCache(Protocol):
     """Paged keys and values of all layers; contents are the backend's business."""
 
-    num_blocks: int
+    num_blocks: tuple[int, ...]  # of each group
     block_size: int
     dtype: KVDtype
     nbytes: int
@@ -173,9 +204,14 @@ class Ops(Protocol):
         """Take a float32 vector (norm weight, bias)."""
 
     def alloc_kv(
-        self, layers: Sequence[KVLayerSpec], num_blocks: int, block_size: int, dtype: KVDtype
+        self,
+        layers: Sequence[KVLayerSpec],
+        num_blocks: int | Sequence[int],
+        block_size: int,
+        dtype: KVDtype,
     ) -> KVCache:
-        """Zeroed cache. Raises CapacityError when the memory is not there."""
+        """Zeroed cache with `num_blocks` blocks for every group, or one number per group (see
+        `kv_groups`). Raises CapacityError when the memory is not there."""
 
     # -- per token -------------------------------------------------------------------------
     def embed(self, table: Weight, ids: npt.NDArray[np.int32]) -> Array:
@@ -270,7 +306,7 @@ class Ops(Protocol):
     def write_kv(
         self, cache: KVCache, layer: int, k: Array, v: Array | None, batch: ForwardBatch
     ) -> None:
-        """Store the batch's keys and values at ``batch.slot_mapping``.
+        """Store the batch's keys and values at the ``slot_mapping`` of the layer's group.
 
         `v` is None exactly where the layer stores no values."""
 
@@ -309,9 +345,9 @@ class Ops(Protocol):
 
     # -- between steps -----------------------------------------------------------------------
     def copy_blocks(
-        self, cache: KVCache, src: npt.NDArray[np.int32], dst: npt.NDArray[np.int32]
+        self, cache: KVCache, group: int, src: npt.NDArray[np.int32], dst: npt.NDArray[np.int32]
     ) -> None:
-        """Copy whole blocks of every layer."""
+        """Copy whole blocks of every layer of one group."""
 
     def to_numpy(self, x: Array) -> FloatArray:
         """Bring an activation to the host as float32."""

@@ -66,7 +66,7 @@ def greedy_answer(prompt: Sequence[int], count: int, vocab: int, ends: Sequence[
 
 @dataclass
 class HashCache:
-    num_blocks: int
+    num_blocks: tuple[int, ...]
     block_size: int
     dtype: str
     states: np.ndarray
@@ -80,10 +80,10 @@ class HashOps:
 
     def alloc_kv(self, layers: Any, num_blocks: int, block_size: int, dtype: str) -> HashCache:
         garbage = np.random.default_rng(0).integers(0, 2**63, num_blocks * block_size)
-        return HashCache(num_blocks, block_size, dtype, garbage.astype(np.uint64))
+        return HashCache((num_blocks,), block_size, dtype, garbage.astype(np.uint64))
 
-    def copy_blocks(self, cache: HashCache, src: np.ndarray, dst: np.ndarray) -> None:
-        view = cache.states.reshape(cache.num_blocks, cache.block_size)
+    def copy_blocks(self, cache: HashCache, group: int, src: np.ndarray, dst: np.ndarray) -> None:
+        view = cache.states.reshape(cache.num_blocks[0], cache.block_size)
         for s, d in zip(src.tolist(), dst.tolist(), strict=True):
             view[d] = view[s]
 
@@ -111,7 +111,8 @@ class HashModel:
     def forward(self, batch: Any, cache: HashCache, ops: Any) -> np.ndarray:
         size = cache.block_size
         self.batches.append((batch.num_tokens, batch.num_seqs))
-        assert len(set(batch.slot_mapping.tolist())) == batch.num_tokens, "a slot is written twice"
+        slots = batch.tables[0].slot_mapping
+        assert len(set(slots.tolist())) == batch.num_tokens, "a slot is written twice"
         states = np.zeros(batch.num_tokens, np.uint64)
         for s in range(batch.num_seqs):
             begin, end = batch.query_start_loc[s], batch.query_start_loc[s + 1]
@@ -121,7 +122,7 @@ class HashModel:
                 position = length - (end - r)
                 assert batch.positions[r] == position
                 slot = self._slot(batch, s, position, size)
-                assert batch.slot_mapping[r] == slot
+                assert slots[r] == slot
                 before = (
                     int(cache.states[self._slot(batch, s, position - 1, size)]) if position else 0
                 )
@@ -134,7 +135,7 @@ class HashModel:
 
     @staticmethod
     def _slot(batch: Any, s: int, position: int, size: int) -> int:
-        return int(batch.block_tables[s, position // size]) * size + position % size
+        return int(batch.tables[0].block_tables[s, position // size]) * size + position % size
 
 
 def hash_engine(vocab: int = 5, **config: Any) -> tuple[Engine, HashModel]:

@@ -5,7 +5,7 @@ import numpy as np
 import psutil
 
 from freehold import backends
-from freehold.batch import ForwardBatch
+from freehold.batch import ForwardBatch, KVTables
 from freehold.ops import KVLayerSpec
 
 
@@ -14,10 +14,9 @@ def one_token(slot):
     return ForwardBatch(
         token_ids=at,
         positions=at,
-        slot_mapping=at,
         query_start_loc=np.array([0, 1], np.int32),
         seq_lens=at + 1,
-        block_tables=np.zeros((1, 1), np.int32),
+        tables=(KVTables(at, np.zeros((1, 1), np.int32)),),
         logits_rows=np.zeros(1, np.int32),
     )
 

@@ -356,7 +356,7 @@ def test_copied_blocks_hold_the_same(ops, kv_dtype):
     cache, q = case.filled(ops, kv_dtype), case.new_rows(case.queries)
     before = np.array(ops.to_numpy(ops.attention(q, cache, 1, case.batch(), spec)))
     free = [b for b in range(case.num_blocks) if b not in case.tables[0]][: len(case.tables[0])]
-    ops.copy_blocks(cache, np.array(case.tables[0], np.int32), np.array(free, np.int32))
+    ops.copy_blocks(cache, 0, np.array(case.tables[0], np.int32), np.array(free, np.int32))
     moved = make_batch([[0] * 3], [40], [free], 16)
     np.testing.assert_array_equal(ops.to_numpy(ops.attention(q, cache, 1, moved, spec)), before)
     # The originals stay.

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from freehold.errors import CapacityError, InvalidParameterError
-from freehold.ops import FloatArray, KVDtype, KVLayerSpec
+from freehold.ops import FloatArray, KVDtype, KVLayerSpec, blocks_per_group, kv_groups
 
 Q8_BLOCK = 32  # elements that share one f16 scale
 
@@ -85,25 +85,28 @@ class Rows:
 class ReferenceKVCache:
     """`ops.KVCache` of the reference backend."""
 
-    num_blocks: int
+    num_blocks: tuple[int, ...]
     block_size: int
     dtype: KVDtype
     nbytes: int
+    groups: tuple[int, ...]  # of each layer
     keys: list[Rows]
     values: list[Rows]
 
 
 def allocate(
-    layers: Sequence[KVLayerSpec], num_blocks: int, block_size: int, dtype: KVDtype
+    layers: Sequence[KVLayerSpec],
+    num_blocks: int | Sequence[int],
+    block_size: int,
+    dtype: KVDtype,
 ) -> ReferenceKVCache:
     """Zeroed cache. Raises InvalidParameterError for an impossible shape, CapacityError when
     the memory is not there."""
     if dtype not in ("f32", "f16", "bf16", "q8_0"):
         raise InvalidParameterError(f"there is no cache type {dtype!r}")
-    if num_blocks < 1 or block_size < 1:
-        raise InvalidParameterError(
-            f"a cache needs at least one block of one token, not {num_blocks} of {block_size}"
-        )
+    if block_size < 1:
+        raise InvalidParameterError(f"a cache block holds at least one token, not {block_size}")
+    groups, counts = kv_groups(layers), blocks_per_group(layers, num_blocks)
     for spec in layers:
         if dtype == "q8_0" and (spec.key_dim % Q8_BLOCK or spec.value_dim % Q8_BLOCK):
             raise InvalidParameterError(
@@ -111,11 +114,11 @@ def allocate(
                 f"not {spec.key_dim} and {spec.value_dim}",
                 hint="use an f16 cache",
             )
-    slots = num_blocks * block_size
+    placed = [(counts[g] * block_size, s) for g, s in zip(groups, layers, strict=True)]
     try:
-        keys = [Rows(dtype, slots, spec.num_kv_heads, spec.key_dim) for spec in layers]
-        values = [Rows(dtype, slots, spec.num_kv_heads, spec.value_dim) for spec in layers]
+        keys = [Rows(dtype, slots, spec.num_kv_heads, spec.key_dim) for slots, spec in placed]
+        values = [Rows(dtype, slots, spec.num_kv_heads, spec.value_dim) for slots, spec in placed]
     except (MemoryError, ValueError) as error:  # NumPy says ValueError when a size overflows
-        raise CapacityError(f"no memory for a cache of {num_blocks} blocks: {error}") from error
+        raise CapacityError(f"no memory for a cache of {counts} blocks: {error}") from error
     nbytes = sum(rows.nbytes for rows in (*keys, *values))
-    return ReferenceKVCache(num_blocks, block_size, dtype, nbytes, keys, values)
+    return ReferenceKVCache(counts, block_size, dtype, nbytes, groups, keys, values)

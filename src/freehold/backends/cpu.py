@@ -45,6 +45,8 @@ from freehold.ops import (
     RoutingSpec,
     Weight,
     Xielu,
+    blocks_per_group,
+    kv_groups,
 )
 
 NATIVE_TYPES = frozenset(
@@ -70,13 +72,14 @@ def default_threads() -> int:
 
 @dataclass(slots=True)
 class _KVCache:
-    """Handle given to models; the memory is native."""
+    """Handle given to models; the memory is native, one store for each group of layers."""
 
-    num_blocks: int
+    num_blocks: tuple[int, ...]
     block_size: int
     dtype: KVDtype
     nbytes: int
-    store: _native.KVStore
+    stores: list[_native.KVStore]
+    places: list[tuple[int, int]]  # of each layer: its group, and its index in the group's store
 
 
 class _Pool:
@@ -170,19 +173,32 @@ class CpuOps:
         return np.ascontiguousarray(values, np.float32)
 
     def alloc_kv(
-        self, layers: Sequence[KVLayerSpec], num_blocks: int, block_size: int, dtype: KVDtype
+        self,
+        layers: Sequence[KVLayerSpec],
+        num_blocks: int | Sequence[int],
+        block_size: int,
+        dtype: KVDtype,
     ) -> KVCache:
-        shapes = [[s.num_kv_heads, s.key_dim, s.value_dim] for s in layers]
+        counts = blocks_per_group(layers, num_blocks)
+        shapes: list[list[list[int]]] = [[] for _ in counts]
+        places = []
+        for spec, group in zip(layers, kv_groups(layers), strict=True):
+            places.append((group, len(shapes[group])))
+            shapes[group].append([spec.num_kv_heads, spec.key_dim, spec.value_dim])
         try:
-            store = _native.KVStore(shapes, num_blocks, block_size, dtype)
+            stores = [
+                _native.KVStore(shape, count, block_size, dtype)
+                for shape, count in zip(shapes, counts, strict=True)
+            ]
         except ValueError as error:
             raise InvalidParameterError(f"cannot make this cache: {error}") from error
         except MemoryError as error:
             raise CapacityError(
-                f"not enough memory for {num_blocks} cache blocks of {block_size} tokens",
+                f"not enough memory for {sum(counts)} cache blocks of {block_size} tokens",
                 hint="use a shorter context, fewer sequences or a smaller cache type",
             ) from error
-        return _KVCache(num_blocks, block_size, dtype, store.nbytes, store)
+        nbytes = sum(store.nbytes for store in stores)
+        return _KVCache(counts, block_size, dtype, nbytes, stores, places)
 
     # -- per token -------------------------------------------------------------------------
 
@@ -363,7 +379,8 @@ class CpuOps:
         assert isinstance(cache, _KVCache)
         if v is None:
             raise UnsupportedModelError("the cpu backend has no cache of keys alone")
-        self._context.write_kv(cache.store, layer, k, v, batch.slot_mapping)
+        group, index = cache.places[layer]
+        self._context.write_kv(cache.stores[group], index, k, v, batch.tables[group].slot_mapping)
 
     def attention(
         self,
@@ -378,10 +395,11 @@ class CpuOps:
         assert isinstance(cache, _KVCache)
         if spec.chunk or sinks is not None or selected is not None:
             raise UnsupportedModelError("the cpu backend has no chunks, sinks or selected keys")
+        group, index = cache.places[layer]
         out = self._pool.take(q.shape[0], spec.num_heads * spec.value_dim)
         self._context.attention(
-            q, cache.store, layer, out, batch.query_start_loc, batch.seq_lens,
-            batch.block_tables, spec.num_heads, spec.scale, spec.window, spec.softcap,
+            q, cache.stores[group], index, out, batch.query_start_loc, batch.seq_lens,
+            batch.tables[group].block_tables, spec.num_heads, spec.scale, spec.window, spec.softcap,
         )  # fmt: skip
         return out
 
@@ -402,10 +420,10 @@ class CpuOps:
     # -- between steps -----------------------------------------------------------------------
 
     def copy_blocks(
-        self, cache: KVCache, src: npt.NDArray[np.int32], dst: npt.NDArray[np.int32]
+        self, cache: KVCache, group: int, src: npt.NDArray[np.int32], dst: npt.NDArray[np.int32]
     ) -> None:
         assert isinstance(cache, _KVCache)
-        cache.store.copy_blocks(src, dst)
+        cache.stores[group].copy_blocks(src, dst)
 
     def to_numpy(self, x: FloatArray) -> FloatArray:
         return x

@@ -32,6 +32,7 @@ from freehold.ops import (
     RopeSpec,
     RoutingSpec,
     Weight,
+    blocks_per_group,
 )
 
 
@@ -49,7 +50,7 @@ class NullWeight:
 class NullKVCache:
     """The outline of a cache."""
 
-    num_blocks: int
+    num_blocks: tuple[int, ...]
     block_size: int
     dtype: KVDtype
     nbytes: int = 0
@@ -75,9 +76,13 @@ class NullOps:
         return np.array(values, dtype=np.float32, copy=True)
 
     def alloc_kv(
-        self, layers: Sequence[KVLayerSpec], num_blocks: int, block_size: int, dtype: KVDtype
+        self,
+        layers: Sequence[KVLayerSpec],
+        num_blocks: int | Sequence[int],
+        block_size: int,
+        dtype: KVDtype,
     ) -> NullKVCache:
-        return NullKVCache(num_blocks, block_size, dtype)
+        return NullKVCache(blocks_per_group(layers, num_blocks), block_size, dtype)
 
     def embed(self, table: Weight, ids: npt.NDArray[np.int32]) -> FloatArray:
         x = _zeros(len(ids), table.in_features)
@@ -208,7 +213,7 @@ class NullOps:
         return x[rows]
 
     def copy_blocks(
-        self, cache: KVCache, src: npt.NDArray[np.int32], dst: npt.NDArray[np.int32]
+        self, cache: KVCache, group: int, src: npt.NDArray[np.int32], dst: npt.NDArray[np.int32]
     ) -> None:
         return None
 

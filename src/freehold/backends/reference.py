@@ -105,7 +105,11 @@ class ReferenceOps:
         return np.array(values, dtype=np.float32, copy=True)
 
     def alloc_kv(
-        self, layers: Sequence[KVLayerSpec], num_blocks: int, block_size: int, dtype: KVDtype
+        self,
+        layers: Sequence[KVLayerSpec],
+        num_blocks: int | Sequence[int],
+        block_size: int,
+        dtype: KVDtype,
     ) -> ReferenceKVCache:
         return allocate(layers, num_blocks, block_size, dtype)
 
@@ -261,10 +265,11 @@ class ReferenceOps:
         store = _cache(cache)
         if (v is None) != (store.values[layer].dim == 0):
             raise InvalidParameterError(_VALUES_DISAGREE)
+        slots = batch.tables[store.groups[layer]].slot_mapping
         with np.errstate(all="ignore"):  # a key beyond f16's range is stored as infinity
-            store.keys[layer].write(batch.slot_mapping, k)
+            store.keys[layer].write(slots, k)
             if v is not None:
-                store.values[layer].write(batch.slot_mapping, v)
+                store.values[layer].write(slots, v)
 
     def attention(
         self,
@@ -284,7 +289,7 @@ class ReferenceOps:
                 continue
             positions = batch.positions[rows]
             first = first_visible(int(positions[0]), spec)
-            slots = _slots(store, batch, s, first)
+            slots = _slots(store, layer, batch, s, first)
             keys = store.keys[layer].read(slots)
             values = keys[..., : spec.value_dim] if latent else stored.read(slots)
             chosen = None if selected is None else selected[rows]
@@ -306,7 +311,7 @@ class ReferenceOps:
         words = -(-longest // WORD)
         parts = [np.empty((0, words), dtype=np.uint64)]
         for s, rows in enumerate(_rows(batch)):
-            keys = store.keys[layer].read(_slots(store, batch, s, 0))[:, 0]
+            keys = store.keys[layer].read(_slots(store, layer, batch, s, 0))[:, 0]
             parts.append(search(q[rows], weights[rows], keys, batch.positions[rows], count, words))
         return np.concatenate(parts)
 
@@ -315,14 +320,16 @@ class ReferenceOps:
 
     # -- between steps -----------------------------------------------------------------------
     def copy_blocks(
-        self, cache: KVCache, src: npt.NDArray[np.int32], dst: npt.NDArray[np.int32]
+        self, cache: KVCache, group: int, src: npt.NDArray[np.int32], dst: npt.NDArray[np.int32]
     ) -> None:
         store = _cache(cache)
         inside = np.arange(store.block_size, dtype=np.int64)
         from_slots = (src.astype(np.int64)[:, None] * store.block_size + inside).ravel()
         to_slots = (dst.astype(np.int64)[:, None] * store.block_size + inside).ravel()
-        for rows in (*store.keys, *store.values):
-            rows.copy(from_slots, to_slots)
+        for layer, keys, values in zip(store.groups, store.keys, store.values, strict=True):
+            if layer == group:
+                keys.copy(from_slots, to_slots)
+                values.copy(from_slots, to_slots)
 
     def to_numpy(self, x: FloatArray) -> FloatArray:
         return np.asarray(x, dtype=np.float32)
@@ -341,12 +348,12 @@ def _rows(batch: ForwardBatch) -> list[slice]:
 
 
 def _slots(
-    store: ReferenceKVCache, batch: ForwardBatch, sequence: int, first: int
+    store: ReferenceKVCache, layer: int, batch: ForwardBatch, sequence: int, first: int
 ) -> npt.NDArray[np.int64]:
-    """Where positions ``first ..`` of a sequence lie."""
+    """Where positions ``first ..`` of a sequence lie in the cache of `layer`."""
     place = np.arange(first, int(batch.seq_lens[sequence]), dtype=np.int64)
     block, offset = np.divmod(place, store.block_size)
-    table = batch.block_tables[sequence].astype(np.int64)
+    table = batch.tables[store.groups[layer]].block_tables[sequence].astype(np.int64)
     return np.asarray(table[block] * store.block_size + offset)
 
 

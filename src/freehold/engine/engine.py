@@ -75,9 +75,9 @@ class Engine:
         self._breakers = BreakerMasks(self._vocab_size, token_bytes)
         cache = make_kv_cache(ops, model.kv_layers(), config)
         self.kv_bytes = cache.nbytes
-        self.max_length = min(config.context_length, cache.num_blocks * cache.block_size)
+        self.max_length = min(config.context_length, cache.num_blocks[0] * cache.block_size)
         self.blocks = BlockManager(
-            cache.num_blocks, cache.block_size, prefix_caching=config.prefix_caching
+            cache.num_blocks[0], cache.block_size, prefix_caching=config.prefix_caching
         )
         self._scheduler = Scheduler(
             self.blocks,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from freehold.batch import ForwardBatch, IntArray
+from freehold.batch import ForwardBatch, IntArray, KVTables
 from freehold.engine.scheduler import ScheduledSequence, StepPlan
 from freehold.models.base import CausalLM
 from freehold.ops import Array, FloatArray, KVCache, Ops
@@ -96,10 +96,9 @@ class ModelRunner:
         return ForwardBatch(
             token_ids=ids,
             positions=positions,
-            slot_mapping=slots,
             query_start_loc=query_start_loc,
             seq_lens=starts + new,
-            block_tables=self._tables[rows, :width],
+            tables=(KVTables(slots, self._tables[rows, :width]),) * len(self.cache.num_blocks),
             logits_rows=np.array(wanted, np.int32),
         )
 
@@ -107,7 +106,8 @@ class ModelRunner:
         """Copy blocks, run the model. Hidden states of all output rows: [R, hidden_size]."""
         if plan.copies:
             pairs = np.array(plan.copies, np.int32)
-            self.ops.copy_blocks(self.cache, pairs[:, 0].copy(), pairs[:, 1].copy())
+            for group in range(len(self.cache.num_blocks)):
+                self.ops.copy_blocks(self.cache, group, pairs[:, 0].copy(), pairs[:, 1].copy())
         batch, spans = self.build(plan)
         return self.model.forward(batch, self.cache, self.ops), spans
 
