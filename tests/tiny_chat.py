@@ -6,6 +6,7 @@ Its tokenizer has one token for each byte and one merge, so that any text goes i
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import gguf
@@ -74,3 +75,31 @@ def write(path: Path, *, template: str | None = TEMPLATE, context: int = 2048) -
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def write_hf_tokenizer(directory: Path, template: str | None = TEMPLATE) -> int:
+    """The same tokenizer as Hugging Face files beside a model; returns the size of its
+    vocabulary."""
+    names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    vocabulary = {token: i for i, token in enumerate([*byte_tokens(), "th", *names])}
+    special = [
+        {"id": vocabulary[name], "content": name, "special": True, "single_word": False,
+         "lstrip": False, "rstrip": False, "normalized": False}
+        for name in names
+    ]  # fmt: skip
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    data = {
+        "version": "1.0",
+        "added_tokens": special,
+        "normalizer": None,
+        "pre_tokenizer": {**byte_level, "use_regex": True},
+        "post_processor": None,
+        "decoder": byte_level,
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": [["t", "h"]]},
+    }
+    (directory / "tokenizer.json").write_text(json.dumps(data), encoding="utf-8")
+    settings = {"eos_token": "<|im_end|>", "tokenizer_class": "PreTrainedTokenizerFast"}
+    if template is not None:
+        settings["chat_template"] = template
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return len(vocabulary)

@@ -158,8 +158,14 @@ def test_text_part_of_a_multimodal_config():
     inner = {**HF, "model_type": "mistral", "sliding_window": None}
     config = config_of({"model_type": "mistral3", "text_config": inner, "hidden_size": 7})
     assert (config.architecture, config.hidden_size) == ("llama", 64)
-    with pytest.raises(UnsupportedModelError, match="ministral3"):
-        config_of({"model_type": "mistral3", "text_config": {**inner, "model_type": "ministral3"}})
+    unnamed = {k: v for k, v in inner.items() if k != "model_type"}
+    assert config_of({"model_type": "mistral3", "text_config": unnamed}).architecture == "llama"
+    other = config_of(
+        {"model_type": "mistral3", "text_config": inner | {"model_type": "ministral3"}}
+    )
+    assert other.architecture == "mistral3"
+    with pytest.raises(UnsupportedModelError, match="ministral9"):
+        config_of({"model_type": "mistral3", "text_config": {**inner, "model_type": "ministral9"}})
 
 
 # -- rope -------------------------------------------------------------------------------------

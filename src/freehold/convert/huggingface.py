@@ -22,6 +22,7 @@ from freehold.formats.checkpoint import Checkpoint
 from freehold.formats.strict_json import parse_json_object
 from freehold.formats.tensor_view import LazyTensor, StoredTensor
 from freehold.models._family import Dialect, dialect_of
+from freehold.models._gguf_config import INTERLEAVED
 from freehold.models._hf_config import text_fields
 from freehold.models._moe_config import moe_keys
 from freehold.models._weights import check_tensors
@@ -31,8 +32,9 @@ from freehold.models.config import architecture_of, family_of, read_config, weig
 from freehold.models.rope import yarn_magnitude
 from freehold.ops import RawTensor
 
-# Families whose GGUF files pair rotated dimensions (2i, 2i+1) where HF pairs (i, i + half).
-_INTERLEAVED = frozenset({"llama"})
+# Architectures whose readers expect `yarn_log_multiplier`, and what it holds for a mscale_all_dim
+# of 1: not the same in all.
+_LOG_MULTIPLIER = {"mistral3": 1.0}
 _MAX_JSON_BYTES = 16 * 2**20
 
 
@@ -65,7 +67,7 @@ def convert(checkpoint: Checkpoint) -> Converted:
     dialect = dialect_of(family)
     rope = _rope_table(checkpoint, dialect)
     keys = _model_keys(config, rope) | dialect.gguf_keys(config)
-    metadata |= {f"{architecture}.{k}": value for k, value in keys.items()}
+    metadata |= {f"{architecture}.{k}": v for k, v in keys.items() if v is not None}
     metadata |= dialect.bare_keys(config)
     metadata |= tokenizer.metadata
     tensors = [_tensor(name, tensor, config) for name, tensor in stored.items()]
@@ -135,8 +137,12 @@ def _scaling_keys(config: ModelConfig, rope: Mapping[str, Any]) -> dict[str, Any
     for name in ("beta_fast", "beta_slow"):
         if rope.get(name):
             keys[f"rope.scaling.yarn_{name}"] = float(rope[name])
-    if not np.isclose(config.rope.magnitude, yarn_magnitude(factor), rtol=1e-6):
-        keys["rope.scaling.yarn_attn_factor"] = config.rope.magnitude
+    magnitude, usual = config.rope.magnitude, yarn_magnitude(factor)
+    unit, mscale_all = _LOG_MULTIPLIER.get(config.architecture), rope.get("mscale_all_dim")
+    if unit and mscale_all and np.isclose(magnitude * yarn_magnitude(factor, mscale_all), usual):
+        keys["rope.scaling.yarn_log_multiplier"] = unit * float(mscale_all)
+    elif not np.isclose(magnitude, usual, rtol=1e-6):
+        keys["rope.scaling.yarn_attn_factor"] = magnitude
     return keys
 
 
@@ -167,7 +173,9 @@ def _sampling_keys(directory: Path) -> dict[str, Any]:
 
 def _tensor(name: str, tensor: RawTensor, config: ModelConfig) -> StoredTensor:
     rows: npt.NDArray[np.intp] | None = None
-    if config.architecture in _INTERLEAVED:
+    # Its GGUF files pair rotated dimensions (2i, 2i+1) where config.json's model pairs
+    # (i, i + half).
+    if config.architecture in INTERLEAVED and not config.rope.interleaved:
         part = name.split(".")[-2]
         if part in ("attn_q", "attn_k"):
             heads = config.num_heads if part == "attn_q" else config.num_kv_heads

@@ -23,7 +23,7 @@ from freehold.models._fields import Fields, shown
 from freehold.models._gguf_config import config_from_gguf
 from freehold.models._hf_config import config_from_hf, text_fields
 from freehold.models.base import ModelConfig
-from freehold.models.rope import RopeScaling, inverse_frequencies
+from freehold.models.rope import RopeScaling, inverse_frequencies, plain_base
 from freehold.ops import RawTensor, RopeSpec
 
 # Gemma 2 and 3 norm what attention and feed-forward give, too.
@@ -251,17 +251,5 @@ def _gguf_keys(config: ModelConfig) -> dict[str, Any]:
             # A number where one will do: not every reader takes the list of flags.
             keys["attention.sliding_window_pattern"] = period
     if config.local_rope is not None:
-        keys["rope.freq_base_swa"] = _plain_base(config.local_rope)
+        keys["rope.freq_base_swa"] = plain_base(config.local_rope)
     return keys
-
-
-def _plain_base(rope: RopeSpec) -> float:
-    """The base of a rotation without scaling."""
-    count = len(rope.inv_freq)
-    base = float(rope.inv_freq[1]) ** -count if count > 1 else _LOCAL_BASE
-    plain = inverse_frequencies(2 * count, base, RopeScaling()) if base > 1.0 else 0.0
-    if rope.magnitude != 1.0 or not np.allclose(rope.inv_freq, plain, rtol=1e-6, atol=0.0):
-        raise UnsupportedModelError(
-            "GGUF has no keys for a stretched rotation in the layers with a sliding window"
-        )
-    return base

@@ -19,7 +19,7 @@ from freehold.models.rope import Frequencies, RopeScaling, inverse_frequencies, 
 from freehold.ops import RawTensor, RopeSpec
 
 # Architectures whose converter permutes Q and K so that pairs lie next to each other.
-_INTERLEAVED = frozenset({"llama"})
+INTERLEAVED = frozenset({"granite", "llama", "mistral3", "smollm3"})
 
 # Keys that change the arithmetic in ways these families do not have, and their neutral values.
 _UNSUPPORTED = {
@@ -130,7 +130,7 @@ def _rope(
     divisors = _divisors(keys.where, tensors, dim)
     if divisors is not None:
         frequencies = frequencies / divisors
-    interleaved = keys.prefix.rstrip(".") in _INTERLEAVED
+    interleaved = keys.prefix.rstrip(".") in INTERLEAVED
     return RopeSpec(frequencies, interleaved, scaling.magnitude)
 
 

@@ -70,6 +70,7 @@ class ModelConfig:
     query_temperature: QueryTemperature | None = None  # of the layers that have one
     residual_scale: float = 1.0  # of what each half layer adds
     logit_scale: float = 1.0  # before `final_softcap`
+    parallel_residual: bool = False  # both halves of a layer on the same sum
     xielu: tuple[Xielu, ...] = ()  # of each layer, in families with that activation
 
     def window(self, layer: int) -> int:

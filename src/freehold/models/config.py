@@ -28,9 +28,13 @@ _ALIASES = {
     "mistral": "llama",
     "ministral": "llama",
     "gemma3_text": "gemma3",
+    "gpt_neox": "gptneox",
+    "ministral3": "mistral3",
+    "olmo3": "olmo2",
     "qwen2_moe": "qwen2moe",
     "qwen3_moe": "qwen3moe",
 }
+_UNNAMED = {"mistral3": "mistral"}
 # GGUF names that are not the family file's: mixtral has none of its own, others can name no module.
 _ARCHITECTURES = {"mixtral": "llama", "gpt_oss": "gpt-oss", "muse_glimmer": "muse-glimmer"}
 # Tokenizer keys that hold a token id, and lists that run along the tokens.
@@ -50,7 +54,8 @@ def family_of(checkpoint: Checkpoint) -> str:
     name = checkpoint.architecture
     if checkpoint.format == "safetensors":
         inner = text_fields(checkpoint.metadata, str(checkpoint.path)).get("model_type")
-        name = inner if isinstance(inner, str) else name
+        # What is inside a wrapper that does not name it.
+        name = inner if isinstance(inner, str) else _UNNAMED.get(name, name)
         name = _ALIASES.get(name, name)
     if not name:
         key = "general.architecture" if checkpoint.format == "gguf" else "model_type"

@@ -13,6 +13,9 @@ from collections.abc import Mapping
 _GLOBAL = {
     "model.embed_tokens": "token_embd",
     "model.norm": "output_norm",
+    "model.embed_in": "token_embd",
+    "model.final_layer_norm": "output_norm",
+    "embed_out": "output",
     "lm_head": "output",
 }
 _LAYER = {
@@ -49,12 +52,14 @@ _EXPERTS = {
     "down_proj": "ffn_down_exps.weight",
     "down_proj_bias": "ffn_down_exps.bias",
 }
-# The language model inside a multimodal one, in the two layouts transformers has written.
-_WRAPPERS = (("model.language_model.", "model."), ("language_model.", ""))
+# The language model inside a multimodal one, in the two layouts transformers has written; and
+# GPT-NeoX's own word for "model".
+_WRAPPERS = (("model.language_model.", "model."), ("language_model.", ""), ("gpt_neox.", "model."))
 # Parts that text does not pass through, and buffers that old versions saved by mistake.
 _IGNORED = re.compile(
     r"(model\.)?(vision_(tower|model|adapter|projection)|multi_modal_projector)\..+"
     r"|(.+\.)?rotary_emb\.inv_freq"
+    r"|gpt_neox\.layers\.\d+\.attention\.(masked_)?bias"
 )
 _HF_LAYER = re.compile(r"model\.layers\.(\d{1,9})\.(.+)\.(weight|bias)")
 _HF_BARE = re.compile(r"model\.layers\.(\d{1,9})\.(.+)")  # a parameter without a module of its own

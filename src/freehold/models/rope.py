@@ -16,6 +16,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from freehold.errors import UnsupportedModelError
+from freehold.ops import RopeSpec
+
 ScalingKind = Literal["none", "linear", "llama3", "yarn"]
 Frequencies: TypeAlias = npt.NDArray[np.float64]
 
@@ -84,6 +87,18 @@ def inverse_frequencies(rotary_dim: int, base: float, scaling: RopeScaling) -> F
         kept = _yarn_ramp(rotary_dim, base, scaling) * scaling.ext_factor
         return plain * kept + plain / scaling.factor * (1.0 - kept)
     return plain
+
+
+def plain_base(rope: RopeSpec) -> float:
+    """The base of a rotation without scaling. Raises UnsupportedModelError where it has any."""
+    count = len(rope.inv_freq)
+    base = float(rope.inv_freq[1]) ** -count if count > 1 else 10000.0
+    plain = inverse_frequencies(2 * count, base, RopeScaling()) if base > 1.0 else 0.0
+    if rope.magnitude != 1.0 or not np.allclose(rope.inv_freq, plain, rtol=1e-6, atol=0.0):
+        raise UnsupportedModelError(
+            "GGUF has no keys for a stretched rotation in the layers with a sliding window"
+        )
+    return base
 
 
 def llama3_divisors(plain: Frequencies, scaling: RopeScaling) -> Frequencies:
