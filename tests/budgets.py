@@ -92,6 +92,18 @@ BUDGETS: dict[tuple[str, str, str], Budget] = {
         "the input, which gelu leaves as it is",
     ),
     ("cpu", "add", ""): Budget(0.0, "one float32 addition, rounded the same everywhere"),
+    ("cpu", "multiply", ""): Budget(0.0, "one float32 product, rounded the same everywhere"),
+    ("cpu", "sparse_gate", ""): Budget(
+        2e-6,
+        "mean and spread of a row in float32, each off by less than 3e-7 of the spread; what "
+        "stands out is a difference of larger numbers",
+    ),
+    ("cpu", "mix_streams", ""): Budget(
+        1e-6, "up to 8 float32 products and sums that may cancel to a third of their size"
+    ),
+    ("cpu", "match_magnitude", ""): Budget(
+        6e-7, "as rms_norm, twice: two sums of squares, a quotient, a root"
+    ),
     ("cpu", "scale", ""): Budget(
         1.2e-7, "the factor and the product are each rounded to float32: two halves of a unit"
     ),

@@ -243,6 +243,22 @@ class Ops(Protocol):
     def softcap(self, x: Array, cap: float) -> Array:
         """cap · tanh(x / cap), cap above 0. The memory of `x` may be reused."""
 
+    def multiply(self, x: Array, factor: Array) -> Array:
+        """x · factor, elementwise; factor is [T, N] like x, [T, 1] or [N]. Both stay as they
+        are."""
+
+    def sparse_gate(self, x: Array, deviations: float) -> Array:
+        """max(0, x - mean(x) - deviations · √mean((x - mean(x))²)) over each row: all but the
+        values that stand out become zero. The memory of `x` may be reused."""
+
+    def mix_streams(self, streams: Sequence[Array], weights: Array) -> tuple[Array, ...]:
+        """Stream r of the result is Σ_s weights[t, r·S + s] · streams[s][t], added in order; each
+        is [T, K], weights are [T, R · S]."""
+
+    def match_magnitude(self, x: Array, like: Array, floor: float) -> Array:
+        """x · √(mean(like²) / max(mean(x²), floor)) over each row: [T, K]. The memory of `x` may
+        be reused."""
+
     def linear(self, x: Array, weight: Weight, bias: Array | None = None) -> Array:
         """x · weightᵀ + bias: [R, N]."""
 

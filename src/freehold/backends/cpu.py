@@ -247,6 +247,39 @@ class CpuOps:
             x *= np.float32(cap)
         return x
 
+    def multiply(self, x: FloatArray, factor: FloatArray) -> FloatArray:
+        with np.errstate(all="ignore"):
+            return np.multiply(x, factor, out=self._pool.take(*x.shape))
+
+    def sparse_gate(self, x: FloatArray, deviations: float) -> FloatArray:
+        with np.errstate(all="ignore"):
+            for row in x:  # one by one, so that a row's sums are the same in any company
+                mean = np.mean(row, dtype=np.float64)
+                spread = np.sqrt(np.mean(np.square(row - mean)))
+                np.maximum(row - np.float32(mean + deviations * spread), 0.0, out=row)
+        return x
+
+    def mix_streams(
+        self, streams: Sequence[FloatArray], weights: FloatArray
+    ) -> tuple[FloatArray, ...]:
+        count, mixed = len(streams), []
+        with np.errstate(all="ignore"):
+            for first in range(0, weights.shape[1], count):
+                out = self._pool.take(*streams[0].shape)
+                np.multiply(streams[0], weights[:, first, None], out=out)
+                for s in range(1, count):
+                    out += streams[s] * weights[:, first + s, None]
+                mixed.append(out)
+        return tuple(mixed)
+
+    def match_magnitude(self, x: FloatArray, like: FloatArray, floor: float) -> FloatArray:
+        with np.errstate(all="ignore"):
+            for row, other in zip(x, like, strict=True):
+                own = np.mean(np.square(row), dtype=np.float64)
+                wanted = np.mean(np.square(other), dtype=np.float64)
+                row *= np.float32(np.sqrt(wanted / max(own, floor)))
+        return x
+
     def linear(self, x: FloatArray, weight: Weight, bias: FloatArray | None = None) -> FloatArray:
         out = self._pool.take(x.shape[0], weight.out_features)
         self._context.linear(x, [weight], [bias], [out])

@@ -114,6 +114,21 @@ class NullOps:
     def softcap(self, x: FloatArray, cap: float) -> FloatArray:
         return x
 
+    def multiply(self, x: FloatArray, factor: FloatArray) -> FloatArray:
+        return x
+
+    def sparse_gate(self, x: FloatArray, deviations: float) -> FloatArray:
+        return x
+
+    def mix_streams(
+        self, streams: Sequence[FloatArray], weights: FloatArray
+    ) -> tuple[FloatArray, ...]:
+        count = int(weights.shape[1]) // len(streams)
+        return (streams[0],) * count
+
+    def match_magnitude(self, x: FloatArray, like: FloatArray, floor: float) -> FloatArray:
+        return x
+
     def linear(self, x: FloatArray, weight: Weight, bias: FloatArray | None = None) -> FloatArray:
         out = _zeros(len(x), weight.out_features)
         columns = (x[:, 0].astype(np.int64) + 1) % weight.out_features

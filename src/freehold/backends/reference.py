@@ -161,6 +161,32 @@ class ReferenceOps:
         with np.errstate(all="ignore"):
             return np.asarray(cap * np.tanh(x.astype(np.float64) / cap), dtype=np.float32)
 
+    def multiply(self, x: FloatArray, factor: FloatArray) -> FloatArray:
+        with np.errstate(all="ignore"):
+            return np.asarray(x.astype(np.float64) * factor, dtype=np.float32)
+
+    def sparse_gate(self, x: FloatArray, deviations: float) -> FloatArray:
+        with np.errstate(all="ignore"):
+            wide = x.astype(np.float64)
+            cutoff = wide.mean(axis=1, keepdims=True) + deviations * wide.std(axis=1, keepdims=True)
+            return np.asarray(np.maximum(wide - cutoff, 0.0), dtype=np.float32)
+
+    def mix_streams(
+        self, streams: Sequence[FloatArray], weights: FloatArray
+    ) -> tuple[FloatArray, ...]:
+        shares = weights.astype(np.float64).reshape(len(weights), -1, len(streams))  # [T, R, S]
+        wide = np.stack(streams, axis=1).astype(np.float64)  # [T, S, K]
+        with np.errstate(all="ignore"):
+            mixed = (shares[..., None] * wide[:, None]).sum(axis=2).astype(np.float32)
+        return tuple(mixed[:, r] for r in range(mixed.shape[1]))
+
+    def match_magnitude(self, x: FloatArray, like: FloatArray, floor: float) -> FloatArray:
+        with np.errstate(all="ignore"):
+            wide = x.astype(np.float64)
+            own = np.maximum(np.mean(wide * wide, axis=1, keepdims=True), floor)
+            wanted = np.mean(like.astype(np.float64) ** 2, axis=1, keepdims=True)
+            return np.asarray(wide * np.sqrt(wanted / own), dtype=np.float32)
+
     def linear(self, x: FloatArray, weight: Weight, bias: FloatArray | None = None) -> FloatArray:
         return self._product(x, weight, bias).astype(np.float32)
 

@@ -71,7 +71,7 @@ def convert(checkpoint: Checkpoint) -> Converted:
     metadata |= dialect.bare_keys(config)
     metadata |= tokenizer.metadata
     tensors = [_tensor(name, tensor, config) for name, tensor in stored.items()]
-    if rope.get("rope_type", rope.get("type")) == "llama3":
+    if rope.get("rope_type", rope.get("type")) in ("llama3", "proportional"):
         tensors.insert(0, _rope_freqs(config, rope))
     return Converted(architecture, config, metadata, tensors, tokenizer.notes)
 
@@ -203,8 +203,10 @@ def interleaved_rows(heads: int, head_dim: int, rotary_dim: int) -> npt.NDArray[
 
 
 def _rope_freqs(config: ModelConfig, rope: Mapping[str, Any]) -> StoredTensor:
-    """The llama3 stretching of each frequency, which GGUF keeps as a tensor of divisors."""
-    count = len(config.rope.inv_freq)
+    """The stretching of each frequency, which GGUF keeps as a tensor of divisors."""
+    frequencies = config.rope.inv_freq
+    count = len(frequencies)
     plain = float(rope.get("rope_theta", 10000.0)) ** -(np.arange(count) / count)
-    divisors = (plain / config.rope.inv_freq).astype("<f4")
+    turned = frequencies > 0  # elsewhere a divisor that leaves next to nothing
+    divisors = np.where(turned, plain / np.where(turned, frequencies, 1.0), 1e30).astype("<f4")
     return LazyTensor("rope_freqs.weight", (count,), "F32", lambda: divisors.view(np.uint8))

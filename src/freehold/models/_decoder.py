@@ -201,7 +201,7 @@ class Decoder:
         for layer in self.layers[:-1]:
             layer.forward(stream, step, None)
         # Past its keys and values the last layer is needed only where logits are wanted.
-        rows = _wanted_rows(batch)
+        rows = wanted_rows(batch)
         self.layers[-1].forward(stream, step, rows)
         if rows is not None and not len(rows):
             return stream.value()
@@ -223,7 +223,7 @@ def _temperature(config: ModelConfig, batch: ForwardBatch) -> FloatArray | None:
     return None if bool(np.all(factors == 1.0)) else factors
 
 
-def _wanted_rows(batch: ForwardBatch) -> IntArray | None:
+def wanted_rows(batch: ForwardBatch) -> IntArray | None:
     """`logits_rows`, or None where that is simply every row in order (plain decoding)."""
     rows = batch.logits_rows
     everything = len(rows) == batch.num_tokens and bool(

@@ -122,6 +122,12 @@ def rows_of(tensor: RawTensor, start: int, stop: int, name: str) -> RawTensor:
     return _Rows(tensor, name, shape, tensor.qtype, start, nbytes)
 
 
+def stacked(tensor: RawTensor) -> RawTensor:
+    """`tensor` [n, out, in] as a stack of n matrices; as it is where it has another shape."""
+    plain = isinstance(tensor, ExpertStack) or not _is_stack(tensor)
+    return tensor if plain else _slices(tensor, 0, 1)
+
+
 def stack_experts(tensors: Mapping[str, RawTensor], where: str) -> dict[str, RawTensor]:
     """`tensors` under canonical names, with experts as `ExpertStack` under the names that GGUF
     gives them: ``blk.N.ffn_gate_exps.weight`` and so on.

@@ -78,7 +78,7 @@ def expected_feed_forward(config: ModelConfig, index: int) -> Iterator[tuple[str
     blk, hidden = f"blk.{index}.", config.hidden_size
     moe = _moe_of(config, index)
     if moe is None:
-        yield from _expected_gated(blk, "", config.ffn_size, hidden)
+        yield from expected_gated(blk, "", config.ffn_size, hidden)
         return
     experts, ffn = moe.num_experts, moe.expert_ffn_size
     yield blk + "ffn_gate_inp.weight", Expected((experts, hidden))
@@ -90,7 +90,7 @@ def expected_feed_forward(config: ModelConfig, index: int) -> Iterator[tuple[str
     if moe.shared_ffn_size:
         if moe.shared_is_gated:
             yield blk + "ffn_gate_inp_shexp.weight", Expected((1, hidden))
-        yield from _expected_gated(blk, "_shexp", moe.shared_ffn_size, hidden)
+        yield from expected_gated(blk, "_shexp", moe.shared_ffn_size, hidden)
 
 
 def load_feed_forward(weights: WeightLoader, config: ModelConfig, index: int) -> FeedForward:
@@ -98,7 +98,7 @@ def load_feed_forward(weights: WeightLoader, config: ModelConfig, index: int) ->
     blk, activation = f"blk.{index}.", config.activation
     moe = _moe_of(config, index)
     if moe is None:
-        return _load_gated(weights, blk, "", activation)
+        return load_gated(weights, blk, "", activation)
     parts = [weights.expert_matrices(f"{blk}ffn_{p}_exps.weight") for p in ("gate", "up", "down")]
     has_shared = moe.shared_ffn_size > 0
     return MixtureOfExperts(
@@ -107,7 +107,7 @@ def load_feed_forward(weights: WeightLoader, config: ModelConfig, index: int) ->
         routing=moe.routing,
         bias=weights.vector(blk + "exp_probs_b.bias") if moe.selection_bias else None,
         activation=activation,
-        shared=_load_gated(weights, blk, "_shexp", activation) if has_shared else None,
+        shared=load_gated(weights, blk, "_shexp", activation) if has_shared else None,
         shared_router=(
             weights.matrix_in_f32(blk + "ffn_gate_inp_shexp.weight")
             if moe.shared_is_gated
@@ -148,15 +148,17 @@ def _moe_of(config: ModelConfig, index: int) -> MoeConfig | None:
     return None if moe is None or index in moe.dense_layers else moe
 
 
-def _expected_gated(blk: str, suffix: str, ffn: int, hidden: int) -> Iterator[tuple[str, Expected]]:
+def expected_gated(blk: str, suffix: str, ffn: int, hidden: int) -> Iterator[tuple[str, Expected]]:
+    """Name and shape of the three matrices of a gated feed-forward; `suffix` is part of them."""
     yield f"{blk}ffn_gate{suffix}.weight", Expected((ffn, hidden))
     yield f"{blk}ffn_up{suffix}.weight", Expected((ffn, hidden))
     yield f"{blk}ffn_down{suffix}.weight", Expected((hidden, ffn))
 
 
-def _load_gated(
+def load_gated(
     weights: WeightLoader, blk: str, suffix: str, activation: Activation
 ) -> GatedFeedForward:
+    """Hand the matrices of `expected_gated` to the device."""
     gate, up, down = (
         weights.matrix(f"{blk}ffn_{p}{suffix}.weight") for p in ("gate", "up", "down")
     )

@@ -68,6 +68,20 @@ class Fields:
             raise self.bad(key, f"a whole number from {low} to {high}")
         return whole
 
+    def integers(
+        self, key: str, count: int, default: int | None = None, *, low: int = 1, high: int = MAX_INT
+    ) -> tuple[int, ...]:
+        """`count` whole numbers within [low, high]: a list, one per layer, or one for all."""
+        value = self.get(key)
+        if isinstance(value, np.ndarray):
+            value = value.tolist()
+        if not isinstance(value, list | tuple):
+            return (self.integer(key, default, low=low, high=high),) * count
+        numbers = [_whole(one) for one in value]
+        if len(numbers) != count or any(n is None or not low <= n <= high for n in numbers):
+            raise self.bad(key, f"{count} whole numbers from {low} to {high}, one per layer")
+        return tuple(n for n in numbers if n is not None)
+
     def number(
         self, key: str, default: float | None = None, *, above: float = 0.0, high: float = 1e12
     ) -> float:

@@ -15,7 +15,7 @@ from freehold.models.base import MoeConfig
 from freehold.ops import RawTensor, RoutingSpec
 
 # GGUF architectures with experts, and whether they divide the chosen weights by their sum.
-_NORMALISES = {"llama": True, "qwen2moe": False, "qwen3moe": True}
+_NORMALISES = {"gemma4": True, "llama": True, "qwen2moe": False, "qwen3moe": True}
 _ALWAYS = ("qwen2moe", "qwen3moe")  # never without experts
 _MAX_EXPERTS = 4096
 _MAX_ALL_EXPERTS = 1 << 17  # of all layers: the largest models have a quarter as many

@@ -14,7 +14,8 @@ from typing import TypeAlias
 from freehold import quants
 from freehold.errors import MalformedFileError, ModelNotFoundError, UnsupportedModelError
 from freehold.models._expert_tensors import DecodedTensor, ExpertStack
-from freehold.ops import Array, Ops, RawTensor, Weight
+from freehold.models._made_tensors import MadeTensor
+from freehold.ops import Array, FloatArray, Ops, RawTensor, Weight
 
 # Bytes loaded so far, bytes in all.
 Progress: TypeAlias = Callable[[int, int], None]
@@ -101,6 +102,22 @@ class WeightLoader:
             weights.append(self.ops.load_weight(part))
             self._count_bytes(part.nbytes, weights[-1].nbytes)
         return tuple(weights)
+
+    def made_matrix(self, name: str, values: FloatArray) -> Weight:
+        """A matrix that was computed, in float32; `name` is for messages."""
+        weight = self.ops.load_weight(MadeTensor(name, values))
+        self.device_bytes += weight.nbytes
+        return weight
+
+    def made_vector(self, values: FloatArray) -> Array:
+        """A vector that was computed."""
+        self.device_bytes += values.nbytes
+        return self.ops.load_vector(values)
+
+    def values(self, name: str) -> FloatArray:
+        """A small tensor, decoded, that the host is to compute with."""
+        self._count(name, 0)
+        return self._tensors[name].to_f32()
 
     def vector(self, name: str) -> Array:
         values = self._tensors[name].to_f32()

@@ -99,7 +99,8 @@ class ModelConfig:
 class CausalLM(Protocol):
     """A loaded model: weights live on the device of the `Ops` that loaded them."""
 
-    config: ModelConfig
+    @property
+    def config(self) -> ModelConfig: ...
 
     def kv_layers(self) -> Sequence[KVLayerSpec]:
         """Cache shape of each layer, first layer first."""

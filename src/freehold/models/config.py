@@ -31,6 +31,10 @@ _ALIASES = {
     "gpt_neox": "gptneox",
     "ministral3": "mistral3",
     "olmo3": "olmo2",
+    "gemma3n_text": "gemma3n",
+    "gemma4_text": "gemma4",
+    "gemma4_unified": "gemma4",
+    "gemma4_unified_text": "gemma4",
     "qwen2_moe": "qwen2moe",
     "qwen3_moe": "qwen3moe",
 }

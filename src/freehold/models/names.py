@@ -17,6 +17,9 @@ _GLOBAL = {
     "model.final_layer_norm": "output_norm",
     "embed_out": "output",
     "lm_head": "output",
+    "model.embed_tokens_per_layer": "per_layer_token_embd",
+    "model.per_layer_model_projection": "per_layer_model_proj",
+    "model.per_layer_projection_norm": "per_layer_proj_norm",
 }
 _LAYER = {
     "input_layernorm": "attn_norm",
@@ -57,7 +60,8 @@ _EXPERTS = {
 _WRAPPERS = (("model.language_model.", "model."), ("language_model.", ""), ("gpt_neox.", "model."))
 # Parts that text does not pass through, and buffers that old versions saved by mistake.
 _IGNORED = re.compile(
-    r"(model\.)?(vision_(tower|model|adapter|projection)|multi_modal_projector)\..+"
+    r"(model\.)?(vision_(tower|model|adapter|projection|embedder)|audio_tower|embed_vision"
+    r"|embed_audio|multi_modal_projector)\..+"
     r"|(.+\.)?rotary_emb\.inv_freq"
     r"|gpt_neox\.layers\.\d+\.attention\.(masked_)?bias"
 )
@@ -72,7 +76,8 @@ _HF_EXPERT = re.compile(
 def canonical_name(name: str, own: Mapping[str, str] | None = None) -> str | None:
     """GGUF name of the Hugging Face tensor `name`; None for one that is of no use.
 
-    `own` are the parts of a layer that a family names otherwise, or alone has.
+    `own` are the parts of a layer that a family names otherwise, or alone has. A name
+    with a dot has its own ending ("router.scale": "ffn_gate_inp.scale").
     A name that follows no known pattern comes back unchanged, for the loader to complain of.
     """
     if _IGNORED.fullmatch(name):
@@ -94,5 +99,5 @@ def canonical_name(name: str, own: Mapping[str, str] | None = None) -> str | Non
         return f"blk.{int(match[1])}.{_EXPERTS[match[4]]}"
     match = _HF_BARE.fullmatch(name)
     if match and (part := (own or {}).get(match[2])):
-        return f"blk.{int(match[1])}.{part}.weight"
+        return f"blk.{int(match[1])}.{part}{'' if '.' in part else '.weight'}"
     return name
