@@ -86,11 +86,10 @@ class Gemma4Config(ModelConfig):
         return max(alike, default=-1)
 
     def kv_layers(self) -> tuple[KVLayerSpec, ...]:
+        """Shape of the cache of each layer that has keys of its own; they come first."""
         return tuple(
-            KVLayerSpec(heads, dim, dim)
-            for heads, dim in zip(
-                self.kv_heads[: self.first_shared], self.head_dims[: self.first_shared], strict=True
-            )
+            KVLayerSpec(self.kv_heads[i], self.head_dims[i], self.head_dims[i], self.window(i))
+            for i in range(self.first_shared)
         )
 
     def _alike(self, one: int, other: int) -> bool:
