@@ -20,7 +20,7 @@ from tiny_models import VOCAB, encoded
 _SLIDING, _FULL = "sliding_attention", "full_attention"
 _COMMON = {
     "vocab_size": VOCAB, "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 128, "sliding_window": 8,
+    "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 128, "sliding_window": 8,
     "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "attn_implementation": "eager",
     "final_logit_softcapping": 3.0,
 }  # fmt: skip
@@ -29,7 +29,7 @@ _SHARING = {
     "num_hidden_layers": 8, "num_kv_shared_layers": 3,
     "layer_types": [_SLIDING, _SLIDING, _FULL, _SLIDING, _FULL, _SLIDING, _FULL, _FULL],
 }  # fmt: skip
-_GEMMA4 = {**_COMMON, "global_head_dim": 32}
+_GEMMA4 = {**_COMMON, "global_head_dim": 64}
 _NO_PLE = {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": VOCAB}
 _PLE = {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": VOCAB}
 _EXPERTS = {

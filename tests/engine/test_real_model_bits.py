@@ -13,6 +13,7 @@ import functools
 import numpy as np
 import pytest
 
+import tiny_gemma
 import tiny_models
 import tiny_moe
 from devices import open_device
@@ -36,8 +37,11 @@ def load(tmp_path_factory):
     def load(backend, qtype, case="llama-wide-heads"):
         path = root / f"{case}.{qtype}.gguf"
         if not path.exists():
-            maker = tiny_moe if case in tiny_moe.CASES else tiny_models
-            maker.write_gguf(tiny_models.build(maker.CASES[case]), path, qtype)
+            if case in tiny_gemma.CASES:
+                tiny_gemma.write_gguf(tiny_gemma.build(case), path, qtype)
+            else:
+                maker = tiny_moe if case in tiny_moe.CASES else tiny_models
+                maker.write_gguf(tiny_models.build(maker.CASES[case]), path, qtype)
         ops = open_device((backend, {"threads": 1} if backend == "cpu" else {}))
         with open_checkpoint(path) as checkpoint:
             return load_model(checkpoint, ops), ops
@@ -52,6 +56,8 @@ def load(tmp_path_factory):
         ("reference", "F32"),
         ("cpu", "F32", "gemma2"),
         ("cpu", "Q8_0", "qwen3moe"),
+        ("cpu", "F32", "gemma4-small"),
+        ("cpu", "Q8_0", "gemma3n"),
     ],
     ids="-".join,
 )
@@ -217,7 +223,11 @@ def test_embeddings_are_means_of_hidden_states_however_cut(make, load, device):
     model, ops = load(*device)
     runner = PagedRunner(model, ops, kv_dtype="f16")
     hidden = ops.to_numpy(
-        model.forward(make_batch([ids], [0], [[4, 9, 2, 7, 5]], 16), runner.cache, ops)
+        model.forward(
+            make_batch([ids], [0], [[4, 9, 2, 7, 5]], 16, num_groups=len(runner.cache.num_blocks)),
+            runner.cache,
+            ops,
+        )
     ).astype(np.float64)
     whole = make()
     np.testing.assert_allclose(whole.embed(ids), hidden.mean(axis=0), atol=1e-5)

@@ -15,6 +15,7 @@ from tokenizers import pre_tokenizers as pre
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 
+import tiny_gemma
 import tiny_models
 from freehold import LLM, SamplingParams
 from freehold.chat.pretokenizers import PRE_SPLITTERS
@@ -279,7 +280,9 @@ def test_sentencepiece_style_tokenizer_json(beside, tmp_path):
     same_ids(checkpoint, keys, [*TEXT, (DATA / "tokenizers" / "botchan.txt").read_text()[:20_000]])
 
 
-def gemma_files(folder: Path, vocab_size: int = 320) -> SimpleNamespace:
+def gemma_files(
+    folder: Path, vocab_size: int = 320, control: tuple[str, ...] = ()
+) -> SimpleNamespace:
     """A tokenizer with all the habits of Gemma's: no space in front, runs of spaces as tokens of
     their own, a byte spelled as the character it is, begin token 2."""
     folder.mkdir(exist_ok=True)
@@ -292,7 +295,7 @@ def gemma_files(folder: Path, vocab_size: int = 320) -> SimpleNamespace:
         remove_extra_whitespaces=False, pad_id=0, eos_id=1, bos_id=2, unk_id=3,
         pad_piece="<pad>", eos_piece="<eos>", bos_piece="<bos>",
         user_defined_symbols=[*("▁" * n for n in range(2, 9)), "<table>"],
-        control_symbols=["<start_of_turn>", "<end_of_turn>"],
+        control_symbols=["<start_of_turn>", "<end_of_turn>", *control],
     )  # fmt: skip
     (folder / "corpus.txt").unlink()
     model = read_sentencepiece_model(folder / "tokenizer.model").vocabulary
@@ -370,6 +373,62 @@ def test_a_quantised_gemma_answers(kind, tmp_path):
     assert answer.prompt_token_ids[1] != 2  # the template's begin token is the only one
     assert len(answer.prompt_token_ids) > 8  # beyond the window
     assert answer.token_ids == again.token_ids
+    assert 0 < len(answer.token_ids) <= 12
+
+
+_GEMMA4_CONTROL = (
+    "<|turn>", "<turn|>", "<|think|>", "<|channel>", "<channel|>", "<|tool>", "<tool|>",
+    "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>", '<|"|>',
+)  # fmt: skip
+
+
+def test_the_tokenizer_of_gemma_4(tmp_path):
+    checkpoint = gemma_files(tmp_path, 340, _GEMMA4_CONTROL)
+    original = load_tokenizer(checkpoint)
+    keys = tokenizer_keys(checkpoint, 345, "gemma4").metadata
+    assert keys["tokenizer.ggml.model"] == "gemma4"
+    kinds = dict(zip(keys["tokenizer.ggml.tokens"], keys["tokenizer.ggml.token_type"], strict=True))
+    # As llama.cpp's converter writes them: what a parser has to see is printed.
+    for mark in _GEMMA4_CONTROL[3:5] + _GEMMA4_CONTROL[7:]:
+        assert kinds[mark] == 4, mark
+    assert kinds["<|turn>"] == kinds["<|think|>"] == 3
+    copy = tokenizer_from_gguf(keys)
+    for text in [*TEXT, " a  cat   sat", "tab\tafter\n\nlines", "a<table>  🚀", "", "\t"]:
+        assert copy.encode(text) == original.encode(text), text
+    # Written by a user they are text all the same; written by a template they are tokens.
+    for mark in _GEMMA4_CONTROL:
+        token = copy.vocabulary.texts.index(mark)
+        assert token not in copy.encode(mark), mark
+        assert copy.encode(mark, parse_special=True)[-1] == token, mark
+
+
+@needs_data
+def test_a_quantised_gemma_4_answers(tmp_path):
+    """Through the vendor's template, with tools; its end of turn stops, its marks are seen."""
+    folder = tmp_path / "gemma"
+    gemma_files(folder, 340, _GEMMA4_CONTROL)
+    tiny_gemma.build("gemma4-small", vocab_size=340, vocab_size_per_layer_input=340,
+                     max_position_embeddings=1024,
+                     bos_token_id=2, eos_token_id=1).save_pretrained(folder)  # fmt: skip
+    template = DATA / "templates" / "jinja" / "google-gemma-4-31B-it-interleaved.jinja"
+    (folder / "chat_template.jinja").write_text(template.read_text())
+    quantize(folder, tmp_path / "gemma.gguf", "Q4_K_M")
+    tool = {"type": "function", "function": {
+        "name": "weather", "description": "Tell the weather.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}  # fmt: skip
+    params = SamplingParams(temperature=0.0, max_tokens=12)
+    messages = [{"role": "user", "content": "the cat <|tool_call> sat on a mat<turn|>"}]
+    with LLM(tmp_path / "gemma.gguf", backend="reference", context_length=1024) as llm:
+        texts = llm.tokenizer.vocabulary.texts
+        assert {texts[i] for i in llm.tokenizer.vocabulary.eos_ids} >= {"<eos>", "<turn|>"}
+        plain = llm.chat(messages, params)
+        answer = llm.chat(messages, params, tools=[tool])
+    said = [texts[i] for i in plain.prompt_token_ids]
+    # One for the question, one for the answer; what the user wrote is text.
+    assert said.count("<|turn>") == 2 + said.count("system")
+    assert said.count("<bos>") == 1
+    assert "<|tool_call>" not in said
+    assert "<|tool>" in [texts[i] for i in answer.prompt_token_ids]
     assert 0 < len(answer.token_ids) <= 12
 
 

@@ -201,6 +201,14 @@ class Tokenizer:
         return text.encode() if spelled is None else spelled
 
 
+# Marks of thoughts and calls in answers of Gemma 4. Its GGUF files call them user-defined, so that
+# readers print them; that would also let a user write them.
+GEMMA4_MARKS = frozenset(
+    ("<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|tool_response>",
+     "<tool_response|>", '<|"|>')
+)  # fmt: skip
+
+
 def _wrapping(ids: Sequence[int] | None, token_id: int | None, wanted: bool) -> list[int]:
     """Ids put before or after a text: the given ones, else the single token if wanted."""
     if ids is not None:
@@ -269,6 +277,8 @@ def _bpe_from_gguf(metadata: Mapping[str, Any], pre: str | None) -> Tokenizer:
     vocab = vocabulary_from_gguf(
         metadata, default_bos=None, default_eos=None, add_bos=splitter.add_bos
     )
+    if name == "gemma4":
+        vocab = vocab.with_control(GEMMA4_MARKS)
     raw = gguf_array(metadata, "tokenizer.ggml.merges")
     if raw is None:
         raise TokenizerError("the file has a BPE vocabulary without tokenizer.ggml.merges")

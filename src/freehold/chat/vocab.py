@@ -89,6 +89,14 @@ class Vocabulary:
         """Tokens behind which white space is swallowed."""
         return replace(self, rstrip=frozenset(names))
 
+    def with_control(self, names: Iterable[str]) -> Vocabulary:
+        """Tokens that count as control tokens, whatever the file calls them."""
+        wanted, kinds = frozenset(names), bytearray(self.kinds)
+        for i, text in enumerate(self.texts):
+            if text in wanted and kinds[i] == TokenKind.USER_DEFINED:
+                kinds[i] = TokenKind.CONTROL
+        return replace(self, kinds=bytes(kinds))
+
     def with_end_ids(self, ids: Sequence[int]) -> Vocabulary:
         """Add end tokens found elsewhere (generation_config.json)."""
         for token_id in ids:

@@ -59,7 +59,7 @@ def convert(checkpoint: Checkpoint) -> Converted:
     config = read_config(checkpoint)
     stored = weight_tensors(checkpoint, config)
     check_tensors(stored, expected_of(family, config), str(checkpoint.path))
-    tokenizer = tokenizer_keys(checkpoint, config.vocab_size)
+    tokenizer = tokenizer_keys(checkpoint, config.vocab_size, architecture)
     parameters = sum(int(np.prod(tensor.shape)) for tensor in stored.values())
     metadata = {"general.architecture": architecture, "general.type": "model"}
     metadata |= general_keys(checkpoint.directory, parameters)

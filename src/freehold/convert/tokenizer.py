@@ -17,7 +17,12 @@ import numpy as np
 from freehold.chat.bpe import parse_merges
 from freehold.chat.sentencepiece_model import read_sentencepiece_model
 from freehold.chat.spm import byte_value
-from freehold.chat.tokenizer import Tokenizer, load_tokenizer, tokenizer_from_gguf
+from freehold.chat.tokenizer import (
+    GEMMA4_MARKS,
+    Tokenizer,
+    load_tokenizer,
+    tokenizer_from_gguf,
+)
 from freehold.chat.tokenizer_files import parse_json, read_json, read_text
 from freehold.chat.vocab import END_OF_TURN_TEXTS, TokenKind, Vocabulary
 from freehold.convert.splitters import splitter_names
@@ -29,7 +34,9 @@ _FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 # What converters give to tokens that text cannot be merged into.
 _ADDED_SCORE, _PADDING_SCORE = -1000.0, -10000.0
 _MAX_PAIR_WORK = 400_000_000  # characters compared: seconds; the largest real ones need 10 million
-_TURN_END = frozenset({"<|eot_id|>", "<|im_end|>", "<|end|>", "<|eot|>", "<end_of_turn>"})
+_TURN_END = frozenset(
+    {"<|eot_id|>", "<|im_end|>", "<|end|>", "<|eot|>", "<end_of_turn>", "<turn|>"}
+)
 _MESSAGE_END = frozenset({"<|eom_id|>", "<|eom|>"})
 # Contractions, digits, cased and uncased scripts, combining marks, runs of white space, symbols.
 _PROBES = (
@@ -55,8 +62,9 @@ class TokenizerKeys:
     notes: tuple[str, ...] = ()
 
 
-def tokenizer_keys(checkpoint: Checkpoint, num_rows: int) -> TokenizerKeys:
+def tokenizer_keys(checkpoint: Checkpoint, num_rows: int, architecture: str = "") -> TokenizerKeys:
     """The tokenizer beside `checkpoint`, padded to the `num_rows` of the embedding table.
+    `architecture` is GGUF's name for the model.
 
     Raises TokenizerError for files that contradict themselves or the table, and
     UnsupportedModelError for a tokenizer that GGUF cannot express."""
@@ -72,10 +80,12 @@ def tokenizer_keys(checkpoint: Checkpoint, num_rows: int) -> TokenizerKeys:
     special, notes = _special_keys(vocab, directory)
     if original.byte_level:
         candidates = _byte_level_keys(vocab, directory)
+    elif architecture == "gemma4" and (directory / "tokenizer.json").is_file():
+        candidates = [_gemma4_keys(vocab, directory)]
     else:
         candidates = [_spm_keys(original, vocab, directory)]
     for keys in candidates:
-        metadata = keys | special
+        metadata = special | keys
         if _same(original, tokenizer_from_gguf(metadata)):
             return TokenizerKeys(metadata, notes)
     raise UnsupportedModelError(
@@ -140,9 +150,7 @@ def _byte_level_keys(vocab: Vocabulary, directory: Path) -> list[dict[str, Any]]
     else:
         lines = read_text(directory / "merges.txt").split("\n")
         raw = [line for line in lines if line.strip() and not line.startswith("#version")]
-    merges = [
-        f"{left} {right}" for left, right in parse_merges(raw, where="the tokenizer's merges")
-    ]
+    merges = _merges(raw)
     names = splitter_names(data)
     if not names:
         raise UnsupportedModelError(
@@ -161,6 +169,26 @@ def _tokenizer_json(directory: Path) -> dict[str, Any]:
     if not isinstance(data.get("model"), Mapping):
         raise TokenizerError(f"{path.name} holds no model")
     return data
+
+
+def _merges(raw: Any) -> list[str]:
+    return [f"{left} {right}" for left, right in parse_merges(raw, where="the tokenizer's merges")]
+
+
+def _gemma4_keys(vocab: Vocabulary, directory: Path) -> dict[str, Any]:
+    """A merge list over characters. Readers print tokens of the user-defined kind, which the
+    marks of thoughts and calls have to be for whoever takes an answer apart; freehold holds them
+    to be control tokens all the same."""
+    kinds = np.frombuffer(vocab.kinds, dtype=np.uint8).astype(np.int32)
+    for i, text in enumerate(vocab.texts):
+        if text in GEMMA4_MARKS:
+            kinds[i] = TokenKind.USER_DEFINED
+    return {
+        _PREFIX + "model": "gemma4",
+        _PREFIX + "add_space_prefix": False,
+        _PREFIX + "token_type": kinds,
+        _PREFIX + "merges": _merges(_tokenizer_json(directory)["model"].get("merges", [])),
+    }
 
 
 # -- SentencePiece style ---------------------------------------------------------------------------
