@@ -6,14 +6,14 @@ Knows shapes and ranges of arguments; knows no engine and no text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import psutil
 
 from freehold.config import DEFAULT_BLOCK_SIZE
-from freehold.engine.kv_cache import FREE_MEMORY_SHARE
+from freehold.engine.kv_cache import FREE_MEMORY_SHARE, longest_context
 from freehold.errors import InvalidParameterError
 from freehold.formats.checkpoint import Checkpoint
 from freehold.types import SamplingParams
@@ -72,14 +72,15 @@ def has_tokenizer(checkpoint: Checkpoint) -> bool:
     return any((checkpoint.directory / name).is_file() for name in _TOKENIZER_FILES)
 
 
-def context_that_fits(own: int, bytes_per_token: float, budget: int | None) -> int:
-    """The model's `own` context, or the most that `budget` bytes of cache hold.
+def context_that_fits(own: int, needs: Callable[[int], int], budget: int | None) -> int:
+    """The model's `own` context, or the most that `budget` bytes of cache hold, where a sequence
+    of n tokens `needs(n)` bytes.
 
     Without a budget, a share of the memory that is free now counts.
     """
     if budget is None:
         budget = int(psutil.virtual_memory().available * FREE_MEMORY_SHARE)
-    fits = int(budget / max(bytes_per_token, 1))
-    fits -= fits % DEFAULT_BLOCK_SIZE
+    if needs(own) <= budget:
+        return own
     # When not even a block fits, the engine says what is missing.
-    return fits if DEFAULT_BLOCK_SIZE <= fits < own else own
+    return longest_context(own, budget, needs, DEFAULT_BLOCK_SIZE) or own

@@ -41,7 +41,7 @@ from freehold.chat.template import (
 from freehold.chat.tokenizer import Tokenizer, load_tokenizer
 from freehold.config import DEFAULT_BLOCK_SIZE, EngineConfig
 from freehold.engine.engine import Engine
-from freehold.engine.kv_cache import block_bytes, check_config
+from freehold.engine.kv_cache import block_bytes, check_config, sequence_bytes
 from freehold.errors import InvalidParameterError, TemplateError, TokenizerError
 from freehold.formats.checkpoint import open_checkpoint
 from freehold.model_names import resolve_model
@@ -115,9 +115,7 @@ class LLM:
             self.config = self.model.config
             self.context_length = context_length or own
             if context_length is None:
-                self.context_length = context_that_fits(
-                    own, self.kv_bytes_per_token, kv_memory_bytes
-                )
+                self.context_length = context_that_fits(own, self._kv_bytes, kv_memory_bytes)
             if self.context_length < own and context_length is None:
                 self.notices.append(
                     f"the context is {self.context_length:,} tokens: free memory does not hold the "
@@ -183,9 +181,24 @@ class LLM:
 
     @property
     def kv_bytes_per_token(self) -> float:
-        """Bytes of key-value cache one position takes over all layers."""
+        """Bytes of key-value cache one position takes over all layers, those that forget it once
+        it has left their window included."""
         block = block_bytes(self.model.kv_layers(), DEFAULT_BLOCK_SIZE, self._settings["kv_dtype"])
         return block / DEFAULT_BLOCK_SIZE
+
+    def kv_bytes_read(self, positions: float) -> float:
+        """Bytes of cache that one more token after `positions` others has to read: of layers with a
+        window no more than the window."""
+        size, dtype = DEFAULT_BLOCK_SIZE, self._settings["kv_dtype"]
+        return sum(
+            block_bytes([s], size, dtype) / size * min(positions, s.window or positions)
+            for s in self.model.kv_layers()
+        )
+
+    def _kv_bytes(self, tokens: int) -> int:
+        """Bytes of cache one sequence of `tokens` tokens needs."""
+        chunk, dtype = self._settings["max_num_batched_tokens"], self._settings["kv_dtype"]
+        return sequence_bytes(self.model.kv_layers(), tokens, chunk, DEFAULT_BLOCK_SIZE, dtype)
 
     def token_text(self, token_id: int) -> str:
         """What a token looks like in print: its text, or ``<id>`` without a tokenizer."""

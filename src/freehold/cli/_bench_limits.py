@@ -45,16 +45,15 @@ def work(llm: LLM, kind: str, tokens: int, depth: int, streams: int) -> Work:
     config = llm.config
     # Two operations per multiply-add; queries times keys, then weights times values.
     per_position = 4 * config.num_layers * config.num_heads * config.head_dim
-    cache = llm.kv_bytes_per_token
     if kind == "prefill":
         # Only the last token needs the output matrix. A token at p sees p + 1 positions.
-        total_bytes = layer_bytes + head_bytes + cache * tokens
+        total_bytes = layer_bytes + head_bytes + llm.kv_bytes_per_token * tokens
         operations = (
             2 * layer_weights * tokens + 2 * head_weights + per_position * tokens * (tokens + 1) / 2
         )
         return Work(total_bytes / tokens, operations / tokens)
     seen = max(depth, 1) + (tokens + 1) / 2
-    step_bytes = layer_bytes + head_bytes + streams * seen * cache
+    step_bytes = layer_bytes + head_bytes + streams * llm.kv_bytes_read(seen)
     operations = 2 * (layer_weights + head_weights) + per_position * seen
     return Work(step_bytes / streams, operations)
 

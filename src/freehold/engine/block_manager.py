@@ -62,6 +62,10 @@ class BlockManager:
         """Whether anybody holds the block."""
         return self._references[block] > 0
 
+    def find(self, digest: bytes) -> int:
+        """The block of this content, or -1; takes no reference."""
+        return self._by_hash.get(digest, -1)
+
     def match(self, hashes: Sequence[bytes]) -> list[int]:
         """Blocks of the longest known chain at the start of `hashes`; takes no references."""
         found = []

@@ -19,9 +19,9 @@ import numpy as np
 
 from freehold.batch import IntArray
 from freehold.config import EngineConfig
-from freehold.engine.block_manager import BlockManager
 from freehold.engine.inputs import check_token_id, token_array
 from freehold.engine.kv_cache import check_config, make_kv_cache
+from freehold.engine.kv_groups import make_groups
 from freehold.engine.logprobs import token_logprob
 from freehold.engine.metrics import EngineStats
 from freehold.engine.model_runner import ModelRunner, RowSpan
@@ -73,20 +73,19 @@ class Engine:
         # A tokenizer may name tokens the model has no row for; they cannot occur.
         self._eos = frozenset(t for t in eos_token_ids if 0 <= t < self._vocab_size)
         self._breakers = BreakerMasks(self._vocab_size, token_bytes)
-        cache = make_kv_cache(ops, model.kv_layers(), config)
+        layers = model.kv_layers()
+        cache = make_kv_cache(ops, layers, config)
         self.kv_bytes = cache.nbytes
-        self.max_length = min(config.context_length, cache.num_blocks[0] * cache.block_size)
-        self.blocks = BlockManager(
-            cache.num_blocks[0], cache.block_size, prefix_caching=config.prefix_caching
-        )
+        groups = make_groups(layers, cache, config.prefix_caching)
+        self.pools = tuple(group.pool for group in groups)
+        self.max_length = min(group.longest(config.context_length) for group in groups)
         self._scheduler = Scheduler(
-            self.blocks,
+            groups,
             max_num_seqs=config.max_num_seqs,
             max_num_batched_tokens=config.max_num_batched_tokens,
             stats=self.stats,
         )
-        max_blocks = -(-self.max_length // cache.block_size)
-        self._runner = ModelRunner(model, ops, cache, self._scheduler.max_num_seqs, max_blocks)
+        self._runner = ModelRunner(model, ops, cache, self._scheduler.max_num_seqs)
         self._sequences: dict[str, SequenceState] = {}
         self._arrivals = 0
         self._cost = StepCost()

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many cache blocks to make.
 
-Turns the settings, or the machine's free memory, into a block count. The backend makes the
-cache itself.
+Turns the settings, or the machine's free memory, into a block count for each group of layers.
+The backend makes the cache itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import psutil
 
 from freehold.config import EngineConfig
+from freehold.engine.kv_groups import group_windows, most_blocks
 from freehold.errors import CapacityError, InvalidParameterError
 from freehold.ops import KVCache, KVDtype, KVLayerSpec, Ops
 
@@ -21,44 +22,103 @@ _ELEMENT_BYTES: dict[KVDtype, float] = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8
 DEFAULT_CACHE_TOKENS = 16384
 # ...and never more than this share of the memory that is free now.
 FREE_MEMORY_SHARE = 0.8
+_MOST_BLOCKS = 1 << 50  # beyond any memory; numbers stay small enough to compute with
 
 
 def block_bytes(layers: Sequence[KVLayerSpec], block_size: int, dtype: KVDtype) -> int:
-    """Bytes one block takes over all layers."""
+    """Bytes one block takes over all of some layers."""
     width = sum(spec.num_kv_heads * (spec.key_dim + spec.value_dim) for spec in layers)
     return int(width * block_size * _ELEMENT_BYTES[dtype])
 
 
+def sequence_bytes(
+    layers: Sequence[KVLayerSpec], tokens: int, chunk: int, block_size: int, dtype: KVDtype
+) -> int:
+    """The most bytes one sequence of `tokens` tokens needs while its prompt is computed `chunk`
+    tokens at a time. Layers with a window need room for the window and a chunk only."""
+    return sum(
+        block_bytes([spec], block_size, dtype)
+        * most_blocks(spec.window, tokens, min(chunk, tokens), block_size)
+        for spec in layers
+    )
+
+
+def longest_context(most: int, budget: int, needs: Callable[[int], int], multiple: int) -> int:
+    """The largest multiple of `multiple` up to `most` for which `needs`, which must not fall,
+    gives `budget` or less; 0 when there is none."""
+    low, high = 0, most // multiple
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if needs(middle * multiple) <= budget else (low, middle - 1)
+    return low * multiple
+
+
 def count_blocks(
     layers: Sequence[KVLayerSpec], config: EngineConfig, *, available_bytes: int | None = None
-) -> int:
-    """Blocks to allocate. `available_bytes` stands in for the machine's free memory.
+) -> tuple[int, ...]:
+    """Blocks to allocate for each group of layers (`ops.kv_groups`). `available_bytes` stands in
+    for the machine's free memory.
 
     Raises CapacityError when not even one sequence of full context length would fit. An
-    explicit ``num_blocks`` is taken as it is: the engine then shortens its sequences to the pool.
+    explicit ``num_blocks`` is taken as it is, for every group: the engine then shortens its
+    sequences to the pools.
     """
+    windows = group_windows(layers)
     if config.num_blocks is not None:
-        return config.num_blocks
-    per_context = -(-config.context_length // config.block_size)
-    per_block = max(1, block_bytes(layers, config.block_size, config.kv_dtype))
+        return (config.num_blocks,) * len(windows)
+    sizes = _Sizes(layers, windows, config)
     if config.kv_memory_bytes is not None:
-        budget = config.kv_memory_bytes
-        blocks = budget // per_block
+        budget, wanted = config.kv_memory_bytes, _MOST_BLOCKS
         source, hint = "kv_memory_bytes allows", "raise kv_memory_bytes, or lower context_length"
     else:
         if available_bytes is None:
             available_bytes = int(psutil.virtual_memory().available)
         budget = int(available_bytes * FREE_MEMORY_SHARE)
-        wanted = max(per_context, DEFAULT_CACHE_TOKENS // config.block_size)
-        blocks = min(wanted, config.max_num_seqs * per_context, budget // per_block)
+        wanted = max(sizes.per_context, DEFAULT_CACHE_TOKENS // config.block_size)
+        wanted = min(wanted, config.max_num_seqs * sizes.per_context)
         source, hint = "free memory allows", "lower context_length, or choose kv_dtype q8_0"
-    if blocks < per_context:
+    if sizes.nbytes(0) > budget:
         raise CapacityError(
             f"a context of {config.context_length} tokens needs "
-            f"{_mib(per_context * per_block)} of cache and {source} {_mib(budget)}",
+            f"{_mib(sizes.nbytes(0))} of cache and {source} {_mib(budget)}",
             hint=hint,
         )
-    return blocks
+    return sizes.blocks(longest_context(wanted, budget, sizes.nbytes, 1))
+
+
+class _Sizes:
+    """Pool sizes as a function of one number: how many blocks of positions to hold."""
+
+    def __init__(
+        self, layers: Sequence[KVLayerSpec], windows: Sequence[int], config: EngineConfig
+    ) -> None:
+        size, context = config.block_size, config.context_length
+        self.per_context = -(-context // size)
+        chunk = min(config.max_num_batched_tokens, context)
+        self._default = DEFAULT_CACHE_TOKENS // size
+        self._least = [most_blocks(window, context, chunk, size) for window in windows]
+        self._bytes = [
+            max(1, block_bytes([s for s in layers if s.window == window], size, config.kv_dtype))
+            for window in windows
+        ]
+
+    def blocks(self, positions: int) -> tuple[int, ...]:
+        """Blocks of each group.
+
+        At least what one whole context needs. Beyond that a window's pool holds `positions` too as
+        long as that is little, because short sequences fill it as fast as any; then as many
+        windows as there are whole contexts.
+        """
+        counts = []
+        for least in self._least:
+            contexts = -(-positions // self.per_context)
+            counts.append(max(least, min(positions, max(self._default, contexts * least))))
+        return tuple(counts)
+
+    def nbytes(self, positions: int) -> int:
+        """Bytes of the cache."""
+        counts = self.blocks(positions)
+        return sum(n * per for n, per in zip(counts, self._bytes, strict=True))
 
 
 def make_kv_cache(ops: Ops, layers: Sequence[KVLayerSpec], config: EngineConfig) -> KVCache:

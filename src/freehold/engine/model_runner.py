@@ -12,6 +12,7 @@ import numpy as np
 
 from freehold.batch import ForwardBatch, IntArray, KVTables
 from freehold.engine.scheduler import ScheduledSequence, StepPlan
+from freehold.engine.sequence import HeldBlocks
 from freehold.models.base import CausalLM
 from freehold.ops import Array, FloatArray, KVCache, Ops
 
@@ -32,14 +33,13 @@ class RowSpan:
 class ModelRunner:
     """Runs plans over one model and one cache; keeps the block tables."""
 
-    def __init__(
-        self, model: CausalLM, ops: Ops, cache: KVCache, max_num_seqs: int, max_blocks: int
-    ) -> None:
+    def __init__(self, model: CausalLM, ops: Ops, cache: KVCache, max_num_seqs: int) -> None:
         self.model = model
         self.ops = ops
         self.cache = cache
-        # One row per running sequence; only new blocks are written, once.
-        self._tables = np.zeros((max_num_seqs, max_blocks), np.int32)
+        # Per group of layers, one row per running sequence; only changes are written. They grow
+        # with the longest sequence: a window lets contexts be longer than any pool.
+        self._tables = [np.zeros((max_num_seqs, 64), np.int32) for _ in cache.num_blocks]
         self._block_size = cache.block_size
 
     def build(self, plan: StepPlan) -> tuple[ForwardBatch, list[RowSpan]]:
@@ -52,15 +52,12 @@ class ModelRunner:
         ids = np.empty(plan.num_tokens, np.int32)
         wanted: list[int] = []
         spans: list[RowSpan] = []
-        at = width = 0
+        at = 0
         for i, item in enumerate(items):
             seq = item.seq
-            if seq.table_len != len(seq.block_ids):
-                self._tables[seq.table_row, seq.table_len : len(seq.block_ids)] = seq.block_ids[
-                    seq.table_len :
-                ]
-                seq.table_len = len(seq.block_ids)
-            width = max(width, seq.table_len)
+            for group, held in enumerate(seq.blocks):
+                if held.table_len != len(held.block_ids) or held.table_dropped != held.num_dropped:
+                    self._write_table(group, seq.table_row, held)
             num_new, begin = item.num_new, seq.num_computed
             rows[i], new[i], starts[i] = seq.table_row, num_new, begin
             known = num_new - len(item.drafts)
@@ -72,7 +69,17 @@ class ModelRunner:
                 spans.append(RowSpan(item, len(wanted), num_new - skip, begin + skip))
                 wanted.extend(range(at + skip, at + num_new))
             at += num_new
-        return self._batch(ids, rows, new, starts, width, wanted), spans
+        return self._batch(ids, rows, new, starts, wanted), spans
+
+    def _write_table(self, group: int, row: int, held: HeldBlocks) -> None:
+        table, size = self._tables[group], len(held.block_ids)
+        if size > table.shape[1]:
+            wider = np.zeros((len(table), max(size, 2 * table.shape[1])), np.int32)
+            wider[:, : table.shape[1]] = table
+            self._tables[group] = table = wider
+        table[row, held.table_len : size] = held.block_ids[held.table_len :]
+        table[row, held.table_dropped : held.num_dropped] = 0
+        held.table_len, held.table_dropped = size, held.num_dropped
 
     def _batch(
         self,
@@ -80,7 +87,6 @@ class ModelRunner:
         rows: IntArray,
         new: IntArray,
         starts: IntArray,
-        width: int,
         wanted: list[int],
     ) -> ForwardBatch:
         size = self._block_size
@@ -92,21 +98,26 @@ class ModelRunner:
             offsets = starts - query_start_loc[:-1]
             positions = np.arange(len(ids), dtype=np.int32) + np.repeat(offsets, new)
             owner = np.repeat(rows, new)
-        slots = self._tables[owner, positions // size] * size + positions % size
+        seq_lens = starts + new
+        width = -(-int(seq_lens.max()) // size)
+        block, inside = positions // size, positions % size
         return ForwardBatch(
             token_ids=ids,
             positions=positions,
             query_start_loc=query_start_loc,
-            seq_lens=starts + new,
-            tables=(KVTables(slots, self._tables[rows, :width]),) * len(self.cache.num_blocks),
+            seq_lens=seq_lens,
+            tables=tuple(
+                KVTables(table[owner, block] * size + inside, table[rows, :width])
+                for table in self._tables
+            ),
             logits_rows=np.array(wanted, np.int32),
         )
 
     def run(self, plan: StepPlan) -> tuple[Array, list[RowSpan]]:
         """Copy blocks, run the model. Hidden states of all output rows: [R, hidden_size]."""
-        if plan.copies:
-            pairs = np.array(plan.copies, np.int32)
-            for group in range(len(self.cache.num_blocks)):
+        for group, copies in enumerate(plan.copies):
+            if copies:
+                pairs = np.array(copies, np.int32)
                 self.ops.copy_blocks(self.cache, group, pairs[:, 0].copy(), pairs[:, 1].copy())
         batch, spans = self.build(plan)
         return self.model.forward(batch, self.cache, self.ops), spans

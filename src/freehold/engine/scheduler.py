@@ -9,6 +9,10 @@ When blocks run out, the newest running sequence gives all of its blocks back an
 later (its known blocks stay cached while nobody else needs them). The oldest running sequence
 is never the victim of another, and no sequence is taken that could not run alone, so every
 request finishes.
+
+Groups of layers have pools of their own (`kv_groups`). A sequence gets the blocks of its whole
+prompt at once from a pool that keeps everything; from the pool of a window it gets them piece by
+piece and gives those back that lie behind, so there a piece of prompt may be cut short.
 """
 
 from __future__ import annotations
@@ -18,9 +22,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from freehold.engine.block_manager import BlockManager
+from freehold.engine.kv_groups import KVGroup, longest_hit
 from freehold.engine.metrics import EngineStats
-from freehold.engine.sequence import ROOT_HASH, SequenceState, SequenceStatus
+from freehold.engine.sequence import ROOT_HASH, HeldBlocks, SequenceState, SequenceStatus
 
 # Blocks left free per running sequence when a new one is admitted, so that the next few decode
 # steps do not throw it out again.
@@ -41,7 +45,8 @@ class StepPlan:
     """What one forward pass computes."""
 
     items: list[ScheduledSequence] = field(default_factory=list)
-    copies: list[tuple[int, int]] = field(default_factory=list)  # (source, target) blocks, first
+    # (source, target) blocks of each group, to be copied before anything is computed
+    copies: list[list[tuple[int, int]]] = field(default_factory=list)
     num_tokens: int = 0
     num_decoding: int = 0  # leading items that decode
 
@@ -51,7 +56,7 @@ class Scheduler:
 
     def __init__(
         self,
-        blocks: BlockManager,
+        groups: Sequence[KVGroup],
         *,
         max_num_seqs: int,
         max_num_batched_tokens: int,
@@ -59,9 +64,13 @@ class Scheduler:
     ) -> None:
         # One token a step for each decoding sequence must fit the budget, and each running
         # sequence holds a block.
-        self.max_num_seqs = min(max_num_seqs, max_num_batched_tokens, blocks.num_blocks)
+        least = min(group.pool.num_blocks for group in groups)
+        self.max_num_seqs = min(max_num_seqs, max_num_batched_tokens, least)
         self.max_num_batched_tokens = max_num_batched_tokens
-        self.blocks = blocks
+        self.groups = tuple(groups)
+        self._windowed = [i for i, group in enumerate(self.groups) if group.window]
+        self._size = groups[0].pool.block_size
+        self._prefix_caching = groups[0].pool.prefix_caching
         self.stats = stats if stats is not None else EngineStats()
         self.waiting: list[SequenceState] = []  # both lists are in order of arrival
         self.running: list[SequenceState] = []
@@ -90,16 +99,14 @@ class Scheduler:
     # -- the step ------------------------------------------------------------------------------
     def schedule(self) -> StepPlan:
         """Plan the next step and allocate its blocks."""
-        plan = StepPlan()
-        preempted = self._schedule_decodes(plan)
-        budget = self.max_num_batched_tokens - plan.num_tokens
-        for seq in self.running:
-            if budget == 0:
-                break
-            if seq.num_remaining > 1:
-                budget -= self._take(plan, seq, min(seq.num_remaining, budget))
-        if not preempted:
-            self._admit(plan, budget)
+        plan = StepPlan(copies=[[] for _ in self.groups])
+        short = self._schedule_decodes(plan)
+        short |= self._schedule_prompts(plan)
+        while short and not plan.items and len(self.running) > 1:
+            self._preempt(self.running[-1])  # each waits for blocks that another holds
+            self._schedule_prompts(plan)
+        if not short:
+            self._admit(plan)
         return plan
 
     def grant_drafts(self, item: ScheduledSequence, plan: StepPlan, drafts: Sequence[int]) -> None:
@@ -124,17 +131,20 @@ class Scheduler:
         compute is worth nothing if the step failed.
         """
         seq.num_computed = num_computed
-        if not self.blocks.prefix_caching:
-            return
-        size = self.blocks.block_size
-        full = num_computed // size
-        if full == seq.num_registered:
-            return
-        hashes = seq.hash_blocks(size, num_computed)
+        full = num_computed // self._size
+        if self._prefix_caching and full != seq.num_registered:
+            self._register(seq, full)
+        for index in self._windowed:  # after they have got their names
+            self.groups[index].drop_passed(seq.blocks[index], num_computed)
+
+    def _register(self, seq: SequenceState, full: int) -> None:
+        size = self._size
+        hashes = seq.hash_blocks(size, full * size)
         for i in range(seq.num_registered, full):
             parent = hashes[i - 1] if i else ROOT_HASH
             tokens = seq.tokens[i * size : (i + 1) * size]
-            self.blocks.register(seq.block_ids[i], hashes[i], parent, tokens)
+            for group, held in zip(self.groups, seq.blocks, strict=True):
+                group.pool.register(held.block_ids[i], hashes[i], parent, tokens)
         self._drop_pending(seq, full)
         seq.num_registered = full
 
@@ -159,7 +169,18 @@ class Scheduler:
         plan.num_decoding = len(plan.items)
         return preempted
 
-    def _admit(self, plan: StepPlan, budget: int) -> None:
+    def _schedule_prompts(self, plan: StepPlan) -> bool:
+        """A piece of each prompt under way, oldest first; whether blocks cut one short."""
+        short = False
+        for seq in self.running:
+            wanted = min(seq.num_remaining, self.max_num_batched_tokens - plan.num_tokens)
+            if wanted == 0:
+                break
+            if seq.num_remaining > 1:
+                short |= self._take_prompt(plan, seq, wanted) < wanted
+        return short
+
+    def _admit(self, plan: StepPlan) -> None:
         """Start waiting sequences in order of arrival.
 
         One that shares a beginning with a prompt under way steps aside for it, and others may
@@ -167,77 +188,113 @@ class Scheduler:
         """
         admitted: list[SequenceState] = []
         for seq in self.waiting:
+            budget = self.max_num_batched_tokens - plan.num_tokens
             if budget == 0 or len(self.running) + len(admitted) == self.max_num_seqs:
                 break
             if seq.waits_for is not None:
                 if self._pending[seq.waits_for] > 0:
                     continue
                 seq.waits_for = None
-            outcome = self._try_start(seq, plan, len(self.running) + len(admitted))
+            outcome = self._try_start(seq, plan, [*self.running, *admitted])
             if outcome is None:
                 continue
             if not outcome:
                 break
             admitted.append(seq)
-            budget -= self._take(plan, seq, min(seq.num_remaining, budget))
+            self._take_prompt(plan, seq, min(seq.num_remaining, budget))
         for seq in admitted:
             self.waiting.remove(seq)
             bisect.insort(self.running, seq, key=_arrival)
 
-    def _try_start(self, seq: SequenceState, plan: StepPlan, num_running: int) -> bool | None:
+    def _try_start(
+        self, seq: SequenceState, plan: StepPlan, running: Sequence[SequenceState]
+    ) -> bool | None:
         """Find the cached prefix, allocate. None = wait for another's blocks; False = no room."""
-        blocks, size = self.blocks, self.blocks.block_size
-        found: list[int] = []
-        source, shared = -1, 0
-        if blocks.prefix_caching:
+        size, depth = self._size, 0
+        found = [HeldBlocks() for _ in self.groups]
+        sources, shared = [-1] * len(self.groups), 0
+        if self._prefix_caching:
             # The last token is always computed: its output is what we are here for.
             usable = min(seq.next_wanted_row, seq.num_tokens - 1)
             hashes = seq.hash_blocks(size, seq.num_tokens)
             usable_blocks = usable // size
-            found = blocks.match(hashes[:usable_blocks])
-            depth = len(found)
+            depth, found = longest_hit(self.groups, hashes[:usable_blocks])
             if depth < usable_blocks and self._pending[hashes[depth]] > 0:
                 seq.waits_for = hashes[depth]
                 return None
             parent = hashes[depth - 1] if depth else ROOT_HASH
             rest = seq.tokens[depth * size : min(usable, (depth + 1) * size)]
             if len(rest):
-                source, shared = blocks.match_partial(parent, rest)
-        need = -(-seq.num_tokens // size) - len(found)
-        revived = sum(not blocks.is_held(block) for block in found)
-        margin = ADMISSION_MARGIN * num_running
-        if need + revived + margin > blocks.num_free:
+                matches = [group.pool.match_partial(parent, rest) for group in self.groups]
+                sources, shared = [block for block, _ in matches], min(n for _, n in matches)
+        whole = -(-seq.num_tokens // size) - depth
+        if not all(
+            self._has_room(index, held, whole, seq, running) for index, held in enumerate(found)
+        ):
             return False
-        blocks.acquire(found)
-        seq.block_ids = found + blocks.allocate(need)
-        seq.num_registered = len(found)
-        seq.num_computed = len(found) * size
+        for group, held in zip(self.groups, found, strict=True):
+            group.pool.acquire(held.held)
+            # From a window's pool only the next block; the rest comes with each piece of prompt.
+            held.block_ids.extend(group.pool.allocate(1 if group.window else whole))
+        seq.blocks = found
+        seq.num_registered = depth
+        seq.num_computed = depth * size + shared
         if shared:
-            plan.copies.append((source, seq.block_ids[len(found)]))
-            seq.num_computed += shared
-        if blocks.prefix_caching:
+            for copies, source, held in zip(plan.copies, sources, found, strict=True):
+                copies.append((source, held.block_ids[depth]))
+        if self._prefix_caching:
             seq.num_pending = len(seq.block_hashes)
-            self._pending.update(seq.block_hashes[len(found) :])
+            self._pending.update(seq.block_hashes[depth:])
         if seq.cached_tokens < 0:
             seq.cached_tokens = seq.num_computed
             self.stats.cached_tokens += seq.num_computed
         seq.table_row = self._free_rows.pop()
-        seq.table_len = 0
         seq.status = SequenceStatus.RUNNING
         return True
 
-    def _take(self, plan: StepPlan, seq: SequenceState, count: int) -> int:
+    def _has_room(
+        self,
+        index: int,
+        found: HeldBlocks,
+        whole: int,
+        seq: SequenceState,
+        running: Sequence[SequenceState],
+    ) -> bool:
+        """Whether a sequence that lacks `whole` blocks can start beside those that run."""
+        group = self.groups[index]
+        revived = sum(not group.pool.is_held(block) for block in found.held)
+        if group.window:
+            need = max(1, min(whole, group.steady - len(found.held)))
+            margin = sum(group.still_to_take(s.num_tokens, s.blocks[index]) for s in running)
+        else:
+            need, margin = whole, ADMISSION_MARGIN * len(running)
+        return need + revived + margin <= group.pool.num_free
+
+    def _take(self, plan: StepPlan, seq: SequenceState, count: int) -> None:
         plan.items.append(ScheduledSequence(seq, count))
         plan.num_tokens += count
+
+    def _take_prompt(self, plan: StepPlan, seq: SequenceState, count: int) -> int:
+        """Up to `count` tokens of a prompt, as many as there are blocks for."""
+        for index in self._windowed:
+            pool, held = self.groups[index].pool, seq.blocks[index]
+            blocks = len(held.block_ids) + pool.num_free
+            count = min(count, blocks * self._size - seq.num_computed)
+        if count > 0:
+            if self._windowed:
+                self._extend(seq, seq.num_computed + count)
+            self._take(plan, seq, count)
         return count
 
     def _extend(self, seq: SequenceState, length: int) -> bool:
         """Make sure the sequence has blocks for `length` tokens; False when there are none left."""
-        need = -(-length // self.blocks.block_size) - len(seq.block_ids)
-        if need > 0:
-            if need > self.blocks.num_free:
+        blocks = -(-length // self._size)
+        for group, held in zip(self.groups, seq.blocks, strict=True):
+            if blocks - len(held.block_ids) > group.pool.num_free:
                 return False
-            seq.block_ids.extend(self.blocks.allocate(need))
+        for group, held in zip(self.groups, seq.blocks, strict=True):
+            if (need := blocks - len(held.block_ids)) > 0:
+                held.block_ids.extend(group.pool.allocate(need))
         return True
 
     def _preempt(self, seq: SequenceState) -> None:
@@ -250,8 +307,9 @@ class Scheduler:
     def _release(self, seq: SequenceState) -> None:
         self._drop_pending(seq, seq.num_pending)
         seq.num_pending = 0
-        self.blocks.release(seq.block_ids)
-        seq.block_ids = []
+        for group, held in zip(self.groups, seq.blocks, strict=True):
+            group.pool.release(held.held)
+        seq.blocks = []
         seq.num_registered = seq.num_computed = 0
         self._free_rows.append(seq.table_row)
         seq.table_row = -1

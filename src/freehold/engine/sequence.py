@@ -66,6 +66,21 @@ class StepOutput:
 
 
 @dataclass(slots=True, eq=False)
+class HeldBlocks:
+    """A sequence's blocks in the pool of one group of layers."""
+
+    block_ids: list[int] = field(default_factory=list)  # 0 where the block was given back
+    num_dropped: int = 0  # leading blocks that lie before the window and are not held
+    table_len: int = 0  # blocks already written to the runner's block table
+    table_dropped: int = 0  # leading entries already cleared there
+
+    @property
+    def held(self) -> list[int]:
+        """The blocks that are held."""
+        return self.block_ids[self.num_dropped :]
+
+
+@dataclass(slots=True, eq=False)
 class SequenceState:
     """Mutable state of one request.
 
@@ -90,12 +105,11 @@ class SequenceState:
 
     status: SequenceStatus = SequenceStatus.WAITING
     num_computed: int = 0  # tokens whose keys and values are in the cache
-    block_ids: list[int] = field(default_factory=list)
+    blocks: list[HeldBlocks] = field(default_factory=list)  # one per group of layers
     block_hashes: list[bytes] = field(default_factory=list)  # of full blocks, as far as computed
     num_registered: int = 0  # leading blocks known to the prefix cache
     num_pending: int = 0  # leading blocks announced to sequences that could share them
-    table_row: int = -1  # row of the runner's block table
-    table_len: int = 0  # blocks already written there
+    table_row: int = -1  # row of the runner's block tables
     waits_for: bytes | None = None  # hash of a block that another sequence is computing
 
     output_ids: list[int] = field(default_factory=list)
