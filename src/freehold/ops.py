@@ -147,6 +147,11 @@ class AttentionSpec:
     softcap: float = 0.0  # 0 = none; else c * tanh(score / c)
     chunk: int = 0  # 0 = all; else a query at p sees keys from p // chunk * chunk on
 
+    @property
+    def reach(self) -> int:
+        """A query at p sees nothing before p - reach + 1; 0 = it may see all."""
+        return min((limit for limit in (self.window, self.chunk) if limit), default=0)
+
 
 @dataclass(frozen=True, slots=True)
 class RoutingSpec:

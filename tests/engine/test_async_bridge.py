@@ -141,7 +141,7 @@ def test_a_cancelled_task_frees_its_blocks_and_spares_the_others():
         assert all(isinstance(result, asyncio.CancelledError) for result in results)
         assert tokens_of(await other) == greedy_answer([5, 5], 60, VOCAB)
         await until(lambda: engine.num_unfinished == 0)
-        assert engine.blocks.num_free == engine.blocks.num_blocks
+        assert engine.pools[0].num_free == engine.pools[0].num_blocks
 
     with served(max_num_seqs=4) as (bridge, engine, model):
         model.delay = 0.001

@@ -116,8 +116,8 @@ def run(engine, some_jobs):
         for output in engine.step():
             assert output.error is None
             outputs[output.request_id].append(output)
-        engine.blocks.check()
-    assert engine.blocks.num_free == engine.blocks.num_blocks
+        engine.pools[0].check()
+    assert engine.pools[0].num_free == engine.pools[0].num_blocks
     return [
         (
             [t for output in outputs[i] for t in output.new_token_ids],

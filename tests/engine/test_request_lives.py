@@ -231,7 +231,7 @@ def test_an_embedding_that_is_no_number_is_refused(bad, pooling):
     engine = faulty_engine(Broken(VOCAB))
     with pytest.raises(EngineError, match="not a number"):
         engine.embed([1, 2, 3, 4, 5], pooling)
-    assert engine.blocks.num_free == engine.blocks.num_blocks
+    assert engine.pools[0].num_free == engine.pools[0].num_blocks
 
 
 def test_what_a_broken_step_wrote_is_not_cached():
@@ -240,7 +240,7 @@ def test_what_a_broken_step_wrote_is_not_cached():
     engine = faulty_engine(model)
     engine.add(prompt, greedy())
     finish_all(engine)
-    assert engine.blocks.num_cached == 0
+    assert engine.pools[0].num_cached == 0
     with pytest.raises(EngineError, match="not a number"):
         engine.score([*prompt, 1])
     model.broken.clear()

@@ -15,7 +15,7 @@ from hash_model import (
     greedy_answer,
     hash_engine,
     logits_of,
-    state_of,
+    states_of,
     tokens_of,
 )
 from hypothesis import HealthCheck, given, settings
@@ -47,6 +47,8 @@ def configs(draw):
         "max_num_batched_tokens": draw(st.sampled_from([1, 2, 3, 5, 8, 40])),
         "prefix_caching": draw(st.booleans()),
         "speculative_tokens": draw(st.sampled_from([0, 0, 1, 3])),
+        # Everything kept; nothing but windows; windows shorter and longer than blocks and pieces.
+        "windows": draw(st.sampled_from([(0,), (0,), (1,), (5,), (9, 0), (0, 3), (4, 0, 11)])),
     }
 
 
@@ -74,10 +76,12 @@ def workloads(draw):
     return config, jobs
 
 
-def expected(job: Job, config) -> list:
+def expected(job: Job, config, longest: int) -> list:
     # Context, hence max_len, must be the same; all else is plentiful.
-    longest = min(config["context_length"], config["num_blocks"] * config["block_size"])
-    return alone(job.prompt, job.params, vocab=VOCAB, context_length=longest, prefix_caching=False)
+    return alone(
+        job.prompt, job.params, vocab=VOCAB, context_length=longest, prefix_caching=False,
+        windows=config["windows"],
+    )  # fmt: skip
 
 
 @SETTINGS
@@ -108,7 +112,7 @@ def test_any_workload_gives_what_each_request_gives_alone(workload):
         for tokens, sequences in model.batches
     )
     for n, job in enumerate(jobs):
-        got, want = outputs[ids[n]], expected(job, config)
+        got, want = outputs[ids[n]], expected(job, config, engine.max_length)
         if n in aborted:
             assert tokens_of(got) == tokens_of(want)[: len(tokens_of(got))]
             continue
@@ -136,7 +140,7 @@ def test_scores_and_logits_beside_running_requests(config, texts):
     params = SamplingParams(temperature=0.0, max_tokens=6)
     ids = [engine.add(prompt, params) for prompt in prompts]
     for text in texts:
-        states = np.array([state_of(text[: i + 1]) for i in range(len(text))], np.uint64)
+        states = np.array(states_of(text, config["windows"]), np.uint64)
         want = logits_of(states, VOCAB)
         np.testing.assert_array_equal(engine.logits(text), want)
         if len(text) > 1:
@@ -152,7 +156,8 @@ def test_scores_and_logits_beside_running_requests(config, texts):
     outputs = finish_all(engine)
     for request_id, prompt in zip(ids, prompts, strict=True):
         room = engine.max_length - len(prompt)
-        assert tokens_of(outputs[request_id]) == greedy_answer(prompt, min(6, room), VOCAB)
+        want = greedy_answer(prompt, min(6, room), VOCAB, windows=config["windows"])
+        assert tokens_of(outputs[request_id]) == want
 
 
 @pytest.mark.parametrize("budget", range(1, 20))
@@ -260,11 +265,11 @@ def test_the_cache_survives_requests_and_forgetting_it_is_safe():
     prompt, params = [1, 2, 3, 0] * 5, SamplingParams(temperature=0.0, max_tokens=8)
     engine.add(prompt, params)
     engine.step()
-    engine.blocks.forget_all()  # while a sequence holds blocks of known content
+    engine.pools[0].forget_all()  # while a sequence holds blocks of known content
     check_books(engine)
     finish_all(engine)
-    engine.blocks.forget_all()
-    assert engine.blocks.num_cached == 0
+    engine.pools[0].forget_all()
+    assert engine.pools[0].num_cached == 0
     again = engine.add(prompt, params)
     outputs = finish_all(engine)[again]
     assert outputs[0].cached_tokens == 0

@@ -195,14 +195,17 @@ def _memory(
     checkpoint: Checkpoint, config: ModelConfig | None, context: int | None
 ) -> dict[str, Any]:
     """Bytes for the weights and for one sequence's cache at `context`."""
-    from freehold.engine.kv_cache import block_bytes
-    from freehold.ops import KVLayerSpec
+    from freehold.config import DEFAULT_BLOCK_SIZE, EngineConfig
+    from freehold.engine.kv_cache import sequence_bytes
 
     if config is None:
         return {"weights": checkpoint.nbytes, "context": None, "kv_cache": None, "total": None}
     context = context or config.context_length
-    layers = [KVLayerSpec(config.num_kv_heads, config.head_dim, config.head_dim)]
-    cache = {kind: block_bytes(layers, context, kind) * config.num_layers for kind in _KV_TYPES}
+    chunk = EngineConfig(context).max_num_batched_tokens
+    cache = {
+        kind: sequence_bytes(config.kv_layers(), context, chunk, DEFAULT_BLOCK_SIZE, kind)
+        for kind in _KV_TYPES
+    }
     return {
         "weights": checkpoint.nbytes,
         "context": context,

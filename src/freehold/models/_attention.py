@@ -69,7 +69,7 @@ class SelfAttention:
 
     def kv_layer(self) -> KVLayerSpec:
         spec = self.spec
-        return KVLayerSpec(spec.num_kv_heads, spec.head_dim, spec.value_dim)
+        return KVLayerSpec(spec.num_kv_heads, spec.head_dim, spec.value_dim, spec.reach)
 
     def forward(self, x: Array, step: Step, rows: IntArray | None) -> Array:
         ops, spec = step.ops, self.spec

@@ -81,6 +81,17 @@ class ModelConfig:
         """Positions of the stretches within which a query of `layer` sees keys; 0 = one stretch."""
         return 0 if layer in self.full_attention_layers else self.chunk
 
+    def kv_layers(self) -> tuple[KVLayerSpec, ...]:
+        """Cache shape of each layer, first layer first: what `show` plans with before anything
+        is loaded. A family whose cache looks different says so here."""
+        reaches = (
+            min((limit for limit in (self.window(i), self.chunk_of(i)) if limit), default=0)
+            for i in range(self.num_layers)
+        )
+        return tuple(
+            KVLayerSpec(self.num_kv_heads, self.head_dim, self.head_dim, reach) for reach in reaches
+        )
+
     def tempered(self, layer: int) -> bool:
         """Whether queries of `layer` grow with their position."""
         temperature = self.query_temperature
