@@ -48,8 +48,8 @@ def test_a_gguf_model(capsys):
 def test_the_cache_grows_with_the_context_and_shrinks_with_the_type(capsys):
     d = shown(capsys, model(*BABY_Q8), "--context", "100")["memory"]
     assert d["context"] == 100
-    # keys and values: 5 layers, 4 heads of 16, 100 positions
-    assert d["kv_cache"]["f16"] == 2 * 5 * 4 * 16 * 100 * 2
+    # keys and values: 5 layers, 4 heads of 16, 7 blocks of 16 positions
+    assert d["kv_cache"]["f16"] == 2 * 5 * 4 * 16 * 112 * 2
     assert d["kv_cache"]["f32"] == 2 * d["kv_cache"]["f16"]
     assert d["kv_cache"]["q8_0"] == d["kv_cache"]["f16"] * 34 // 64
     assert d["total"]["f16"] == d["weights"] + d["kv_cache"]["f16"]
