@@ -51,6 +51,18 @@ CASES: dict[str, Case] = {
     "granite": Case("Granite", _GRANITE),
     "granite-tied": Case("Granite", {"tie_word_embeddings": True, "attention_bias": True,
                                      **_GRANITE}),
+    "granite4": Case(
+        "GraniteMoeHybrid",
+        {"layer_types": ["full_attention"] * 3, "num_local_experts": 0,
+         "shared_intermediate_size": 96, "position_embedding_type": "rope", **_GRANITE,
+         "mamba_n_heads": 4, "mamba_expand": 2},
+    ),
+    "granite4-no-rotation": Case(
+        "GraniteMoeHybrid",
+        {"layer_types": ["full_attention"] * 3, "num_local_experts": 0,
+         "shared_intermediate_size": 96, "tie_word_embeddings": True, **_GRANITE,
+         "mamba_n_heads": 4, "mamba_expand": 2},
+    ),
     "apertus": Case("Apertus", {"rope_parameters": _LLAMA3}),
     "apertus-bias": Case("Apertus", {"attention_bias": True, "num_key_value_heads": 4,
                                      "rope_parameters": {"rope_type": "default",
@@ -69,6 +81,7 @@ CASES: dict[str, Case] = {
 SAFETENSORS_ONLY = ("smollm3-window",)
 _ARCHITECTURES = {
     "ministral3": "mistral3", "olmo3": "olmo2", "gpt_neox": "gptneox",
+    "granitemoehybrid": "granite",
 }  # fmt: skip
 _PERMUTED = ("mistral3", "smollm3", "granite")
 
@@ -110,6 +123,12 @@ def gguf_tensors(model: Any) -> dict[str, np.ndarray]:
         if arch in _PERMUTED and projection in heads:
             split = array.reshape(heads[projection], 2, -1, *array.shape[1:])
             array = split.swapaxes(1, 2).reshape(array.shape)
+        if projection == "input_linear":  # gate above up
+            blk = f"blk.{name.split('.')[2]}."
+            tensors[blk + "ffn_gate.weight"], tensors[blk + "ffn_up.weight"] = np.split(array, 2)
+            continue
+        if projection == "output_linear":
+            name = name.replace("shared_mlp.output_linear", "mlp.down_proj")
         if projection == "query_key_value":
             split = array.reshape(config.num_attention_heads, 3, -1, *array.shape[1:])
             array = np.concatenate([split[:, i].reshape(-1, *array.shape[1:]) for i in range(3)])
@@ -175,6 +194,8 @@ def _add_keys(writer: gguf.GGUFWriter, model: Any) -> None:
         writer.add_embedding_scale(config.embedding_multiplier)
         writer.add_residual_scale(config.residual_multiplier)
         writer.add_logit_scale(config.logits_scaling)
+        if getattr(config, "position_embedding_type", "rope") != "rope":
+            writer.add_bool("granite.rope.scaling.finetuned", False)
     if arch == "apertus":
         layers = [layer.mlp.act_fn for layer in model.model.layers]
         writer.add_xielu_alpha_p([f.alpha_p.item() for f in layers])

@@ -25,6 +25,7 @@ from freehold.formats.gguf_reader import read_gguf
 from freehold.formats.gguf_types import ValueType
 from freehold.formats.gguf_values import StringArray
 from freehold.formats.mapped_file import MappedFile
+from freehold.formats.mistral_files import PARAMS_NAME, PREFIX, config_from_params, renamed
 from freehold.formats.safetensors import (
     INDEX_NAME,
     INDEX_SUFFIX,
@@ -255,13 +256,39 @@ def _open_gguf(file: Path, path: Path) -> Checkpoint:
 def _open_safetensors_file(path: Path) -> Checkpoint:
     """One of a directory's own files opens the directory; any other stands alone."""
     directory = path.parent
+    if path.name.startswith(PREFIX) and (directory / PARAMS_NAME).is_file():
+        return _open_mistral(directory, path)
     index = directory / INDEX_NAME
     if path.name != SINGLE_NAME and index.is_file() and path.name in read_index(index).values():
         return _from_safetensors(path, directory, read_sharded(index))
     return _from_safetensors(path, directory, read_safetensors(path))
 
 
+def _open_mistral(directory: Path, path: Path) -> Checkpoint:
+    """`consolidated*.safetensors` as `params.json` describes them."""
+    where = directory / PARAMS_NAME
+    config = config_from_params(_read_config(where), str(where))
+    files = sorted(directory.glob(f"{PREFIX}*{SUFFIX}"))
+    indices = sorted(directory.glob(f"{PREFIX}*{INDEX_SUFFIX}"))
+    if len(files) > 1 and not indices:
+        raise ModelNotFoundError(
+            f"{directory}: {len(files)} {PREFIX} files and no index", hint="fetch the index file"
+        )
+    contents = read_sharded(indices[0]) if len(files) > 1 else read_safetensors(files[0])
+    try:
+        contents.tensors = renamed(contents.tensors, str(path))
+    except BaseException:
+        for file in contents.files:
+            file.close()
+        raise
+    return _from_safetensors(path, directory, contents, config)
+
+
 def _open_hf(directory: Path, path: Path) -> Checkpoint:
+    names = [file.name for file in directory.glob(f"*{SUFFIX}")]
+    own = all(name.startswith(PREFIX) for name in names)
+    if own and (directory / PARAMS_NAME).is_file():
+        return _open_mistral(directory, path)
     if not (directory / "config.json").exists():
         raise ModelNotFoundError(
             f"{directory}: safetensors without config.json",
@@ -281,9 +308,16 @@ def _open_hf(directory: Path, path: Path) -> Checkpoint:
     return _from_safetensors(path, directory, read_safetensors(files[0]))
 
 
-def _from_safetensors(path: Path, directory: Path, contents: SafetensorsContents) -> Checkpoint:
+def _from_safetensors(
+    path: Path,
+    directory: Path,
+    contents: SafetensorsContents,
+    config: dict[str, Any] | None = None,
+) -> Checkpoint:
+    """`config`, or what config.json says."""
     try:
-        config = _read_config(directory / "config.json")
+        if config is None:
+            config = _read_config(directory / "config.json")
         architecture = config.get("model_type", "")
         if not isinstance(architecture, str):
             raise MalformedFileError(f"{directory / 'config.json'}: model_type must be a string")

@@ -99,8 +99,9 @@ def _vocab_size(keys: Fields, tensors: Mapping[str, RawTensor]) -> int:
 
 
 def _tied(outer: Fields, keys: Fields, tensors: Mapping[str, RawTensor]) -> bool:
-    """What the config says; where it says nothing, whether an output matrix is there."""
-    for fields in (keys, outer):
+    """What the config says, a wrapper before what it wraps; where neither says anything, whether
+    an output matrix is there."""
+    for fields in (outer, keys):
         if "tie_word_embeddings" in fields:
             return fields.boolean("tie_word_embeddings", False)
     return bool(tensors) and "output.weight" not in tensors
@@ -155,7 +156,9 @@ def _rope(keys: Fields, head_dim: int, scaling: RopeScaling) -> RopeSpec:
             f"{keys.where}: heads of {head_dim} of which {partial:g} is rotated "
             "leave no even number of dimensions"
         )
-    return RopeSpec(inverse_frequencies(dim, base, scaling), False, scaling.magnitude)
+    # Of `formats.mistral_files`; Hugging Face's own models pair halves.
+    interleaved = keys.text("rotary_pairs", "halves") == "adjacent"
+    return RopeSpec(inverse_frequencies(dim, base, scaling), interleaved, scaling.magnitude)
 
 
 def _scaling(keys: Fields, context: int) -> RopeScaling:

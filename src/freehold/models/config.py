@@ -29,6 +29,7 @@ _ALIASES = {
     "ministral": "llama",
     "gemma3_text": "gemma3",
     "gpt_neox": "gptneox",
+    "granitemoehybrid": "granite",
     "ministral3": "mistral3",
     "olmo3": "olmo2",
     "gemma3n_text": "gemma3n",
