@@ -113,7 +113,8 @@ enum class KVType : int { F32, F16, BF16, Q8_0 };
 // One layer of a paged cache. 16 tokens form a tile. Keys are stored transposed
 // [kv_head][block][tile][key_dim][16], values plainly [kv_head][block][tile][16][value_dim]: both
 // products of attention then run without horizontal sums, and the blocks of one head, which one
-// thread reads, follow each other in memory as long as the block table counts upwards.
+// thread reads, follow each other in memory as long as the block table counts upwards. value_dim
+// is 0 where keys are kept alone; what attention then takes for values are their first dimensions.
 struct KVLayer {
   KVType type;
   int num_kv_heads, key_dim, value_dim, block_size;
@@ -130,9 +131,12 @@ struct AttentionTask {
   int64_t ldq;
   float* out;  // [tokens, ldo]
   int64_t ldo;
-  int num_heads;
+  int num_heads, value_dim;
   float scale, softcap;
-  int window;
+  int window, chunk;         // 0 = none
+  const float* sinks;        // [num_heads] or null
+  const uint64_t* selected;  // [tokens, lds] bits of the positions that count, or null
+  int64_t lds;
   // one tile of queries: `tokens` consecutive rows of one sequence, `heads` query heads (from the
   // head0-th) of those that share one key head
   int kv_head, head0, heads;
@@ -144,9 +148,29 @@ struct AttentionTask {
 };
 constexpr int kAttnRows = 32;  // query rows (tokens x heads of the group) per tile at most
 constexpr int kAttnKeys = 64;  // keys per tile; absolute boundaries, so chunking changes nothing
-constexpr int kMaxHeadDim = 512;
+constexpr int kMaxHeadDim = 576;
 inline size_t attention_scratch_floats(int kd, int vd) {
   return size_t(kAttnRows) * (kd + vd + kAttnKeys + 4) + size_t(kAttnKeys) * (kd + vd) + 64;
+}
+
+// How well keys answer queries: sum over heads of weight * max(0, q . k), for the positions
+// first_key .. end_key of one sequence, first_key a multiple of kAttnKeys.
+struct IndexTask {
+  const KVLayer* kv;  // of one head
+  const float* q;     // [tokens, ldq]: heads * key_dim
+  int64_t ldq;
+  const float* weights;  // [tokens, ldw]: heads
+  int64_t ldw;
+  int heads, tokens;
+  int64_t first_key, end_key;
+  const int32_t* block_table;
+  float* out;  // [tokens, ldo], by position; whole tiles of kAttnKeys are written
+  int64_t ldo;
+  float* scratch;  // index_scratch_floats()
+};
+constexpr int kIndexHeads = 32;  // at a time
+inline size_t index_scratch_floats(int kd) {
+  return size_t(kAttnKeys) * (kd + kIndexHeads) + 64;
 }
 
 struct Kernels {
@@ -170,6 +194,7 @@ struct Kernels {
                int64_t half, bool interleaved);
   void (*write_kv)(const KVLayer& kv, int64_t slot, const float* k, const float* v);
   void (*attention)(const AttentionTask& t);
+  void (*index_scores)(const IndexTask& t);
   double (*int8_peak)(int64_t iters);  // returns int8 operations done
   uint64_t (*read_sum)(const uint8_t* p, int64_t bytes);
 };

@@ -392,53 +392,9 @@ void Context::rope(float* x, int64_t ldx, int64_t rows, int64_t heads, int64_t h
 
 void Context::write_kv(const KVLayer& kv, const int32_t* slots, int64_t rows, const float* k,
                        int64_t ldk, const float* v, int64_t ldv) {
-  for_rows(rows, int64_t(kv.num_kv_heads) * (kv.key_dim + kv.value_dim),
-           [&](int64_t r) { kernels_->write_kv(kv, slots[r], k + r * ldk, v + r * ldv); });
-}
-
-void Context::attention(AttentionTask base, const std::vector<Sequence>& sequences) {
-  const int group = base.num_heads / base.kv->num_kv_heads;
-  const int heads = std::min(group, kAttnRows);  // query heads per tile
-  const int head_tiles = int(ceil_div(group, heads));
-  const int tokens = std::max(1, kAttnRows / heads);  // query tokens per tile
-  struct Unit {
-    int sequence;
-    int64_t row;
-  };
-  std::vector<Unit> units;
-  for (size_t s = 0; s < sequences.size(); ++s)
-    for (int64_t row = 0; row < sequences[s].rows; row += tokens) units.push_back({int(s), row});
-  // the longest first, so that no thread is left with a long tile at the end
-  std::stable_sort(units.begin(), units.end(), [&](const Unit& a, const Unit& b) {
-    const auto end = [&](const Unit& u) {
-      return sequences[u.sequence].length - sequences[u.sequence].rows + u.row;
-    };
-    return end(a) > end(b);
+  for_rows(rows, int64_t(kv.num_kv_heads) * (kv.key_dim + kv.value_dim), [&](int64_t r) {
+    kernels_->write_kv(kv, slots[r], k + r * ldk, v ? v + r * ldv : nullptr);
   });
-  const int64_t floats =
-      round_up(int64_t(attention_scratch_floats(base.kv->key_dim, base.kv->value_dim)), 16);
-  float* scratch = reinterpret_cast<float*>(thread_scratch_.get(size_t(floats * 4 * threads())));
-  const int64_t per_unit = int64_t(base.kv->num_kv_heads) * head_tiles;
-  const auto one = [&](int64_t task, int thread) {
-    const Unit& u = units[size_t(task / per_unit)];
-    const Sequence& s = sequences[u.sequence];
-    AttentionTask t = base;
-    t.kv_head = int(task % per_unit / head_tiles);
-    t.head0 = int(task % head_tiles) * heads;
-    t.heads = std::min(heads, group - t.head0);
-    t.tokens = int(std::min<int64_t>(tokens, s.rows - u.row));
-    t.first_row = s.first_row + u.row;
-    t.first_pos = s.length - s.rows + u.row;
-    t.block_table = s.block_table;
-    t.scratch = scratch + floats * thread;
-    kernels_->attention(t);
-  };
-  const int64_t tasks = int64_t(units.size()) * per_unit;
-  if (units.size() == 1 && sequences[0].length < 64) {  // too short to share
-    for (int64_t i = 0; i < tasks; ++i) one(i, 0);
-  } else {
-    pool_.run(tasks, one);
-  }
 }
 
 }  // namespace freehold

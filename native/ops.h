@@ -50,13 +50,16 @@ class Context {
   void rope(float* x, int64_t ldx, int64_t rows, int64_t heads, int64_t head_dim, const float* cos,
             const float* sin, int64_t half, bool interleaved);
   void write_kv(const KVLayer& kv, const int32_t* slots, int64_t rows, const float* k, int64_t ldk,
-                const float* v, int64_t ldv);
+                const float* v, int64_t ldv);  // v null: keys alone
 
   struct Sequence {
     int64_t first_row, rows, length;
     const int32_t* block_table;
   };
   void attention(AttentionTask task, const std::vector<Sequence>& sequences);
+  // Sets in bits [rows, ldb], zeroed, the `count` best positions of every row.
+  void top_keys(const IndexTask& task, const std::vector<Sequence>& sequences, int64_t count,
+                uint64_t* bits, int64_t ldb);
 
   // Multiplies a little of every type on this level and on the baseline level and compares: a
   // kernel that a processor or its emulation gets wrong must not answer anybody.
@@ -71,6 +74,8 @@ class Context {
   // Shape of the activations of `cols` columns, and what `weights` want to know of them.
   QuantizeTask plan(ActKind kind, int64_t cols, int64_t k,
                     const std::vector<const Matrix*>& weights, Acts& a) const;
+  void search(const IndexTask& task, const Sequence& s, int64_t row, int64_t rows, int64_t width,
+              int64_t count, uint64_t* bits, int64_t ldb);
   Acts* prepare(ActKind kind, const float* x, int64_t ldx, int64_t cols, int64_t k,
                 const std::vector<Linear>& layers);
 
@@ -80,7 +85,7 @@ class Context {
   Arena arena_;
   Scratch act_scratch_[int(ActKind::kCount)];
   Acts acts_[int(ActKind::kCount)];
-  Scratch thread_scratch_;
+  Scratch thread_scratch_, index_scratch_;
 };
 
 ActKind act_kind(QType type, const Kernels& k);

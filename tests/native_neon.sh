@@ -11,7 +11,7 @@ $isa -DFH_NAME='"baseline"' -DFH_TABLE=kernels_baseline -o "$out/baseline.o" &
 $isa -DFH_NAME='"neon"' -DFH_TABLE=kernels_neon -DFH_ISA_NEON -march=armv8.2-a+dotprod+fp16 -o "$out/neon.o" &
 wait -n
 wait -n
-$cxx -DFREEHOLD_HAVE_NEON tests/native/kernel_check.cpp native/ops.cpp native/dispatch.cpp \
+$cxx -DFREEHOLD_HAVE_NEON tests/native/kernel_check.cpp native/attention.cpp native/ops.cpp native/dispatch.cpp \
   native/layouts.cpp native/memory.cpp native/probe.cpp native/thread_pool.cpp "$out/baseline.o" "$out/neon.o" \
   -static -pthread -o "$out/kernel_check"
 qemu-aarch64 -cpu max "$out/kernel_check" | tee "$out/log"

@@ -24,7 +24,7 @@ objects=$(find "$out/build" -path '*isa_*' -name 'kernels.cpp.o')
 vnni=$(find "$out/build" -path '*isa_avxvnni*' -name 'kernels.cpp.o' | grep -q . && echo -DFREEHOLD_HAVE_AVXVNNI || true)
 # shellcheck disable=SC2086
 g++ -std=gnu++20 -O1 -g $vnni -fsanitize=address,undefined -fno-sanitize-recover=undefined \
-  tests/native/kernel_check.cpp native/ops.cpp native/dispatch.cpp native/layouts.cpp \
+  tests/native/kernel_check.cpp native/attention.cpp native/ops.cpp native/dispatch.cpp native/layouts.cpp \
   native/memory.cpp native/probe.cpp native/thread_pool.cpp $objects -pthread -o "$out/kernel_check"
 "$out/kernel_check"
 

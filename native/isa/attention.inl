@@ -8,102 +8,6 @@
 namespace freehold {
 namespace {
 
-struct KvF32 {
-  static constexpr int kBytes = 4;
-  static FH_INLINE vf load(const uint8_t* p, int64_t i) { return f_load((const float*)p + i); }
-};
-struct KvF16 {
-  static constexpr int kBytes = 2;
-  static FH_INLINE vf load(const uint8_t* p, int64_t i) {
-    return f_load_f16((const uint16_t*)p + i);
-  }
-};
-struct KvBF16 {
-  static constexpr int kBytes = 2;
-  static FH_INLINE vf load(const uint8_t* p, int64_t i) {
-    return f_load_bf16((const uint16_t*)p + i);
-  }
-};
-
-// Where a tile of 16 tokens of one head starts, in elements.
-FH_INLINE int64_t tile_index(const KVLayer& kv, int64_t block, int head, int tile) {
-  return (head * kv.num_blocks + block) * (kv.block_size / 16) + tile;
-}
-
-// ---- writing ------------------------------------------------------------------------------------
-
-template <class Put>
-void put_q8(const float* x, int n, Put&& put) {  // blocks of 32: q, f16 scale
-  for (int g = 0; g < n / 32; ++g) {
-    float amax = 0.0f;
-    for (int i = 0; i < 32; ++i) {
-      const float a = x[32 * g + i] < 0 ? -x[32 * g + i] : x[32 * g + i];
-      amax = a > amax ? a : amax;
-    }
-    // an infinite or NaN input must not reach the integer conversion
-    const bool finite = amax <= 3.0e38f;
-    const float d = finite ? amax / 127.0f : 0.0f, inv = d > 0.0f ? 1.0f / d : 0.0f;
-    int8_t q[32];
-    for (int i = 0; i < 32; ++i) {  // halves go away from zero, as every Q8_0 encoder does
-      const float v = x[32 * g + i] * inv;
-      q[i] = int8_t(v < 0 ? v - 0.5f : v + 0.5f);
-    }
-    alignas(64) uint16_t half[W];
-    f_store_f16(half, f_set(d));
-    put(g, half[0], q);
-  }
-}
-
-void write_kv(const KVLayer& kv, int64_t slot, const float* k, const float* v) {
-  const int64_t block = slot / kv.block_size;
-  const int in_block = int(slot % kv.block_size), tile = in_block / 16, lane = in_block % 16;
-  const int kd = kv.key_dim, vd = kv.value_dim;
-  for (int head = 0; head < kv.num_kv_heads; ++head) {
-    const int64_t t = tile_index(kv, block, head, tile);
-    const float* kh = k + int64_t(head) * kd;
-    const float* vh = v + int64_t(head) * vd;
-    const int64_t ki = t * kd * 16 + lane, vi0 = (t * 16 + lane) * vd;
-    switch (kv.type) {
-      case KVType::F32:
-        for (int i = 0; i < kd; ++i) ((float*)kv.k)[ki + 16 * i] = kh[i];
-        std::memcpy((float*)kv.v + vi0, vh, size_t(vd) * 4);
-        break;
-      case KVType::F16: {
-        alignas(64) uint16_t half[W];
-        for (int i = 0; i < kd; i += W) {
-          alignas(64) float in[W] = {};
-          const int n = kd - i < W ? kd - i : W;
-          std::memcpy(in, kh + i, size_t(n) * 4);
-          f_store_f16(half, f_load(in));
-          for (int j = 0; j < n; ++j) ((uint16_t*)kv.k)[ki + 16 * (i + j)] = half[j];
-        }
-        for (int i = 0; i < vd; i += W) {
-          alignas(64) float in[W] = {};
-          const int n = vd - i < W ? vd - i : W;
-          std::memcpy(in, vh + i, size_t(n) * 4);
-          f_store_f16(half, f_load(in));
-          std::memcpy((uint16_t*)kv.v + vi0 + i, half, size_t(n) * 2);
-        }
-        break;
-      }
-      case KVType::BF16:
-        for (int i = 0; i < kd; ++i) ((uint16_t*)kv.k)[ki + 16 * i] = bf16_of(kh[i]);
-        for (int i = 0; i < vd; ++i) ((uint16_t*)kv.v)[vi0 + i] = bf16_of(vh[i]);
-        break;
-      case KVType::Q8_0:
-        put_q8(kh, kd, [&](int g, uint16_t d, const int8_t* q) {
-          kv.k_scale[(t * (kd / 32) + g) * 16 + lane] = d;
-          for (int i = 0; i < 32; ++i) ((int8_t*)kv.k)[ki + 16 * (32 * g + i)] = q[i];
-        });
-        put_q8(vh, vd, [&](int g, uint16_t d, const int8_t* q) {
-          kv.v_scale[(t * 16 + lane) * (vd / 32) + g] = d;
-          std::memcpy((int8_t*)kv.v + vi0 + 32 * g, q, 32);
-        });
-        break;
-    }
-  }
-}
-
 // ---- products -----------------------------------------------------------------------------------
 
 // scores[r][0..15] of one 16-token tile: keys at `k` are [kd][16].
@@ -182,35 +86,10 @@ void values_for(const float* p, int rows, int tokens, const uint8_t* v, int vd, 
 
 // ---- the tile -----------------------------------------------------------------------------------
 
-// Decode one 16-token tile to float: keys [kd][16], values [16][vd].
-template <class T>
-void widen(const uint8_t* p, int64_t n, float* out) {
-  int64_t i = 0;
-  for (; i + W <= n; i += W) f_store(out + i, T::load(p, i));
-}
-void widen_q8_k(const KVLayer& kv, int64_t t, float* out) {
-  const int kd = kv.key_dim;
-  const int8_t* k = (const int8_t*)kv.k + t * kd * 16;
-  for (int d = 0; d < kd; ++d)
-    for (int h = 0; h < kParts; ++h)
-      f_store(out + d * 16 + h * W,
-              f_from_i(i_load_s8(k + d * 16 + h * W)) *
-                  f_load_f16(kv.k_scale + (t * (kd / 32) + d / 32) * 16 + h * W));
-}
-void widen_q8_v(const KVLayer& kv, int64_t t, float* out) {
-  const int vd = kv.value_dim;
-  const int8_t* v = (const int8_t*)kv.v + t * 16 * vd;
-  alignas(64) uint16_t half[W] = {};
-  for (int i = 0; i < 16; ++i)
-    for (int g = 0; g < vd / 32; ++g) {
-      half[0] = kv.v_scale[(t * 16 + i) * (vd / 32) + g];
-      const vf s = f_set(f_load_f16(half)[0]);
-      for (int d = 0; d < 32; d += W) {
-        const int at = i * vd + 32 * g + d;
-        f_store(out + at, f_from_i(i_load_s8(v + at)) * s);
-      }
-    }
-}
+struct KvQ8 {  // is always decoded first
+  static constexpr int kBytes = 1;
+  static FH_INLINE vf load(const uint8_t*, int64_t) { return vf{}; }
+};
 
 FH_INLINE vf softcap(vf s, float cap) {
   const vf x = s * f_set(1.0f / cap);
@@ -218,123 +97,172 @@ FH_INLINE vf softcap(vf s, float cap) {
   return f_set(cap) * (f_set(1.0f) - f_set(2.0f) / (e + f_set(1.0f)));
 }
 
-template <class T>
-void attention_typed(const AttentionTask& t) {
-  const KVLayer& kv = *t.kv;
-  const int kd = kv.key_dim, vd = kv.value_dim;
-  const int group = t.num_heads / kv.num_kv_heads, heads = t.heads;
-  const int rows = t.tokens * heads;
-  constexpr bool kQ8 = T::kBytes == 1;
-  // Few rows read the cache directly; many rows decode a tile once and share it.
-  const bool shared = kQ8 || rows > 8;
-  float* q = t.scratch;
-  float* acc = q + kAttnRows * kd;
-  float* scores = acc + kAttnRows * vd;
-  float* row_max = scores + kAttnRows * kAttnKeys;
-  float* row_sum = row_max + kAttnRows;
-  float* kf = row_sum + kAttnRows;
-  float* vfl = kf + kAttnKeys * kd;
-  for (int i = 0; i < t.tokens; ++i)
-    for (int g = 0; g < heads; ++g) {
-      const float* src =
-          t.q + (t.first_row + i) * t.ldq + int64_t(t.kv_head * group + t.head0 + g) * kd;
-      float* dst = q + (i * heads + g) * kd;
-      for (int d = 0; d < kd; ++d) dst[d] = src[d] * t.scale;
-    }
-  std::memset(acc, 0, size_t(rows) * vd * 4);
-  const float ninf = -__builtin_inff();
-  for (int r = 0; r < rows; ++r) {
-    row_max[r] = ninf;
-    row_sum[r] = 0.0f;
-  }
+// The earliest position a query may see.
+FH_INLINE int64_t first_visible(const AttentionTask& t, int64_t pos) {
+  const int64_t window = t.window > 0 ? pos - t.window + 1 : 0;
+  const int64_t chunk = t.chunk > 0 ? pos / t.chunk * t.chunk : 0;
+  const int64_t first = window > chunk ? window : chunk;
+  return first > 0 ? first : 0;
+}
 
-  const int64_t last = t.first_pos + t.tokens - 1;
-  int64_t start = 0;
-  if (t.window > 0 && t.first_pos - t.window + 1 > 0) start = t.first_pos - t.window + 1;
-  const int tiles_per_block = kv.block_size / 16;
-  for (int64_t base = start / kAttnKeys * kAttnKeys; base <= last; base += kAttnKeys) {
-    const int count = int(last + 1 - base < kAttnKeys ? last + 1 - base : kAttnKeys);
-    const int tiles = (count + 15) / 16;
-    int64_t index[kAttnKeys / 16];
-    for (int i = 0; i < tiles; ++i) {
-      const int64_t tile = base / 16 + i;
-      index[i] = tile_index(kv, t.block_table[tile / tiles_per_block], t.kv_head,
-                            int(tile % tiles_per_block));
-    }
-    for (int i = 0; i < tiles; ++i) {
-      const int64_t tile = base / 16 + i;
-      index[i] = tile_index(kv, t.block_table[tile / tiles_per_block], t.kv_head,
-                            int(tile % tiles_per_block));
-    }
-    for (int i = 0; i < tiles; ++i) {
-      if constexpr (kQ8) {
-        widen_q8_k(kv, index[i], kf + i * kd * 16);
-        widen_q8_v(kv, index[i], vfl + i * vd * 16);
-      } else if (shared) {
-        widen<T>(kv.k + index[i] * kd * 16 * T::kBytes, kd * 16, kf + i * kd * 16);
-        widen<T>(kv.v + index[i] * vd * 16 * T::kBytes, vd * 16, vfl + i * vd * 16);
-      }
-      if constexpr (kQ8)
-        scores_for<KvF32>(q, rows, kd, (const uint8_t*)(kf + i * kd * 16), scores + 16 * i);
-      else if (shared)
-        scores_for<KvF32>(q, rows, kd, (const uint8_t*)(kf + i * kd * 16), scores + 16 * i);
-      else
-        scores_for<T>(q, rows, kd, kv.k + index[i] * kd * 16 * T::kBytes, scores + 16 * i);
-    }
-    for (int r = 0; r < rows; ++r) {
-      const int64_t pos = t.first_pos + r / heads;
-      const int hi = int(pos - base < kAttnKeys ? pos - base : kAttnKeys - 1);  // last key seen
-      const int64_t first = t.window > 0 ? pos - t.window + 1 - base : 0;
-      const int lo = int(first < 0 ? 0 : first < kAttnKeys ? first : kAttnKeys);
-      float* s = scores + r * kAttnKeys;
-      vf top = f_set(ninf);
-      for (int j = 0; j < tiles * 16; j += W) {
-        vf x = f_load(s + j);
-        if (t.softcap > 0.0f) x = softcap(x, t.softcap);
-        const vi lane = i_iota() + j;
-        const vi keep = (vi)(lane <= i_set(hi)) & (vi)(lane >= i_set(lo));
-        x = f_select(keep, x, f_set(ninf));
-        f_store(s + j, x);
-        top = f_max(top, x);
-      }
-      const float old = row_max[r], tile_max = f_hmax(top);
-      const float now = tile_max > old ? tile_max : old;
-      const float ref = now == ninf ? 0.0f : now;
-      vf sum{};
-      for (int j = 0; j < tiles * 16; j += W) {
-        const vf e = f_exp(f_load(s + j) - f_set(ref));
-        f_store(s + j, e);
-        sum += e;
-      }
-      if (now != old) {
-        const float f = old == ninf ? 0.0f : f_exp(f_set(old - ref))[0];
-        row_sum[r] *= f;
-        float* a = acc + int64_t(r) * vd;
-        for (int d = 0; d < vd; ++d) a[d] *= f;
-      }
-      row_sum[r] += f_sum(sum);
-      row_max[r] = now;
-    }
-    for (int i = 0; i < tiles; ++i) {
-      const int n = count - 16 * i < 16 ? count - 16 * i : 16;
-      if (kQ8 || shared)
-        values_for<KvF32>(scores + 16 * i, rows, n, (const uint8_t*)(vfl + i * vd * 16), vd, acc);
-      else if constexpr (!kQ8)
-        values_for<T>(scores + 16 * i, rows, n, kv.v + index[i] * vd * 16 * T::kBytes, vd, acc);
-    }
-  }
+struct Running {  // what is kept of each row between key tiles
+  float *q, *acc, *scores, *row_max, *row_sum;
+};
+
+constexpr float kNoScore = -__builtin_inff();
+
+void begin_rows(const AttentionTask& t, const Running& s) {
+  const int kd = t.kv->key_dim, heads = t.heads, rows = t.tokens * heads;
+  const int64_t head0 = int64_t(t.kv_head) * (t.num_heads / t.kv->num_kv_heads) + t.head0;
   for (int r = 0; r < rows; ++r) {
-    const float inv = row_sum[r] > 0.0f ? 1.0f / row_sum[r] : 0.0f;
-    float* out = t.out + (t.first_row + r / heads) * t.ldo +
-                 int64_t(t.kv_head * group + t.head0 + r % heads) * vd;
-    for (int d = 0; d < vd; ++d) out[d] = acc[int64_t(r) * vd + d] * inv;
+    const float* src = t.q + (t.first_row + r / heads) * t.ldq + (head0 + r % heads) * kd;
+    float* dst = s.q + int64_t(r) * kd;
+    for (int d = 0; d < kd; ++d) dst[d] = src[d] * t.scale;
+    // a sink is a key seen before all others, and without a value
+    s.row_max[r] = t.sinks ? t.sinks[head0 + r % heads] : kNoScore;
+    s.row_sum[r] = s.row_max[r] == kNoScore ? 0.0f : 1.0f;
+  }
+  std::memset(s.acc, 0, size_t(rows) * t.value_dim * 4);
+}
+
+// Bits of the positions of a key tile that a row may see of those selected.
+FH_INLINE uint64_t selected_bits(const AttentionTask& t, int token, int64_t base) {
+  return t.selected[(t.first_row + token) * t.lds + base / kAttnKeys];
+}
+
+// Which of the four 16-token parts of a key tile any row sees. The others are not touched: their
+// blocks may be nobody's any more.
+FH_INLINE int parts_seen(const AttentionTask& t, int64_t base, int64_t start, int tiles) {
+  int seen = (1 << tiles) - 1;
+  if (base < start) seen &= ~((1 << ((start - base) / 16)) - 1);
+  if (t.selected) {
+    uint64_t any = 0;
+    for (int i = 0; i < t.tokens; ++i) any |= selected_bits(t, i, base);
+    for (int i = 0; i < tiles; ++i)
+      if (!(any >> (16 * i) & 0xffff)) seen &= ~(1 << i);
+  }
+  return seen;
+}
+
+// Scores of one key tile to weights, the running maximum and sum brought up to date.
+void weigh_rows(const AttentionTask& t, const Running& s, int64_t base, int tiles) {
+  const int heads = t.heads, rows = t.tokens * heads, vd = t.value_dim;
+  for (int r = 0; r < rows; ++r) {
+    const int64_t pos = t.first_pos + r / heads;
+    const int hi = int(pos - base < kAttnKeys ? pos - base : kAttnKeys - 1);  // last key seen
+    const int64_t first = first_visible(t, pos) - base;
+    const int lo = int(first < 0 ? 0 : first < kAttnKeys ? first : kAttnKeys);
+    const uint64_t bits = t.selected ? selected_bits(t, r / heads, base) : 0;
+    float* x = s.scores + r * kAttnKeys;
+    vf top = f_set(kNoScore);
+    for (int j = 0; j < tiles * 16; j += W) {
+      vf v = f_load(x + j);
+      if (t.softcap > 0.0f) v = softcap(v, t.softcap);
+      const vi lane = i_iota() + j;
+      vi keep = (vi)(lane <= i_set(hi)) & (vi)(lane >= i_set(lo));
+      if (t.selected) keep &= (vi)((i_set(int32_t(bits >> j)) & (i_set(1) << i_iota())) != vi{});
+      v = f_select(keep, v, f_set(kNoScore));
+      f_store(x + j, v);
+      top = f_max(top, v);
+    }
+    const float old = s.row_max[r], tile_max = f_hmax(top);
+    const float now = tile_max > old ? tile_max : old;
+    const float ref = now == kNoScore ? 0.0f : now;
+    vf sum{};
+    for (int j = 0; j < tiles * 16; j += W) {
+      const vf e = f_exp(f_load(x + j) - f_set(ref));
+      f_store(x + j, e);
+      sum += e;
+    }
+    if (now != old) {
+      const float f = old == kNoScore ? 0.0f : f_exp(f_set(old - ref))[0];
+      s.row_sum[r] *= f;
+      float* a = s.acc + int64_t(r) * vd;
+      for (int d = 0; d < vd; ++d) a[d] *= f;
+    }
+    s.row_sum[r] += f_sum(sum);
+    s.row_max[r] = now;
   }
 }
 
-struct KvQ8 {
-  static constexpr int kBytes = 1;
-  static FH_INLINE vf load(const uint8_t*, int64_t) { return vf{}; }
-};
+void end_rows(const AttentionTask& t, const Running& s) {
+  const int vd = t.value_dim, heads = t.heads;
+  const int64_t head0 = int64_t(t.kv_head) * (t.num_heads / t.kv->num_kv_heads) + t.head0;
+  for (int r = 0; r < t.tokens * heads; ++r) {
+    const float inv = s.row_sum[r] > 0.0f ? 1.0f / s.row_sum[r] : 0.0f;
+    float* out = t.out + (t.first_row + r / heads) * t.ldo + (head0 + r % heads) * vd;
+    for (int d = 0; d < vd; ++d) out[d] = s.acc[int64_t(r) * vd + d] * inv;
+  }
+}
+
+// Decode one 16-token part: keys to [kd][16], values, unless null, to [16][vd].
+template <class T>
+void decode_part(const KVLayer& kv, int64_t index, int vd, float* k, float* v) {
+  if constexpr (T::kBytes == 1)
+    widen_q8_k(kv, index, k);
+  else
+    widen<T>(kv.k + index * kv.key_dim * 16 * T::kBytes, kv.key_dim * 16, k);
+  if (!v) return;
+  if (kv.value_dim == 0)
+    keys_to_values(k, vd, v);
+  else if constexpr (T::kBytes == 1)
+    widen_q8_v(kv, index, v);
+  else
+    widen<T>(kv.v + index * vd * 16 * T::kBytes, vd * 16, v);
+}
+
+FH_INLINE int64_t part_index(const KVLayer& kv, const int32_t* table, int head, int64_t part) {
+  const int per_block = kv.block_size / 16;
+  return tile_index(kv, table[part / per_block], head, int(part % per_block));
+}
+
+template <class T>
+void attention_typed(const AttentionTask& t) {
+  const KVLayer& kv = *t.kv;
+  const int kd = kv.key_dim, vd = t.value_dim, rows = t.tokens * t.heads;
+  constexpr bool kQ8 = T::kBytes == 1;
+  // Few rows read the cache directly; many rows decode a tile once and share it.
+  const bool shared = kQ8 || kv.value_dim == 0 || rows > 8;
+  Running s;
+  s.q = t.scratch;
+  s.acc = s.q + kAttnRows * kd;
+  s.scores = s.acc + kAttnRows * vd;
+  s.row_max = s.scores + kAttnRows * kAttnKeys;
+  s.row_sum = s.row_max + kAttnRows;
+  float* kf = s.row_sum + kAttnRows;
+  float* vfl = kf + kAttnKeys * kd;
+  begin_rows(t, s);
+
+  const int64_t last = t.first_pos + t.tokens - 1, start = first_visible(t, t.first_pos);
+  for (int64_t base = start / kAttnKeys * kAttnKeys; base <= last; base += kAttnKeys) {
+    const int count = int(last + 1 - base < kAttnKeys ? last + 1 - base : kAttnKeys);
+    const int tiles = (count + 15) / 16, seen = parts_seen(t, base, start, tiles);
+    if (!seen) continue;
+    int64_t index[kAttnKeys / 16];
+    for (int i = 0; i < tiles; ++i) {
+      if (!(seen >> i & 1)) continue;
+      index[i] = part_index(kv, t.block_table, t.kv_head, base / 16 + i);
+      if (shared) {
+        float* k = kf + i * kd * 16;
+        decode_part<T>(kv, index[i], vd, k, vfl + i * vd * 16);
+        scores_for<KvF32>(s.q, rows, kd, (const uint8_t*)k, s.scores + 16 * i);
+      } else if constexpr (!kQ8) {
+        scores_for<T>(s.q, rows, kd, kv.k + index[i] * kd * 16 * T::kBytes, s.scores + 16 * i);
+      }
+    }
+    weigh_rows(t, s, base, tiles);
+    for (int i = 0; i < tiles; ++i) {
+      if (!(seen >> i & 1)) continue;
+      const int n = count - 16 * i < 16 ? count - 16 * i : 16;
+      const float* p = s.scores + 16 * i;
+      if (shared)
+        values_for<KvF32>(p, rows, n, (const uint8_t*)(vfl + i * vd * 16), vd, s.acc);
+      else if constexpr (!kQ8)
+        values_for<T>(p, rows, n, kv.v + index[i] * vd * 16 * T::kBytes, vd, s.acc);
+    }
+  }
+  end_rows(t, s);
+}
 
 void attention(const AttentionTask& t) {
   switch (t.kv->type) {
@@ -346,6 +274,54 @@ void attention(const AttentionTask& t) {
       return attention_typed<KvBF16>(t);
     case KVType::Q8_0:
       return attention_typed<KvQ8>(t);
+  }
+}
+
+// ---- the search for keys ------------------------------------------------------------------------
+
+template <class T>
+void index_scores_typed(const IndexTask& t) {
+  const KVLayer& kv = *t.kv;
+  const int kd = kv.key_dim;
+  float* k = t.scratch;
+  float* scores = k + kAttnKeys * kd;
+  for (int64_t base = t.first_key; base < t.end_key; base += kAttnKeys) {
+    const int64_t left = t.end_key - base;
+    const int tiles = int((left < kAttnKeys ? left : kAttnKeys) + 15) / 16;
+    for (int i = 0; i < tiles; ++i)
+      decode_part<T>(kv, part_index(kv, t.block_table, 0, base / 16 + i), 0, k + i * kd * 16,
+                     nullptr);
+    for (int token = 0; token < t.tokens; ++token) {
+      vf sum[kAttnKeys / W] = {};
+      for (int h0 = 0; h0 < t.heads; h0 += kIndexHeads) {
+        const int heads = t.heads - h0 < kIndexHeads ? t.heads - h0 : kIndexHeads;
+        const float* q = t.q + token * t.ldq + int64_t(h0) * kd;
+        const float* w = t.weights + token * t.ldw + h0;
+        for (int i = 0; i < tiles; ++i)
+          scores_for<KvF32>(q, heads, kd, (const uint8_t*)(k + i * kd * 16), scores + 16 * i);
+        for (int h = 0; h < heads; ++h)
+          for (int j = 0; j < tiles * kParts; ++j) {
+            const vf x = f_load(scores + h * kAttnKeys + j * W);
+            // not f_max: what is not a number must stay so
+            sum[j] = f_fma(f_set(w[h]), f_select((vi)(x < vf{}), vf{}, x), sum[j]);
+          }
+      }
+      for (int j = 0; j < tiles * kParts; ++j)
+        f_store(t.out + token * t.ldo + base + j * W, sum[j]);
+    }
+  }
+}
+
+void index_scores(const IndexTask& t) {
+  switch (t.kv->type) {
+    case KVType::F32:
+      return index_scores_typed<KvF32>(t);
+    case KVType::F16:
+      return index_scores_typed<KvF16>(t);
+    case KVType::BF16:
+      return index_scores_typed<KvBF16>(t);
+    case KVType::Q8_0:
+      return index_scores_typed<KvQ8>(t);
   }
 }
 

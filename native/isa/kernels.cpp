@@ -10,6 +10,8 @@
 
 #include "linear.inl"
 
+#include "kv_cache.inl"
+
 #include "attention.inl"
 
 #include "pointwise.inl"
@@ -83,9 +85,9 @@ uint64_t read_sum(const uint8_t* p, int64_t bytes) {
 }
 
 const Kernels kTable = {
-    FH_NAME,     W,        kDirectMax, kHasBF16Dot, kFullU8,   col_block,  pad_cols,
-    panel_bytes, quantize, linear,     dequant_row, rms_norm,  layer_norm, activate_row,
-    add,         rope,     write_kv,   attention,   int8_peak, read_sum,
+    FH_NAME,     W,        kDirectMax, kHasBF16Dot, kFullU8,      col_block,  pad_cols,
+    panel_bytes, quantize, linear,     dequant_row, rms_norm,     layer_norm, activate_row,
+    add,         rope,     write_kv,   attention,   index_scores, int8_peak,  read_sum,
 };
 
 }  // namespace

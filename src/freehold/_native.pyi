@@ -74,7 +74,7 @@ class Context:
         offset: int,
     ) -> None: ...
     def write_kv(
-        self, store: KVStore, layer: int, k: _Floats, v: _Floats, slots: _Ints
+        self, store: KVStore, layer: int, k: _Floats, v: _Floats | None, slots: _Ints
     ) -> None: ...
     def attention(
         self,
@@ -86,9 +86,25 @@ class Context:
         seq_lens: _Ints,
         block_tables: _Ints,
         num_heads: int,
+        value_dim: int,
         scale: float,
         window: int,
+        chunk: int,
         softcap: float,
+        sinks: _Floats | None,
+        selected: npt.NDArray[np.uint64] | None,
+    ) -> None: ...
+    def top_keys(
+        self,
+        q: _Floats,
+        weights: _Floats,
+        store: KVStore,
+        layer: int,
+        bits: npt.NDArray[np.uint64],
+        query_start: _Ints,
+        seq_lens: _Ints,
+        block_tables: _Ints,
+        count: int,
     ) -> None: ...
     def read_gbps(self, bytes: int) -> float: ...
     def int8_gops(self, seconds: float) -> float: ...

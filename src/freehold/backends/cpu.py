@@ -410,8 +410,6 @@ class CpuOps:
         batch: ForwardBatch,
     ) -> None:
         assert isinstance(cache, _KVCache)
-        if v is None:
-            raise UnsupportedModelError("the cpu backend has no cache of keys alone")
         group, index = cache.places[layer]
         self._context.write_kv(cache.stores[group], index, k, v, batch.tables[group].slot_mapping)
 
@@ -426,13 +424,12 @@ class CpuOps:
         selected: npt.NDArray[np.uint64] | None = None,
     ) -> FloatArray:
         assert isinstance(cache, _KVCache)
-        if spec.chunk or sinks is not None or selected is not None:
-            raise UnsupportedModelError("the cpu backend has no chunks, sinks or selected keys")
         group, index = cache.places[layer]
         out = self._pool.take(q.shape[0], spec.num_heads * spec.value_dim)
         self._context.attention(
             q, cache.stores[group], index, out, batch.query_start_loc, batch.seq_lens,
-            batch.tables[group].block_tables, spec.num_heads, spec.scale, spec.window, spec.softcap,
+            batch.tables[group].block_tables, spec.num_heads, spec.value_dim, spec.scale,
+            spec.window, spec.chunk, spec.softcap, sinks, selected,
         )  # fmt: skip
         return out
 
@@ -445,7 +442,19 @@ class CpuOps:
         batch: ForwardBatch,
         count: int,
     ) -> npt.NDArray[np.uint64] | None:
-        raise UnsupportedModelError("the cpu backend cannot search for keys")
+        assert isinstance(cache, _KVCache)
+        if count < 1:
+            raise InvalidParameterError("at least one key must be kept")
+        longest = int(batch.seq_lens.max(initial=0))
+        if longest <= count:
+            return None
+        group, index = cache.places[layer]
+        bits = np.zeros((len(q), -(-longest // 64)), np.uint64)
+        self._context.top_keys(
+            q, weights, cache.stores[group], index, bits, batch.query_start_loc, batch.seq_lens,
+            batch.tables[group].block_tables, count,
+        )  # fmt: skip
+        return bits
 
     def take_rows(self, x: FloatArray, rows: npt.NDArray[np.int32]) -> FloatArray:
         return x[rows]
