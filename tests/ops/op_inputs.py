@@ -123,7 +123,8 @@ class AttentionCase:
         return make_batch([[0] * n for n in self.new], self.past, self.tables, self.block_size)
 
     def filled(self, ops: Ops, kv_dtype: str, garbage: float = 100.0) -> KVCache:
-        """A cache that holds the past and the new rows, and `garbage` in every other slot."""
+        """A cache that holds the past and the new rows, and `garbage` in every other slot; without
+        values where `value_dim` is 0."""
         spec = KVLayerSpec(self.kv_heads, self.key_dim, self.value_dim)
         other = KVLayerSpec(self.kv_heads, self.key_dim, self.value_dim)
         cache = ops.alloc_kv([other, spec], self.num_blocks, self.block_size, kv_dtype)
@@ -132,12 +133,12 @@ class AttentionCase:
         full_k = np.full((slots, self.kv_heads * self.key_dim), garbage, dtype=np.float32)
         full_v = np.full((slots, self.kv_heads * self.value_dim), garbage, dtype=np.float32)
         for layer in (0, 1):
-            ops.write_kv(cache, layer, full_k, full_v, everywhere)
+            ops.write_kv(cache, layer, full_k, full_v if self.value_dim else None, everywhere)
         keys, values = np.concatenate(self.keys), np.concatenate(self.values)
         if kv_dtype == "q8_0":
             # Already on the grid: or else a value between two steps could go either way.
             keys, values = on_q8_grid(keys), on_q8_grid(values)
         whole = make_batch([[0] * t for t in self.totals], [0] * len(self.new), self.tables,
                            self.block_size)  # fmt: skip
-        ops.write_kv(cache, 1, keys, values, whole)
+        ops.write_kv(cache, 1, keys, values if self.value_dim else None, whole)
         return cache

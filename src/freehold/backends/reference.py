@@ -332,6 +332,8 @@ class ReferenceOps:
         count: int,
     ) -> Bits | None:
         store, longest = _cache(cache), int(batch.seq_lens.max(initial=0))
+        if count < 1:
+            raise InvalidParameterError("at least one key must be kept")
         if longest <= count:
             return None
         words = -(-longest // WORD)
