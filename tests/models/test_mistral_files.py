@@ -4,6 +4,7 @@ GGUF that readers know, and plain words about what is not read."""
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 
@@ -17,6 +18,9 @@ import tiny_models
 from batching import full_logits
 from budgets import limit, logits_error
 from freehold import backends
+from freehold.chat.pretokenizers import PRE_SPLITTERS
+from freehold.chat.tokenizer import load_tokenizer
+from freehold.cli.main import run
 from freehold.errors import MalformedFileError, ModelNotFoundError, UnsupportedModelError
 from freehold.formats.checkpoint import open_checkpoint
 from freehold.formats.mistral_files import config_from_params
@@ -178,3 +182,46 @@ def test_files_without_params_or_index(tmp_path):
         open_checkpoint(path) as opened,
     ):
         load_model(opened, REFERENCE)
+
+
+def test_a_tekken_tokenizer_becomes_merges(tmp_path, capsys):
+    """The file keeps ranks alone; GGUF wants the pair that makes up each token."""
+    ranks = [bytes([b]) for b in range(256)]
+    ranks += [
+        b"th",
+        b"he",
+        b" t",
+        b" th",
+        b" the",
+        b"ab",
+        b"abc",
+        b"zq!",
+    ]  # nothing makes up the last
+    pattern = PRE_SPLITTERS["tekken"].passes[0]
+    tekken = {
+        "config": {"pattern": pattern, "default_vocab_size": len(ranks) + 20,
+                   "default_num_special_tokens": 20, "version": "v13"},
+        "vocab": [{"rank": i, "token_bytes": base64.b64encode(t).decode(), "token_str": None}
+                  for i, t in enumerate(ranks)],
+        "special_tokens": [{"rank": i, "token_str": t, "is_control": True}
+                           for i, t in enumerate(["<unk>", "<s>", "</s>", "[INST]"])],
+    }  # fmt: skip
+    vocabulary = len(ranks) + 20
+    options = {"sliding_window": None, "head_dim": 32, "vocab_size": vocabulary}
+    model = tiny_models.build(tiny_models.Case("Mistral", options))
+    path = write(tmp_path / "own", model, {**PARAMS, "vocab_size": vocabulary})
+    (path / "tekken.json").write_text(json.dumps(tekken))
+    target = tmp_path / "out.gguf"
+    assert run(["quantize", str(path), str(target), "--type", "Q8_0"]) == 0
+    with open_checkpoint(path) as own, open_checkpoint(target) as written:
+        merges = written.get_strings("tokenizer.ggml.merges")
+        assert written.get_str("tokenizer.ggml.pre") == "tekken"
+        ours, theirs = load_tokenizer(own), load_tokenizer(written)
+    assert merges == ["t h", "h e", "Ġ t", "Ġ th", "Ġth e", "a b", "ab c"]
+    for text in ("the thethe abc abab\n zq! é🦙 12", " the", "abcabc"):
+        assert ours.encode(text) == theirs.encode(text)
+        assert theirs.decode(theirs.encode(text, add_special=False)) == text
+    capsys.readouterr()
+    for source in (path, target):
+        assert run(["run", str(source), "the abc", "--max-tokens", "3", "--temperature", "0"]) == 0
+        assert capsys.readouterr().out

@@ -35,7 +35,8 @@ class RankEncoder:
     """Text without control tokens → ids, by ranks of byte strings."""
 
     def __init__(self, ranks: Mapping[bytes, int], pattern: str, offset: int) -> None:
-        self._ranks = ranks
+        self._ranks = ranks  # in order of rank
+        self.pattern = pattern  # that cuts text into pieces
         self._offset = offset
         self._longest = max(map(len, ranks))
         self._cache: dict[str, list[int]] = {}
@@ -67,10 +68,22 @@ class RankEncoder:
             ids += found
         return ids
 
-    def _merge(self, piece: bytes) -> list[int]:
-        """Ranks of the strings a piece is joined into. Takes n·log n."""
+    def merges(self) -> list[tuple[bytes, bytes]]:
+        """What byte-pair merging in this order joins last in each token, tokens in order of rank:
+        the list that GGUF and tokenizer.json keep. A token that no two others make up is not in
+        it; it is found only where it is a whole piece."""
+        strings, pairs = list(self._ranks), []
+        for token, rank in self._ranks.items():
+            parts = self._merge(token, below=rank) if len(token) > 1 else []
+            if len(parts) == 2:
+                pairs.append((strings[parts[0]], strings[parts[1]]))
+        return pairs
+
+    def _merge(self, piece: bytes, below: int | None = None) -> list[int]:
+        """Ranks of the strings a piece is joined into; where `below` is given, by strings of lower
+        ranks alone. Takes n·log n."""
         ranks, size = self._ranks, len(piece)
-        if (whole := ranks.get(piece)) is not None:
+        if below is None and (whole := ranks.get(piece)) is not None:
             return [whole]
         # Strings are spans; `after[i]` is the end of the one that starts at i.
         after = list(range(1, size + 1))
@@ -81,7 +94,7 @@ class RankEncoder:
             end = after[middle]
             if end - left <= self._longest:
                 rank = ranks.get(piece[left:end])
-                if rank is not None:
+                if rank is not None and (below is None or rank < below):
                     heapq.heappush(heap, (rank, left, middle, end))
 
         for i in range(size - 1):

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from freehold.chat.bpe import parse_merges
+from freehold.chat.bpe import BYTE_CHARACTERS, parse_merges
 from freehold.chat.sentencepiece_model import read_sentencepiece_model
 from freehold.chat.spm import byte_value
+from freehold.chat.tekken import tekken
 from freehold.chat.tokenizer import (
     GEMMA4_MARKS,
     Tokenizer,
@@ -30,7 +31,7 @@ from freehold.errors import TokenizerError, UnsupportedModelError
 from freehold.formats.checkpoint import Checkpoint
 
 _PREFIX = "tokenizer.ggml."
-_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
 # What converters give to tokens that text cannot be merged into.
 _ADDED_SCORE, _PADDING_SCORE = -1000.0, -10000.0
 _MAX_PAIR_WORK = 400_000_000  # characters compared: seconds; the largest real ones need 10 million
@@ -144,9 +145,12 @@ def _with_every_byte(vocab: Vocabulary) -> Vocabulary:
 def _byte_level_keys(vocab: Vocabulary, directory: Path) -> list[dict[str, Any]]:
     """Keys under each name the splitter may have, the likeliest first."""
     data: Mapping[str, Any] | None = None
+    raw: Any
     if (directory / "tokenizer.json").is_file():
         data = _tokenizer_json(directory)
         raw = data["model"].get("merges", [])
+    elif not (directory / "vocab.json").is_file():
+        data, raw = _of_tekken(directory)
     else:
         lines = read_text(directory / "merges.txt").split("\n")
         raw = [line for line in lines if line.strip() and not line.startswith("#version")]
@@ -161,6 +165,15 @@ def _byte_level_keys(vocab: Vocabulary, directory: Path) -> list[dict[str, Any]]
         {_PREFIX + "model": "gpt2", _PREFIX + "pre": name, _PREFIX + "merges": merges}
         for name in names
     ]
+
+
+def _of_tekken(directory: Path) -> tuple[Mapping[str, Any], list[list[str]]]:
+    """Splitter and merges of Mistral's file, as tokenizer.json would write them."""
+    _, encoder = tekken(read_json(directory, "tekken.json"))
+    split = {"type": "Split", "pattern": {"Regex": encoder.pattern}, "behavior": "Isolated"}
+    data = {"pre_tokenizer": split, "model": {"ignore_merges": True}}
+    pairs = encoder.merges()
+    return data, [["".join(map(BYTE_CHARACTERS.__getitem__, s)) for s in pair] for pair in pairs]
 
 
 def _tokenizer_json(directory: Path) -> dict[str, Any]:
