@@ -75,7 +75,7 @@ def _from_hf(
 def _of_layer(index: int, tensors: Mapping[str, RawTensor], where: str) -> Xielu:
     values = []
     for part, initial in zip(_PARTS, _INITIAL, strict=True):
-        name = f"blk.{index}.xielu.{part}.weight"
+        name = f"blk.{index}.xielu.{part}"
         tensor = tensors.get(name)
         if tensor is None:
             if tensors and part.startswith("alpha"):
@@ -141,7 +141,7 @@ DIALECT = Dialect(
     from_hf=_from_hf,
     hf_keys=_hf_keys,
     bare_keys=_bare_keys,
-    constant_tensors=re.compile(r"blk\.\d+\.xielu\.\w+\.weight"),
+    constant_tensors=re.compile(r"blk\.\d+\.xielu\.\w+"),
     layer_names={
         "attention_layernorm": "attn_norm",
         "feedforward_layernorm": "ffn_norm",
