@@ -81,14 +81,16 @@ struct Acts {
   int block_cols(int b) const { return b == nblk - 1 ? last_cb : cb; }
 };
 
-enum class Epilogue : int { Store, Silu, GeluTanh, Gelu };  // the last three: act(w0) * w1
+// All but Store: act(w0) * w1. SwigluOai: g * sigmoid(1.702 g) * (u + 1).
+enum class Epilogue : int { Store, Silu, GeluTanh, Gelu, SwigluOai };
 
 // One linear layer (or several over the same input, or a gated pair).
 struct LinearTask {
   const Matrix* w[2];  // w[1] only with a gated epilogue
   const Acts* acts[2];
-  const float* bias;  // [n] or null (plain store only)
-  float* out;         // [cols, ldo]
+  const float* bias[2];  // [n] each or null
+  float limit;           // of a gated pair: w0's product at most this, w1's within +-; infinity
+  float* out;            // [cols, ldo]
   int64_t ldo;
   Epilogue epilogue;
 };

@@ -72,6 +72,7 @@ Epilogue epilogue_of(const std::string& name) {
   if (name == "silu") return Epilogue::Silu;
   if (name == "gelu_tanh") return Epilogue::GeluTanh;
   if (name == "gelu") return Epilogue::Gelu;
+  if (name == "swiglu_oai") return Epilogue::SwigluOai;
   refuse("unknown activation");
 }
 
@@ -82,6 +83,18 @@ Pointwise pointwise_of(const std::string& name) {
   if (name == "relu2") return Pointwise::Relu2;
   if (name == "xielu") return Pointwise::Xielu;
   refuse("unknown activation");
+}
+
+float limit_of(float limit, Epilogue e) {
+  need(limit >= 0.0f, "a limit must not be negative");
+  if (limit > 0.0f) return limit;
+  return e == Epilogue::SwigluOai ? 7.0f : kNoLimit;
+}
+
+const float* bias_of(const std::optional<Floats1>& bias, const Matrix& w) {
+  if (!bias) return nullptr;
+  need(int64_t(bias->shape(0)) == w.n, "bias length does not match the weight");
+  return bias->data();
 }
 
 const Kernels* kernels_named(const std::optional<std::string>& isa) {
@@ -145,13 +158,8 @@ void linear(Context& c, const Floats2& x, const std::vector<const Matrix*>& weig
   for (size_t i = 0; i < count; ++i) {
     const Matrix* w = weights[i];
     need(w->k == k, "weights of one call must have the same input width");
-    const float* bias = nullptr;
-    if (biases[i]) {
-      need(int64_t(biases[i]->shape(0)) == w->n, "bias length does not match the weight");
-      bias = biases[i]->data();
-    }
     float* out = out_rows(outs[i], cols, w->n, "output shape does not match");
-    layers.push_back({w, nullptr, bias, out, int64_t(outs[i].stride(0)), Epilogue::Store});
+    layers.push_back({w, nullptr, bias_of(biases[i], *w), out, int64_t(outs[i].stride(0))});
   }
   nb::gil_scoped_release nogil;
   std::lock_guard<std::mutex> lock(c.mutex());
@@ -174,15 +182,19 @@ void linear_heads(Context& c, const Floats2& x, const std::vector<const Matrix*>
 }
 
 void gate_up(Context& c, const Floats2& x, const Matrix& gate, const Matrix& up,
-             const std::string& activation, const FloatsOut& out) {
+             const std::string& activation, const FloatsOut& out, float limit,
+             const std::optional<Floats1>& gate_bias, const std::optional<Floats1>& up_bias) {
   need(gate.k == up.k && gate.n == up.n, "gate and up differ in shape");
   const int64_t cols = int64_t(x.shape(0));
   const float* data = rows_of(x, gate.k, "input width does not match the weight");
   float* o = out_rows(out, cols, gate.n, "output shape does not match");
   const Epilogue e = epilogue_of(activation);
+  const float* b0 = bias_of(gate_bias, gate);
+  const float* b1 = bias_of(up_bias, up);
+  limit = limit_of(limit, e);
   nb::gil_scoped_release nogil;
   std::lock_guard<std::mutex> lock(c.mutex());
-  c.linear(data, x.stride(0), cols, {{&gate, &up, nullptr, o, int64_t(out.stride(0)), e}});
+  c.linear(data, x.stride(0), cols, {{&gate, &up, b0, o, int64_t(out.stride(0)), e, b1, limit}});
 }
 
 void embed(Context& c, const Matrix& table, const Ints1& ids, const FloatsOut& out) {
@@ -450,7 +462,9 @@ NB_MODULE(_native, m) {
       .def("pack_file", &pack_file, nb::keep_alive<0, 1>())
       .def("linear", &linear, nb::arg("x"), nb::arg("weights"), nb::arg("biases"), nb::arg("outs"))
       .def("linear_heads", &linear_heads)
-      .def("gate_up", &gate_up)
+      .def("gate_up", &gate_up, nb::arg("x"), nb::arg("gate"), nb::arg("up"), nb::arg("activation"),
+           nb::arg("out"), nb::arg("limit") = 0.0f, nb::arg("gate_bias") = nb::none(),
+           nb::arg("up_bias") = nb::none())
       .def("embed", &embed)
       .def("rms_norm", &rms_norm, nb::arg("x"), nb::arg("w"), nb::arg("eps"), nb::arg("out"),
            nb::arg("residual").none())

@@ -7,7 +7,6 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
-#include <limits>
 
 namespace freehold {
 namespace {
@@ -263,7 +262,9 @@ void Context::linear(const float* x, int64_t ldx, int64_t cols, const std::vecto
     job.w[1] = l.up;
     job.acts[0] = acts[int(act_kind(l.w->type, *kernels_))];
     if (gated) job.acts[1] = acts[int(act_kind(l.up->type, *kernels_))];
-    job.bias = l.bias;
+    job.bias[0] = l.bias;
+    job.bias[1] = l.up_bias;
+    job.limit = l.limit;
     job.out = l.out;
     job.ldo = l.ldo;
     job.epilogue = l.epilogue;

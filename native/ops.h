@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Operations split over threads. Knows shapes and threads; arithmetic lives behind kernels.h.
 #pragma once
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -11,6 +12,8 @@
 #include "thread_pool.h"
 
 namespace freehold {
+
+constexpr float kNoLimit = std::numeric_limits<float>::infinity();
 
 class Context {
  public:
@@ -32,7 +35,9 @@ class Context {
     const float* bias;
     float* out;
     int64_t ldo;
-    Epilogue epilogue;
+    Epilogue epilogue = Epilogue::Store;
+    const float* up_bias = nullptr;
+    float limit = kNoLimit;
   };
   void linear(const float* x, int64_t ldx, int64_t cols, const std::vector<Linear>& layers);
   // Row c of x is cut into equal heads. Each one's first values meet a matrix of its own, which all

@@ -213,6 +213,7 @@ int64_t panel_bytes(const Matrix& m) {
 // ---- epilogue ---------------------------------------------------------------------------------
 
 FH_INLINE vf activate(Epilogue e, vf x) {
+  if (e == Epilogue::SwigluOai) return x / (f_set(1.0f) + f_exp(f_set(-1.702f) * x));
   if (e == Epilogue::Silu) return x / (f_set(1.0f) + f_exp(-x));
   if (e == Epilogue::GeluTanh) {
     const vf u = f_set(0.7978845608028654f) * (x + f_set(0.044715f) * x * x * x);
@@ -238,16 +239,24 @@ void store_group(const LinearTask& t, int64_t g, int blk, const float* a, const 
   const int C = acts.block_cols(blk);
   const int64_t row = g * kGroupRows, n = t.w[0]->n;
   const int rows = int(n - row < kGroupRows ? n - row : kGroupRows);
+  alignas(64) float bias[2][16] = {};
+  for (int j = 0; j < 2; ++j)
+    if (t.bias[j]) std::memcpy(bias[j], t.bias[j] + row, size_t(rows) * sizeof(float));
   for (int c = 0; c < C && first + c < acts.cols; ++c) {
     float* out = t.out + (first + c) * t.ldo + row;
     alignas(64) float part[16];
     for (int h = 0; h < kParts; ++h) {
-      vf v = f_load(a + c * 16 + h * W);
-      if (b) v = activate(t.epilogue, v) * f_load(b + c * 16 + h * W);
+      vf v = f_load(a + c * 16 + h * W) + f_load(bias[0] + h * W);
+      if (b) {
+        vf u = f_load(b + c * 16 + h * W) + f_load(bias[1] + h * W);
+        // the limit comes first: where x86 compares with what is no number, the second is the result
+        v = f_min(f_set(t.limit), v);
+        u = f_max(f_set(-t.limit), f_min(f_set(t.limit), u));
+        if (t.epilogue == Epilogue::SwigluOai) u = u + f_set(1.0f);
+        v = activate(t.epilogue, v) * u;
+      }
       f_store(part + h * W, v);
     }
-    if (t.bias)
-      for (int i = 0; i < rows; ++i) part[i] += t.bias[row + i];
     if (rows == kGroupRows)
       std::memcpy(out, part, sizeof part);
     else

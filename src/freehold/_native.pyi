@@ -52,7 +52,15 @@ class Context:
     ) -> None: ...
     def linear_heads(self, x: _Floats, weights: Sequence[Weight], out: _Floats) -> None: ...
     def gate_up(
-        self, x: _Floats, gate: Weight, up: Weight, activation: str, out: _Floats
+        self,
+        x: _Floats,
+        gate: Weight,
+        up: Weight,
+        activation: str,
+        out: _Floats,
+        limit: float,
+        gate_bias: _Floats | None,
+        up_bias: _Floats | None,
     ) -> None: ...
     def embed(self, table: Weight, ids: _Ints, out: _Floats) -> None: ...
     def rms_norm(

@@ -26,7 +26,8 @@ from freehold.errors import InvalidParameterError
 Array: TypeAlias = Any
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 
-Activation = Literal["silu", "gelu_tanh", "gelu"]
+# "swiglu_oai" is no function of the gate alone; see `Ops.gate_up`.
+Activation = Literal["silu", "gelu_tanh", "gelu", "swiglu_oai"]
 KVDtype = Literal["f32", "f16", "bf16", "q8_0"]
 Scoring = Literal["softmax", "sigmoid", "sqrt_softplus"]
 
@@ -174,11 +175,14 @@ class RoutingSpec:
 
 @dataclass(frozen=True, slots=True)
 class Expert:
-    """One expert's matrices; it computes down(activation(gate(x)) · up(x))."""
+    """One expert's matrices and perhaps biases; it computes down(gate_up(x))."""
 
     gate: Weight  # [F, K]
     up: Weight  # [F, K]
     down: Weight  # [K, F]
+    gate_bias: Array | None = None  # [F]
+    up_bias: Array | None = None  # [F]
+    down_bias: Array | None = None  # [K]
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,8 +283,22 @@ class Ops(Protocol):
     def join(self, parts: Sequence[Array]) -> Array:
         """Rows side by side: [T, N₁], [T, N₂] … to [T, N₁ + N₂ + …]."""
 
-    def gate_up(self, x: Array, gate: Weight, up: Weight, activation: Activation) -> Array:
-        """activation(x · gateᵀ) · (x · upᵀ), elementwise product: [R, N]."""
+    def gate_up(
+        self,
+        x: Array,
+        gate: Weight,
+        up: Weight,
+        activation: Activation,
+        *,
+        limit: float = 0.0,
+        gate_bias: Array | None = None,
+        up_bias: Array | None = None,
+    ) -> Array:
+        """activation(g) · u, elementwise, of g = x · gateᵀ + bias and u = x · upᵀ + bias: [R, N].
+
+        With a `limit` above 0, g is first cut to at most that, u to ± that (DeepSeek V4).
+        "swiglu_oai" (gpt-oss) is g · sigmoid(1.702 g) · (u + 1), with a limit of 7 where none is
+        given."""
 
     def activate(self, x: Array, activation: PlainActivation) -> Array:
         """activation(x), elementwise. The memory of `x` may be reused."""
@@ -303,10 +321,15 @@ class Ops(Protocol):
         chosen: Array,
         weights: Array,
         activation: Activation,
+        *,
+        limit: float = 0.0,
+        weigh_input: bool = False,
     ) -> Array:
         """Sum over slots s of weights[t, s] · experts[chosen[t, s]](x[t]): [T, K].
 
-        `chosen` (int32) and `weights` are [T, S]. A token's slots are added in their order, so
+        `chosen` (int32) and `weights` are [T, S], S at least 1; `activation` and `limit` as in
+        `gate_up`. With `weigh_input` (Llama 4) it is the input that is multiplied: the sum of
+        experts[chosen[t, s]](weights[t, s] · x[t]). A token's slots are added in their order, so
         its result is the same in any company; an expert nobody chose is not read."""
 
     def rope_tables(self, spec: RopeSpec, positions: npt.NDArray[np.int32]) -> tuple[Array, Array]:

@@ -4,6 +4,8 @@ what a token may depend on."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ from freehold.ops import Expert, RoutingSpec
 REFERENCE = backends.create("reference")
 EXPERTS, SLOTS, HIDDEN, FFN = 7, 3, 256, 512
 TYPES = ["F32", "BF16", "Q8_0", "Q4_K"]
+GATES = [("silu", 0.0), ("silu", 10.0), ("swiglu_oai", 0.0), ("swiglu_oai", 2.0)]
 
 
 @pytest.fixture(scope="module", params=all_params())
@@ -164,6 +167,95 @@ def test_the_reference_sums_weighted_experts():
     assert row_error(got, want) <= 1.2e-7
 
 
+def with_biases(ops, experts):
+    """Large ones, so that none is lost beside a product."""
+    sizes = FFN, FFN, HIDDEN
+    biases = [[3 * normal(n, seed=3 * e + i) for i, n in enumerate(sizes)] for e in range(EXPERTS)]
+    return [
+        replace(expert, gate_bias=gate, up_bias=up, down_bias=down)
+        for expert, (gate, up, down) in zip(
+            experts, ([ops.load_vector(b) for b in part] for part in biases), strict=True
+        )
+    ]
+
+
+def torch_gate(gate, up, activation, limit):
+    """As the models' own code has it."""
+    if activation == "swiglu_oai":
+        limit = limit or 7.0
+        gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
+        return (up + 1) * gate * torch.sigmoid(gate * 1.702)
+    if limit:
+        gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
+    return torch.nn.functional.silu(gate) * up
+
+
+@pytest.mark.parametrize("weigh_input", [False, True])
+@pytest.mark.parametrize(("activation", "limit"), GATES)
+def test_the_reference_knows_biases_limits_and_weighed_inputs(activation, limit, weigh_input):
+    x, (chosen, weights) = 4 * normal(5, HIDDEN), routed(5)
+    experts, want = with_biases(REFERENCE, load(REFERENCE, "F32")), np.zeros((5, HIDDEN))
+    for t in range(5):
+        for e, weight in zip(chosen[t], weights[t].astype(float), strict=True):
+            expert = experts[e]
+            row = torch.from_numpy(x[t]).double() * (weight if weigh_input else 1)
+            gate, up, down = (
+                torch.from_numpy(w.values) for w in (expert.gate, expert.up, expert.down)
+            )
+            gate, up = (w @ row + torch.from_numpy(b).double() for w, b in
+                        ((gate, expert.gate_bias), (up, expert.up_bias)))  # fmt: skip
+            gated = torch_gate(gate, up, activation, limit)
+            out = (down @ gated).numpy() + expert.down_bias
+            want[t] += out if weigh_input else weight * out
+    got = REFERENCE.moe(
+        x, experts, chosen, weights, activation, limit=limit, weigh_input=weigh_input
+    )
+    assert row_error(got, want) <= 1.2e-7
+
+
+@pytest.mark.parametrize("qtype", ["F32", "Q8_0"])
+@pytest.mark.parametrize("weigh_input", [False, True])
+@pytest.mark.parametrize(("activation", "limit"), GATES)
+def test_devices_know_them_too(ops, qtype, activation, limit, weigh_input):
+    x, (chosen, weights) = 4 * normal(9, HIDDEN), routed(9)
+    kinds = {"limit": limit, "weigh_input": weigh_input}
+    want = REFERENCE.moe(
+        x, with_biases(REFERENCE, load(REFERENCE, qtype)), chosen, weights, activation, **kinds
+    )
+    experts = with_biases(ops, load(ops, qtype))
+    for count in (1, 2, 9):
+        got = ops.moe(x[:count], experts, chosen[:count], weights[:count], activation, **kinds)
+        assert row_error(host(ops, got), want[:count]) <= allowed(ops, "moe", qtype), count
+
+
+@pytest.mark.parametrize(("activation", "limit"), GATES)
+def test_gate_up_knows_biases_and_limits(ops, activation, limit):
+    x, raws = 4 * normal(21, HIDDEN), raw_experts("F32")[0]
+    biases = [3 * normal(FFN, seed=s) for s in (1, 2)]
+    products = (
+        torch.from_numpy(x.astype(float) @ raw.to_f32().astype(float).T + b)
+        for raw, b in zip(raws, biases, strict=False)
+    )
+    want = torch_gate(*products, activation, limit).numpy()
+    gate, up = (ops.load_weight(raw) for raw in raws[:2])
+    gate_bias, up_bias = (ops.load_vector(b) for b in biases)
+    got = ops.gate_up(x, gate, up, activation, limit=limit, gate_bias=gate_bias, up_bias=up_bias)
+    assert row_error(host(ops, got), want) <= allowed(ops, "gate_up", "F32")
+    got = ops.gate_up(x, gate, up, activation, limit=limit, up_bias=up_bias)
+    without = torch.from_numpy(x.astype(float) @ raws[0].to_f32().astype(float).T)
+    up_product = torch.from_numpy(x.astype(float) @ raws[1].to_f32().astype(float).T + biases[1])
+    want = torch_gate(without, up_product, activation, limit).numpy()
+    assert row_error(host(ops, got), want) <= allowed(ops, "gate_up", "F32")
+
+
+def test_a_limit_does_not_hide_what_is_no_number(ops):
+    x, raws = normal(3, HIDDEN), raw_experts("F32")[0]
+    x[1, 5] = np.nan
+    gate, up = (ops.load_weight(raw) for raw in raws[:2])
+    got = host(ops, ops.gate_up(x, gate, up, "silu", limit=10.0))
+    assert np.isnan(got).all(axis=1).tolist() == [False, True, False]
+
+
 @pytest.mark.parametrize("qtype", TYPES)
 def test_devices_stay_in_budget(ops, qtype):
     x, (chosen, weights) = normal(33, HIDDEN), routed(33)
@@ -190,7 +282,7 @@ def test_one_token_costs_its_experts_alone(cpu, monkeypatch):
     calls = []
     original = type(cpu).gate_up
     monkeypatch.setattr(
-        type(cpu), "gate_up", lambda self, *args: calls.append(1) or original(self, *args)
+        type(cpu), "gate_up", lambda *args, **kinds: calls.append(1) or original(*args, **kinds)
     )
     experts, (chosen, weights) = load(cpu, "Q8_0"), routed(40)
     cpu.moe(normal(1, HIDDEN), experts, chosen[:1], weights[:1], "silu")
@@ -213,11 +305,19 @@ def test_no_tokens(ops):
     assert ops.to_numpy(got).shape == (0, HIDDEN)
 
 
+def test_choices_of_the_wrong_shape_are_refused(ops):
+    experts, x = load(ops, "F32"), normal(2, HIDDEN)
+    for tokens, slots, weights in ((1, 2, 2), (3, 2, 2), (2, 0, 0), (2, 2, 1)):
+        chosen = np.zeros((tokens, slots), np.int32)
+        with pytest.raises(InvalidParameterError):
+            ops.moe(x, experts, chosen, np.ones((tokens, weights), np.float32), "silu")
+
+
 def test_ids_that_are_no_experts_are_refused(ops):
     experts = load(ops, "F32")
     for bad in (EXPERTS, -1):
         with pytest.raises(InvalidParameterError, match=f"{EXPERTS} experts"):
-            ops.moe(normal(1, HIDDEN), experts, np.int32([[0, bad]]), np.ones((1, 2)), "silu")
+            ops.moe(normal(1, HIDDEN), experts, np.int32([[0, bad]]), np.ones((1, 2), "f4"), "silu")
 
 
 def test_inputs_are_left_alone(ops):

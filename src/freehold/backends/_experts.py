@@ -7,11 +7,13 @@ Knows no weights; each row is computed from itself alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 from freehold.errors import InvalidParameterError
-from freehold.ops import FloatArray, RoutingSpec, Scoring
+from freehold.ops import Expert, FloatArray, RoutingSpec, Scoring
 
 Wide = npt.NDArray[np.float64]
 
@@ -65,10 +67,22 @@ def _best_groups(keys: Wide, spec: RoutingSpec) -> Wide:
     return np.where(hidden[..., None], -np.inf, groups).reshape(keys.shape)
 
 
-def check_experts(chosen: npt.NDArray[np.int32], num_experts: int) -> None:
-    """Raises InvalidParameterError for an id that is no expert."""
-    if chosen.size and not 0 <= int(chosen.min()) <= int(chosen.max()) < num_experts:
+def check_choice(
+    x: FloatArray,
+    experts: Sequence[Expert],
+    chosen: npt.NDArray[np.int32],
+    weights: FloatArray,
+) -> None:
+    """What `Ops.moe` asks of its arguments. Raises InvalidParameterError where shapes disagree or
+    an id is no expert."""
+    if chosen.shape != weights.shape or chosen.ndim != 2 or chosen.shape[1] == 0:
+        raise InvalidParameterError(
+            f"chosen experts {chosen.shape} and their weights {weights.shape} must both be [T, S]"
+        )
+    if len(chosen) != len(x):
+        raise InvalidParameterError(f"experts were chosen for {len(chosen)} of {len(x)} tokens")
+    if chosen.size and not 0 <= int(chosen.min()) <= int(chosen.max()) < len(experts):
         raise InvalidParameterError(
             f"expert ids run from {chosen.min()} to {chosen.max()}, "
-            f"but there are {num_experts} experts"
+            f"but there are {len(experts)} experts"
         )

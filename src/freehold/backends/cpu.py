@@ -21,7 +21,7 @@ import numpy.typing as npt
 import psutil
 
 from freehold import _native
-from freehold.backends._experts import check_experts, choose_experts
+from freehold.backends._experts import check_choice, choose_experts
 from freehold.batch import ForwardBatch
 from freehold.config import env_isa, env_threads
 from freehold.errors import (
@@ -303,10 +303,18 @@ class CpuOps:
         return np.concatenate(parts, axis=1, out=out)
 
     def gate_up(
-        self, x: FloatArray, gate: Weight, up: Weight, activation: Activation
+        self,
+        x: FloatArray,
+        gate: Weight,
+        up: Weight,
+        activation: Activation,
+        *,
+        limit: float = 0.0,
+        gate_bias: FloatArray | None = None,
+        up_bias: FloatArray | None = None,
     ) -> FloatArray:
         out = self._pool.take(x.shape[0], gate.out_features)
-        self._context.gate_up(x, gate, up, activation, out)
+        self._context.gate_up(x, gate, up, activation, out, limit, gate_bias, up_bias)
         return out
 
     def activate(self, x: FloatArray, activation: PlainActivation) -> FloatArray:
@@ -334,11 +342,12 @@ class CpuOps:
         chosen: npt.NDArray[np.int32],
         weights: FloatArray,
         activation: Activation,
+        *,
+        limit: float = 0.0,
+        weigh_input: bool = False,
     ) -> FloatArray:
-        check_experts(chosen, len(experts))
+        check_choice(x, experts, chosen, weights)
         tokens, slots = chosen.shape
-        if tokens == 1:
-            return self._moe_one(x, experts, chosen[0].tolist(), weights[0], activation)
         picks = chosen.reshape(-1)  # pick p is slot p % slots of token p // slots
         order = np.argsort(picks, kind="stable")  # the picks of each expert side by side
         used, starts = np.unique(picks[order], return_index=True)
@@ -347,36 +356,23 @@ class CpuOps:
         for index, start, stop in zip(used.tolist(), bounds, bounds[1:], strict=False):
             expert = experts[index]
             rows = x[order[start:stop] // slots]
-            gated = self.gate_up(rows, expert.gate, expert.up, activation)
-            self._context.linear(gated, [expert.down], [None], [results[start:stop]])
+            if weigh_input:
+                rows = rows * weights.reshape(-1, 1)[order[start:stop]]
+            gated = self.gate_up(
+                rows, expert.gate, expert.up, activation, limit=limit,
+                gate_bias=expert.gate_bias, up_bias=expert.up_bias,
+            )  # fmt: skip
+            self._context.linear(gated, [expert.down], [expert.down_bias], [results[start:stop]])
         where = np.empty_like(order)
         where[order] = np.arange(len(order))
         where = where.reshape(tokens, slots)  # row of `results` that holds slot s of token t
         total = self._pool.take(tokens, x.shape[1])
+        if weigh_input:
+            weights = np.ones_like(weights)
         with np.errstate(all="ignore"):
             np.multiply(results[where[:, 0]], weights[:, :1], out=total)
             for slot in range(1, slots):
                 total += results[where[:, slot]] * weights[:, slot, None]
-        return total
-
-    def _moe_one(
-        self,
-        x: FloatArray,
-        experts: Sequence[Expert],
-        chosen: Sequence[int],
-        weights: FloatArray,
-        activation: Activation,
-    ) -> FloatArray:
-        """`moe` of one token: nothing to gather, and the same roundings in the same order."""
-        total, term = self._pool.take(*x.shape), self._pool.take(*x.shape)
-        with np.errstate(all="ignore"):
-            for slot, index in enumerate(chosen):
-                expert, out = experts[index], term if slot else total
-                gated = self.gate_up(x, expert.gate, expert.up, activation)
-                self._context.linear(gated, [expert.down], [None], [out])
-                out *= weights[slot]
-                if slot:
-                    total += out
         return total
 
     def rope_tables(

@@ -148,7 +148,15 @@ class NullOps:
         return _zeros(len(parts[0]), sum(part.shape[1] for part in parts))
 
     def gate_up(
-        self, x: FloatArray, gate: Weight, up: Weight, activation: Activation
+        self,
+        x: FloatArray,
+        gate: Weight,
+        up: Weight,
+        activation: Activation,
+        *,
+        limit: float = 0.0,
+        gate_bias: FloatArray | None = None,
+        up_bias: FloatArray | None = None,
     ) -> FloatArray:
         return _zeros(len(x), up.out_features)
 
@@ -171,6 +179,9 @@ class NullOps:
         chosen: npt.NDArray[np.int32],
         weights: FloatArray,
         activation: Activation,
+        *,
+        limit: float = 0.0,
+        weigh_input: bool = False,
     ) -> FloatArray:
         return _zeros(*x.shape)
 

@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from freehold.backends._experts import check_experts, choose_experts
+from freehold.backends._experts import check_choice, choose_experts
 from freehold.backends._kv_store import ReferenceKVCache, allocate
 from freehold.backends._reference_attention import WORD, Bits, attend, first_visible, search
 from freehold.batch import ForwardBatch
@@ -78,6 +78,19 @@ def _xielu(x: Wide, spec: Xielu) -> Wide:
     below = (np.expm1(np.minimum(x, spec.eps)) - x) * spec.alpha_n
     bent: Wide = np.where(x > 0, spec.alpha_p * x * x, below)
     return bent + spec.beta * x
+
+
+def _gate(gate: Wide, up: Wide, activation: Activation, limit: float) -> Wide:
+    """`Ops.gate_up` of the two products."""
+    swiglu_oai = activation == "swiglu_oai"
+    if limit == 0 and swiglu_oai:
+        limit = 7.0
+    if limit > 0:
+        gate, up = np.minimum(gate, limit), np.clip(up, -limit, limit)
+    if swiglu_oai:
+        gated: Wide = gate / (1.0 + np.exp(-1.702 * gate)) * (up + 1.0)
+        return gated
+    return _activate(gate, activation) * up
 
 
 class ReferenceOps:
@@ -206,11 +219,19 @@ class ReferenceOps:
         return np.concatenate(parts, axis=1)
 
     def gate_up(
-        self, x: FloatArray, gate: Weight, up: Weight, activation: Activation
+        self,
+        x: FloatArray,
+        gate: Weight,
+        up: Weight,
+        activation: Activation,
+        *,
+        limit: float = 0.0,
+        gate_bias: FloatArray | None = None,
+        up_bias: FloatArray | None = None,
     ) -> FloatArray:
         with np.errstate(all="ignore"):
-            gated = _activate(self._product(x, gate, None), activation)
-            return (gated * self._product(x, up, None)).astype(np.float32)
+            products = self._product(x, gate, gate_bias), self._product(x, up, up_bias)
+            return _gate(*products, activation, limit).astype(np.float32)
 
     def activate(self, x: FloatArray, activation: PlainActivation) -> FloatArray:
         wide = x.astype(np.float64)
@@ -238,17 +259,23 @@ class ReferenceOps:
         chosen: npt.NDArray[np.int32],
         weights: FloatArray,
         activation: Activation,
+        *,
+        limit: float = 0.0,
+        weigh_input: bool = False,
     ) -> FloatArray:
-        check_experts(chosen, len(experts))
+        check_choice(x, experts, chosen, weights)
         total = np.zeros(x.shape, dtype=self._wide)
         with np.errstate(all="ignore"):
             for slot in range(chosen.shape[1]):
                 for index in np.unique(chosen[:, slot]):
                     expert, rows = experts[index], chosen[:, slot] == index
-                    gated = _activate(self._product(x[rows], expert.gate, None), activation)
-                    gated = gated * self._product(x[rows], expert.up, None)
                     share = weights[rows, slot, None].astype(self._wide)
-                    total[rows] += share * self._product(gated, expert.down, None)
+                    inputs = share * x[rows] if weigh_input else x[rows]
+                    gate = self._product(inputs, expert.gate, expert.gate_bias)
+                    up = self._product(inputs, expert.up, expert.up_bias)
+                    gated = _gate(gate, up, activation, limit)
+                    out = self._product(gated, expert.down, expert.down_bias)
+                    total[rows] += out if weigh_input else share * out
             return total.astype(np.float32)
 
     def rope_tables(
