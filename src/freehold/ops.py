@@ -196,8 +196,8 @@ class Xielu:
     eps: float
 
 
-# Activations of a feed-forward without a gate; "relu2" is max(x, 0)².
-PlainActivation: TypeAlias = Literal["silu", "gelu_tanh", "gelu", "relu2"] | Xielu
+# Activations of a feed-forward without a gate, all but "swiglu_oai"; "relu2" is max(x, 0)².
+PlainActivation: TypeAlias = Activation | Literal["relu2"] | Xielu
 
 
 class Ops(Protocol):
