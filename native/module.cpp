@@ -24,6 +24,7 @@ namespace {
 
 using Floats1 = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Floats2 = nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>;
+using Floats2c = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using FloatsOut = nb::ndarray<float, nb::ndim<2>, nb::device::cpu>;
 using Ints1 = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Ints2 = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
@@ -195,6 +196,78 @@ void gate_up(Context& c, const Floats2& x, const Matrix& gate, const Matrix& up,
   nb::gil_scoped_release nogil;
   std::lock_guard<std::mutex> lock(c.mutex());
   c.linear(data, x.stride(0), cols, {{&gate, &up, b0, o, int64_t(out.stride(0)), e, b1, limit}});
+}
+
+// One of the parts of a Python expert; `alive` keeps it while the lock of the interpreter is off.
+const Matrix* matrix_of(const nb::object& expert, const char* part, std::vector<nb::object>& alive) {
+  alive.push_back(nb::getattr(expert, part, nb::none()));
+  const Matrix* w = nullptr;
+  need(nb::try_cast<const Matrix*>(alive.back(), w) && w, "an expert's matrix is missing");
+  return w;
+}
+const float* bias_of(const nb::object& expert, const char* part, const Matrix& w,
+                     std::vector<nb::object>& alive) {
+  nb::object bias = nb::getattr(expert, part, nb::none());
+  if (bias.is_none()) return nullptr;
+  Floats1 values;
+  need(nb::try_cast<Floats1>(bias, values, false) && int64_t(values.shape(0)) == w.n,
+       "bias length does not match the weight");
+  alive.push_back(std::move(bias));
+  return values.data();
+}
+
+void moe(Context& c, const Floats2& x, const nb::sequence& experts, const Ints2& chosen,
+         const Floats2c& weights, const std::string& activation, float limit, bool weigh_input,
+         const FloatsOut& out) {
+  Context::Mixture m{};
+  m.tokens = int64_t(x.shape(0));
+  m.slots = int64_t(chosen.shape(1));
+  need(int64_t(chosen.shape(0)) == m.tokens && int64_t(weights.shape(0)) == m.tokens &&
+           int64_t(weights.shape(1)) == m.slots && m.slots > 0,
+       "chosen experts and their weights must both be [T, S], one row for each of the input");
+  // Those that are used, by place of first use; nothing is asked of the others.
+  const int64_t count = int64_t(nb::len(experts));
+  std::vector<int32_t> place(size_t(count), -1), picks(size_t(m.tokens * m.slots));
+  std::vector<nb::object> alive;
+  for (size_t p = 0; p < picks.size(); ++p) {
+    const int32_t id = chosen.data()[p];
+    if (id < 0 || id >= count)
+      refuse(("expert " + std::to_string(id) + " was chosen, but there are " +
+              std::to_string(count) + " experts")
+                 .c_str());
+    if (place[size_t(id)] < 0) {
+      place[size_t(id)] = int32_t(m.experts.size());
+      const nb::object expert = experts[size_t(id)];
+      Context::Expert e{};
+      e.gate = matrix_of(expert, "gate", alive);
+      e.up = matrix_of(expert, "up", alive);
+      e.down = matrix_of(expert, "down", alive);
+      e.gate_bias = bias_of(expert, "gate_bias", *e.gate, alive);
+      e.up_bias = bias_of(expert, "up_bias", *e.up, alive);
+      e.down_bias = bias_of(expert, "down_bias", *e.down, alive);
+      const Context::Expert& first = m.experts.empty() ? e : m.experts[0];
+      need(e.gate->n == first.gate->n && e.up->n == first.gate->n && e.down->k == first.gate->n &&
+               e.gate->k == first.gate->k && e.up->k == first.gate->k &&
+               e.down->n == first.gate->k,
+           "the matrices of experts differ in shape");
+      m.experts.push_back(e);
+    }
+    picks[p] = place[size_t(id)];
+  }
+  if (m.tokens == 0) return;
+  const int64_t hidden = m.experts[0].gate->k;
+  m.x = rows_of(x, hidden, "input width does not match the weight");
+  m.ldx = x.stride(0);
+  m.chosen = picks.data();
+  m.weights = weights.data();
+  m.weigh_input = weigh_input;
+  m.epilogue = epilogue_of(activation);
+  m.limit = limit_of(limit, m.epilogue);
+  m.out = out_rows(out, m.tokens, hidden, "output shape does not match");
+  m.ldo = out.stride(0);
+  nb::gil_scoped_release nogil;
+  std::lock_guard<std::mutex> lock(c.mutex());
+  c.moe(m);
 }
 
 void embed(Context& c, const Matrix& table, const Ints1& ids, const FloatsOut& out) {
@@ -465,6 +538,7 @@ NB_MODULE(_native, m) {
       .def("gate_up", &gate_up, nb::arg("x"), nb::arg("gate"), nb::arg("up"), nb::arg("activation"),
            nb::arg("out"), nb::arg("limit") = 0.0f, nb::arg("gate_bias") = nb::none(),
            nb::arg("up_bias") = nb::none())
+      .def("moe", &moe)
       .def("embed", &embed)
       .def("rms_norm", &rms_norm, nb::arg("x"), nb::arg("w"), nb::arg("eps"), nb::arg("out"),
            nb::arg("residual").none())

@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "acts.h"
+
 namespace freehold {
 namespace {
 
@@ -18,8 +20,6 @@ int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
-// Below this many elements a parallel region costs more than it saves.
-constexpr int64_t kSmall = 1 << 15;
 // Bytes of unpacked weights a thread works on: half of a common second-level cache.
 constexpr int64_t kPanelBudget = 512 << 10;
 
@@ -171,37 +171,13 @@ bool Context::pack(Matrix& m, const uint8_t* bytes, int fd, int64_t offset) {
 
 // ---- linear -------------------------------------------------------------------------------------
 
-// Cuts `base` into the parts of `a` that the task needs; with null it only counts. Returns bytes.
-static int64_t lay_out(const QuantizeTask& t, Acts& a, uint8_t* base) {
-  const int64_t padded = int64_t(a.nblk) * std::max(a.cb, a.last_cb), k = a.k;
-  int64_t bytes = 0;
-  const auto part = [&](bool need, int64_t size) {
-    uint8_t* at = need && base ? base + bytes : nullptr;
-    if (need) bytes += round_up(size, 64);
-    return at;
-  };
-  const bool i8 = a.kind == ActKind::I8x32 || a.kind == ActKind::I8x256;
-  const int64_t per = a.kind == ActKind::I8x256 ? 256 : 32;
-  a.quads = reinterpret_cast<int8_t*>(part(i8, padded * k));
-  a.scale = reinterpret_cast<float*>(part(i8, padded * (k / per) * 4));
-  a.sum16 = reinterpret_cast<int16_t*>(part(t.need_sum16, padded * (k / 32) * 4));
-  a.sum32 = reinterpret_cast<int16_t*>(part(t.need_sum32, padded * ceil_div(k, 64) * 4));
-  a.fsum = reinterpret_cast<float*>(part(t.need_fsum, padded * (k / 32) * 4));
-  for (int i = 0; i < kInitCount; ++i)
-    a.init[i] = reinterpret_cast<int32_t*>(
-        part(t.need_init[i], padded * (k / (i <= kInit16x32 ? 16 : 32)) * 4));
-  a.f32 = reinterpret_cast<float*>(part(a.kind == ActKind::F32, padded * round_up(k, 2) * 4));
-  a.bf16 = reinterpret_cast<uint32_t*>(part(a.kind == ActKind::BF16, padded * ceil_div(k, 2) * 4));
-  return bytes;
-}
-
 QuantizeTask Context::plan(ActKind kind, int64_t cols, int64_t k,
-                           const std::vector<const Matrix*>& weights, Acts& a) const {
+                           const std::vector<const Matrix*>& weights, Acts& a, int width) const {
   a = Acts{};
   a.kind = kind;
   a.k = k;
   a.cols = int(cols);
-  a.cb = kernels_->col_block(int(cols));
+  a.cb = width > 0 ? width : kernels_->col_block(int(cols));
   a.nblk = int(ceil_div(cols, a.cb));
   a.last_cb = kernels_->pad_cols(int(cols - int64_t(a.nblk - 1) * a.cb));
   QuantizeTask t{};
@@ -228,7 +204,7 @@ Acts* Context::prepare(ActKind kind, const float* x, int64_t ldx, int64_t cols, 
   t.x = x;
   t.ldx = ldx;
   lay_out(t, a, act_scratch_[int(kind)].get(size_t(lay_out(t, a, nullptr))));
-  if (cols * k < kSmall) {
+  if (cols * k < kSmallWork) {
     for (int b = 0; b < a.nblk; ++b) kernels_->quantize(t, b);
   } else {
     pool_.run(a.nblk, [&](int64_t b, int) { kernels_->quantize(t, int(b)); });
@@ -247,50 +223,60 @@ void Context::linear(const float* x, int64_t ldx, int64_t cols, const std::vecto
       if (!acts[int(kind)]) acts[int(kind)] = prepare(kind, x, ldx, cols, k, layers);
     }
   std::vector<LinearTask> jobs;
-  struct Chunk {
-    int job;
-    bool panel;
-    int64_t g0, g1;
-  };
-  std::vector<Chunk> chunks;
-  int64_t left = 0, panel_bytes = 0;  // left: groups not handed out yet
-  for (const Linear& l : layers) left += l.w->groups;
   for (const Linear& l : layers) {
     LinearTask job{};
-    const bool gated = l.epilogue != Epilogue::Store;
     job.w[0] = l.w;
     job.w[1] = l.up;
     job.acts[0] = acts[int(act_kind(l.w->type, *kernels_))];
-    if (gated) job.acts[1] = acts[int(act_kind(l.up->type, *kernels_))];
+    if (l.up) job.acts[1] = acts[int(act_kind(l.up->type, *kernels_))];
     job.bias[0] = l.bias;
     job.bias[1] = l.up_bias;
     job.limit = l.limit;
     job.out = l.out;
     job.ldo = l.ldo;
     job.epilogue = l.epilogue;
-    const int64_t b0 = kernels_->panel_bytes(*l.w), b1 = gated ? kernels_->panel_bytes(*l.up) : 0;
-    const bool panel = cols > kernels_->direct_max_cols && b0 > 0 && (!gated || b1 > 0);
+    jobs.push_back(job);
+  }
+  run(jobs);
+}
+
+void Context::run(const std::vector<LinearTask>& jobs) {
+  struct Chunk {
+    const LinearTask* job;
+    bool panel;
+    int64_t g0, g1;
+  };
+  std::vector<Chunk> chunks;
+  // What a group costs: its columns, but for few the reading of it, which is the same for all.
+  const auto cost = [](const LinearTask& j) { return std::max<int64_t>(j.acts[0]->cols, 8); };
+  int64_t left = 0, panel_bytes = 0;  // left: the cost of what is not handed out yet
+  for (const LinearTask& job : jobs) left += job.w[0]->groups * cost(job);
+  for (const LinearTask& job : jobs) {
+    const bool gated = job.epilogue != Epilogue::Store;
+    const Matrix& w = *job.w[0];
+    const int64_t b0 = kernels_->panel_bytes(w), b1 = gated ? kernels_->panel_bytes(*job.w[1]) : 0;
+    const bool panel =
+        job.acts[0]->cols > kernels_->direct_max_cols && b0 > 0 && (!gated || b1 > 0);
     const int64_t most = panel ? std::clamp<int64_t>(kPanelBudget / (b0 + b1), 1, 8) : 64;
     if (panel) panel_bytes = std::max(panel_bytes, most * (b0 + b1));
     // Long stretches first, which the prefetchers like, ever shorter ones towards the end, so that
     // the threads finish together.
-    for (int64_t g = 0; g < l.w->groups;) {
-      const int64_t n =
-          std::min(std::clamp<int64_t>(left / (threads() * 2), 1, most), l.w->groups - g);
-      chunks.push_back({int(jobs.size()), panel, g, g + n});
+    for (int64_t g = 0; g < w.groups;) {
+      const int64_t share = left / (threads() * 2 * cost(job));
+      const int64_t n = std::min(std::clamp<int64_t>(share, 1, most), w.groups - g);
+      chunks.push_back({&job, panel, g, g + n});
       g += n;
-      left -= n;
+      left -= n * cost(job);
     }
-    jobs.push_back(job);
   }
   panel_bytes = round_up(panel_bytes, 4096);
   uint8_t* panels = panel_bytes ? thread_scratch_.get(size_t(panel_bytes * threads())) : nullptr;
   pool_.run(int64_t(chunks.size()), [&](int64_t i, int thread) {
     const Chunk& c = chunks[size_t(i)];
-    kernels_->linear(jobs[size_t(c.job)], c.g0, c.g1, panels + (panels ? panel_bytes * thread : 0),
-                     c.panel);
+    kernels_->linear(*c.job, c.g0, c.g1, panels + (panels ? panel_bytes * thread : 0), c.panel);
   });
 }
+
 
 void Context::linear_heads(const float* x, int64_t ldx, int64_t head, int64_t cols,
                            const std::vector<const Matrix*>& weights, float* out, int64_t ldo) {
@@ -332,7 +318,7 @@ void Context::linear_heads(const float* x, int64_t ldx, int64_t head, int64_t co
       for (int64_t c = 0; c < cols; ++c)
         std::memcpy(job.out + c * ldo + n, t.x + c * ldx + k, size_t(beyond) * sizeof(float));
   };
-  if (int64_t(weights.size()) * cols * k < kSmall) {
+  if (int64_t(weights.size()) * cols * k < kSmallWork) {
     for (size_t h = 0; h < weights.size(); ++h) one(int64_t(h), 0);
   } else {
     pool_.run(int64_t(weights.size()), one);
@@ -343,7 +329,7 @@ void Context::linear_heads(const float* x, int64_t ldx, int64_t head, int64_t co
 
 template <class Fn>
 void Context::for_rows(int64_t rows, int64_t work_per_row, Fn&& fn) {
-  if (rows * work_per_row < kSmall || threads() == 1) {
+  if (rows * work_per_row < kSmallWork || threads() == 1) {
     for (int64_t r = 0; r < rows; ++r) fn(r);
     return;
   }

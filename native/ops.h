@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Operations split over threads. Knows shapes and threads; arithmetic lives behind kernels.h.
 #pragma once
+#include <functional>
 #include <limits>
 #include <memory>
 #include <mutex>
@@ -13,6 +14,8 @@
 
 namespace freehold {
 
+// Below this many elements a parallel region costs more than it saves.
+constexpr int64_t kSmallWork = 1 << 15;
 constexpr float kNoLimit = std::numeric_limits<float>::infinity();
 
 class Context {
@@ -44,6 +47,24 @@ class Context {
   // have one shape; what lies beyond them is copied behind the result.
   void linear_heads(const float* x, int64_t ldx, int64_t head, int64_t cols,
                     const std::vector<const Matrix*>& weights, float* out, int64_t ldo);
+
+  struct Expert {
+    const Matrix *gate, *up, *down;
+    const float *gate_bias, *up_bias, *down_bias;  // each may be null
+  };
+  struct Mixture {
+    const float* x;  // [tokens, ldx]
+    int64_t ldx, tokens, slots;
+    std::vector<Expert> experts;  // of equal shapes
+    const int32_t* chosen;        // [tokens, slots] indices into experts
+    const float* weights;         // [tokens, slots]
+    bool weigh_input;
+    Epilogue epilogue;
+    float limit;
+    float* out;  // [tokens, ldo]
+    int64_t ldo;
+  };
+  void moe(const Mixture& m);
 
   void embed(const Matrix& table, const int32_t* ids, int64_t count, float* out, int64_t ldo);
   // residual may be null; otherwise residual += x first and the sum is what gets normed
@@ -78,11 +99,24 @@ class Context {
   void for_rows(int64_t rows, int64_t work_per_row, Fn&& fn);
   // Shape of the activations of `cols` columns, and what `weights` want to know of them.
   QuantizeTask plan(ActKind kind, int64_t cols, int64_t k,
-                    const std::vector<const Matrix*>& weights, Acts& a) const;
+                    const std::vector<const Matrix*>& weights, Acts& a, int width = 0) const;
   void search(const IndexTask& task, const Sequence& s, int64_t row, int64_t rows, int64_t width,
               int64_t count, uint64_t* bits, int64_t ldb);
   Acts* prepare(ActKind kind, const float* x, int64_t ldx, int64_t cols, int64_t k,
                 const std::vector<Linear>& layers);
+
+  // Multiplies; the jobs are one list of work for the threads.
+  void run(const std::vector<LinearTask>& jobs);
+  struct Picks;
+  struct ExpertActs;
+  void moe_inputs(const Mixture& m, const Picks& picks, const float* x, int64_t ldx, int64_t rows,
+                  std::vector<ExpertActs>& mine);
+  void moe_inner(const Mixture& m, const Picks& picks, const float* rows,
+                 std::vector<ExpertActs>& mine);
+  void moe_sum(const Mixture& m, const Picks& picks, const float* rows);
+  // fn(which activations, which block) for every block of all of them.
+  void each_block(const std::vector<const Acts*>& acts,
+                  const std::function<void(int64_t, int)>& fn);
 
   const Kernels* kernels_;
   ThreadPool pool_;
@@ -91,6 +125,7 @@ class Context {
   Scratch act_scratch_[int(ActKind::kCount)];
   Acts acts_[int(ActKind::kCount)];
   Scratch thread_scratch_, index_scratch_;
+  Scratch expert_rows_, expert_acts_[int(ActKind::kCount)];
 };
 
 ActKind act_kind(QType type, const Kernels& k);

@@ -12,7 +12,7 @@ $isa -DFH_NAME='"neon"' -DFH_TABLE=kernels_neon -DFH_ISA_NEON -march=armv8.2-a+d
 wait -n
 wait -n
 $cxx -DFREEHOLD_HAVE_NEON tests/native/kernel_check.cpp native/attention.cpp native/ops.cpp native/dispatch.cpp \
-  native/layouts.cpp native/memory.cpp native/probe.cpp native/thread_pool.cpp "$out/baseline.o" "$out/neon.o" \
+  native/layouts.cpp native/memory.cpp native/moe.cpp native/probe.cpp native/thread_pool.cpp "$out/baseline.o" "$out/neon.o" \
   -static -pthread -o "$out/kernel_check"
 qemu-aarch64 -cpu max "$out/kernel_check" | tee "$out/log"
 grep -q "level neon" "$out/log"

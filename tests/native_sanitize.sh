@@ -25,9 +25,9 @@ vnni=$(find "$out/build" -path '*isa_avxvnni*' -name 'kernels.cpp.o' | grep -q .
 # shellcheck disable=SC2086
 g++ -std=gnu++20 -O1 -g $vnni -fsanitize=address,undefined -fno-sanitize-recover=undefined \
   tests/native/kernel_check.cpp native/attention.cpp native/ops.cpp native/dispatch.cpp native/layouts.cpp \
-  native/memory.cpp native/probe.cpp native/thread_pool.cpp $objects -pthread -o "$out/kernel_check"
+  native/memory.cpp native/moe.cpp native/probe.cpp native/thread_pool.cpp $objects -pthread -o "$out/kernel_check"
 "$out/kernel_check"
 
 # libstdc++ as well: the sanitizer looks for the real __cxa_throw when it starts.
 LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so)" "$out/venv/bin/python" -m pytest -p no:cacheprovider \
-  tests/ops/test_op_sweep.py -k "cpu"
+  tests/ops/test_op_sweep.py tests/ops/test_moe_ops.py -k "cpu"

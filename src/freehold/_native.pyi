@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from freehold.ops import Weight
+from freehold.ops import Expert, Weight
 
 _Floats = npt.NDArray[np.float32]
 _Ints = npt.NDArray[np.int32]
@@ -61,6 +61,17 @@ class Context:
         limit: float,
         gate_bias: _Floats | None,
         up_bias: _Floats | None,
+    ) -> None: ...
+    def moe(
+        self,
+        x: _Floats,
+        experts: Sequence[Expert],
+        chosen: _Ints,
+        weights: _Floats,
+        activation: str,
+        limit: float,
+        weigh_input: bool,
+        out: _Floats,
     ) -> None: ...
     def embed(self, table: Weight, ids: _Ints, out: _Floats) -> None: ...
     def rms_norm(

@@ -29,8 +29,13 @@ def ops(request):
 
 
 @pytest.fixture(scope="module", params=cpu_params())
-def cpu(request):
-    return open_device(request.param)
+def device(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def cpu(device):
+    return open_device(device)
 
 
 def allowed(ops, op, kind=""):
@@ -278,19 +283,6 @@ def test_idle_experts_are_not_read(ops):
     np.testing.assert_array_equal(host(ops, ops.moe(x, busy, chosen, weights, "silu")), want)
 
 
-def test_one_token_costs_its_experts_alone(cpu, monkeypatch):
-    calls = []
-    original = type(cpu).gate_up
-    monkeypatch.setattr(
-        type(cpu), "gate_up", lambda *args, **kinds: calls.append(1) or original(*args, **kinds)
-    )
-    experts, (chosen, weights) = load(cpu, "Q8_0"), routed(40)
-    cpu.moe(normal(1, HIDDEN), experts, chosen[:1], weights[:1], "silu")
-    assert len(calls) == SLOTS
-    cpu.moe(normal(40, HIDDEN), experts, chosen, weights, "silu")  # each expert once
-    assert len(calls) == SLOTS + EXPERTS
-
-
 def test_an_expert_may_be_chosen_twice(ops):
     experts = load(ops, "F32")
     x = normal(1, HIDDEN)
@@ -346,6 +338,50 @@ def test_a_token_has_the_same_bits_in_any_company(cpu, qtype):
     for count in (2, 3, 5, 16, 17, 33, tokens):
         rows = rng.permutation(tokens)[:count]
         np.testing.assert_array_equal(run(rows), alone[rows], err_msg=f"{count} tokens")
+
+
+def test_company_threads_and_types_of_other_experts_change_no_bits(device):
+    """Experts of one layer may be stored in different types, gate unlike up."""
+    tokens, mixed = 29, ["Q4_K", "Q8_0", "F32", "Q6_K", "BF16", "Q2_K", "Q4_1"]
+    x, (chosen, weights) = normal(tokens, HIDDEN), routed(tokens)
+    raws = [
+        (matrix(mixed[e], FFN, HIDDEN, 3 * e), matrix(mixed[e - 1], FFN, HIDDEN, 3 * e + 1),
+         matrix(mixed[e - 2], HIDDEN, FFN, 3 * e + 2))
+        for e in range(EXPERTS)
+    ]  # fmt: skip
+    want = REFERENCE.moe(
+        x, [Expert(*map(REFERENCE.load_weight, raw)) for raw in raws], chosen, weights, "silu"
+    )
+    for weigh_input in (False, True):
+        results = []
+        for threads in (1, 3):
+            ops = open_device((device[0], {**device[1], "threads": threads}))
+            experts = [Expert(*map(ops.load_weight, raw)) for raw in raws]
+            for part in (slice(0, tokens), slice(11, 12), slice(5, 14)):
+                got = ops.moe(
+                    x[part], experts, chosen[part], weights[part], "silu", weigh_input=weigh_input
+                )
+                results.append((part, host(ops, got)))
+        whole = results[0][1]
+        for part, got in results:
+            np.testing.assert_array_equal(got, whole[part], err_msg=str(part))
+        if not weigh_input:
+            assert row_error(whole, want) <= limit("cpu", "moe", "Q4_K")
+
+
+def test_experts_of_the_wrong_kind_are_refused(cpu):
+    experts, x = load(cpu, "F32"), normal(1, HIDDEN)
+    chosen, weights = np.int32([[1]]), np.ones((1, 1), np.float32)
+    narrow = cpu.load_weight(matrix("F32", FFN, HIDDEN // 2))
+    for wrong in (
+        {"gate": narrow}, {"down": experts[0].gate}, {"up": None},
+        {"gate_bias": np.zeros(FFN - 1, np.float32)}, {"down_bias": np.zeros(HIDDEN)},
+    ):  # fmt: skip
+        bad = [experts[0], replace(experts[1], **wrong)]
+        with pytest.raises(InvalidParameterError):
+            cpu.moe(x, bad, chosen, weights, "silu")
+    with pytest.raises(InvalidParameterError):
+        cpu.moe(x[:, :-1], experts, chosen, weights, "silu")
 
 
 def test_routing_has_the_same_bits_in_any_company(cpu):

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import psutil
 
 from freehold import _native
-from freehold.backends._experts import check_choice, choose_experts
+from freehold.backends._experts import choose_experts
 from freehold.batch import ForwardBatch
 from freehold.config import env_isa, env_threads
 from freehold.errors import (
@@ -346,34 +346,9 @@ class CpuOps:
         limit: float = 0.0,
         weigh_input: bool = False,
     ) -> FloatArray:
-        check_choice(x, experts, chosen, weights)
-        tokens, slots = chosen.shape
-        picks = chosen.reshape(-1)  # pick p is slot p % slots of token p // slots
-        order = np.argsort(picks, kind="stable")  # the picks of each expert side by side
-        used, starts = np.unique(picks[order], return_index=True)
-        bounds = [*starts.tolist(), len(picks)]
-        results = self._pool.take(len(picks), x.shape[1])  # [T · S, K], in that order
-        for index, start, stop in zip(used.tolist(), bounds, bounds[1:], strict=False):
-            expert = experts[index]
-            rows = x[order[start:stop] // slots]
-            if weigh_input:
-                rows = rows * weights.reshape(-1, 1)[order[start:stop]]
-            gated = self.gate_up(
-                rows, expert.gate, expert.up, activation, limit=limit,
-                gate_bias=expert.gate_bias, up_bias=expert.up_bias,
-            )  # fmt: skip
-            self._context.linear(gated, [expert.down], [expert.down_bias], [results[start:stop]])
-        where = np.empty_like(order)
-        where[order] = np.arange(len(order))
-        where = where.reshape(tokens, slots)  # row of `results` that holds slot s of token t
-        total = self._pool.take(tokens, x.shape[1])
-        if weigh_input:
-            weights = np.ones_like(weights)
-        with np.errstate(all="ignore"):
-            np.multiply(results[where[:, 0]], weights[:, :1], out=total)
-            for slot in range(1, slots):
-                total += results[where[:, slot]] * weights[:, slot, None]
-        return total
+        out = self._pool.take(*x.shape)
+        self._context.moe(x, experts, chosen, weights, activation, limit, weigh_input, out)
+        return out
 
     def rope_tables(
         self, spec: RopeSpec, positions: npt.NDArray[np.int32]
