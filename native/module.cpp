@@ -25,6 +25,7 @@ namespace {
 using Floats1 = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Floats2 = nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>;
 using Floats2c = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using IntsOut = nb::ndarray<int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using FloatsOut = nb::ndarray<float, nb::ndim<2>, nb::device::cpu>;
 using Ints1 = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Ints2 = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
@@ -198,8 +199,23 @@ void gate_up(Context& c, const Floats2& x, const Matrix& gate, const Matrix& up,
   c.linear(data, x.stride(0), cols, {{&gate, &up, b0, o, int64_t(out.stride(0)), e, b1, limit}});
 }
 
+void route(Context& c, const Floats2& logits, bool normalise, double scale, const IntsOut& chosen,
+           const FloatsOut& weights) {
+  const int64_t tokens = int64_t(logits.shape(0)), experts = int64_t(logits.shape(1));
+  const int64_t top_k = int64_t(chosen.shape(1));
+  need(top_k > 0 && top_k <= experts && experts < kMaxDim, "more experts chosen than there are");
+  need(int64_t(chosen.shape(0)) == tokens, "one row of choices per row of logits");
+  const float* data = rows_of(logits, experts, "rows must be contiguous");
+  float* w = out_rows(weights, tokens, top_k, "output shape does not match");
+  need(tokens <= 1 || weights.stride(0) == top_k, "weights must be contiguous");
+  nb::gil_scoped_release nogil;
+  std::lock_guard<std::mutex> lock(c.mutex());
+  c.route(data, logits.stride(0), tokens, experts, top_k, normalise, scale, chosen.data(), w);
+}
+
 // One of the parts of a Python expert; `alive` keeps it while the lock of the interpreter is off.
-const Matrix* matrix_of(const nb::object& expert, const char* part, std::vector<nb::object>& alive) {
+const Matrix* matrix_of(const nb::object& expert, const char* part,
+                        std::vector<nb::object>& alive) {
   alive.push_back(nb::getattr(expert, part, nb::none()));
   const Matrix* w = nullptr;
   need(nb::try_cast<const Matrix*>(alive.back(), w) && w, "an expert's matrix is missing");
@@ -247,8 +263,7 @@ void moe(Context& c, const Floats2& x, const nb::sequence& experts, const Ints2&
       e.down_bias = bias_of(expert, "down_bias", *e.down, alive);
       const Context::Expert& first = m.experts.empty() ? e : m.experts[0];
       need(e.gate->n == first.gate->n && e.up->n == first.gate->n && e.down->k == first.gate->n &&
-               e.gate->k == first.gate->k && e.up->k == first.gate->k &&
-               e.down->n == first.gate->k,
+               e.gate->k == first.gate->k && e.up->k == first.gate->k && e.down->n == first.gate->k,
            "the matrices of experts differ in shape");
       m.experts.push_back(e);
     }
@@ -538,6 +553,7 @@ NB_MODULE(_native, m) {
       .def("gate_up", &gate_up, nb::arg("x"), nb::arg("gate"), nb::arg("up"), nb::arg("activation"),
            nb::arg("out"), nb::arg("limit") = 0.0f, nb::arg("gate_bias") = nb::none(),
            nb::arg("up_bias") = nb::none())
+      .def("route", &route)
       .def("moe", &moe)
       .def("embed", &embed)
       .def("rms_norm", &rms_norm, nb::arg("x"), nb::arg("w"), nb::arg("eps"), nb::arg("out"),

@@ -6,7 +6,7 @@
 // other expert, with hundreds of tokens each expert gets the kernels of a wide call. A token's
 // activations are quantised once, however many experts it goes to.
 #include <algorithm>
-#include <array>
+#include <cmath>
 #include <cstring>
 #include <numeric>
 
@@ -62,8 +62,8 @@ Acts single_row(Acts a, const QuantizeTask& needs, int64_t row) {
 
 }  // namespace
 
-// The picks, by expert. Slot s of token t is pick t * slots + s; the rows of an expert follow each other
-// in the order of their picks.
+// The picks, by expert. Slot s of token t is pick t * slots + s; the rows of an expert follow each
+// other in the order of their picks.
 struct Context::Picks {
   std::vector<int64_t> rank;   // [picks] row of each pick
   std::vector<int64_t> input;  // [picks] row of the input that each row needs
@@ -94,6 +94,33 @@ struct Context::ExpertActs {
     return &kind[int(act_kind(w.type, k))];
   }
 };
+
+void Context::route(const float* logits, int64_t ldl, int64_t tokens, int64_t experts,
+                    int64_t top_k, bool normalise, double scale, int32_t* chosen, float* weights) {
+  const auto one = [&](int64_t t, int) {
+    const float* row = logits + t * ldl;
+    std::vector<int32_t> order(static_cast<size_t>(experts));
+    std::iota(order.begin(), order.end(), 0);
+    std::partial_sort(order.begin(), order.begin() + top_k, order.end(), [&](int a, int b) {
+      const bool known = !std::isnan(row[a]), other = !std::isnan(row[b]);
+      if (known != other) return known;
+      return known && row[a] != row[b] ? row[a] > row[b] : a < b;
+    });
+    // The first is the largest, so no power overflows.
+    const double top = row[order[0]];
+    double total = 0.0;
+    if (normalise)
+      for (int64_t i = 0; i < top_k; ++i) total += std::exp(row[order[size_t(i)]] - top);
+    else
+      for (int64_t i = 0; i < experts; ++i) total += std::exp(row[i] - top);
+    for (int64_t i = 0; i < top_k; ++i) {
+      chosen[t * top_k + i] = order[size_t(i)];
+      weights[t * top_k + i] = float(std::exp(row[order[size_t(i)]] - top) / total * scale);
+    }
+  };
+  if (tokens * experts >= kSmallWork) return pool_.run(tokens, one);
+  for (int64_t t = 0; t < tokens; ++t) one(t, 0);
+}
 
 void Context::each_block(const std::vector<const Acts*>& acts,
                          const std::function<void(int64_t, int)>& fn) {
@@ -190,8 +217,7 @@ void Context::moe(const Mixture& m) {
   if (m.weigh_input) {
     for (int64_t p = 0; p < count; ++p)
       for (int64_t i = 0; i < hidden; ++i)
-        rows[picks.rank[size_t(p)] * hidden + i] =
-            m.x[p / m.slots * m.ldx + i] * m.weights[p];
+        rows[picks.rank[size_t(p)] * hidden + i] = m.x[p / m.slots * m.ldx + i] * m.weights[p];
     moe_inputs(m, picks, rows, hidden, count, mine);
   } else {
     moe_inputs(m, picks, m.x, m.ldx, m.tokens, mine);

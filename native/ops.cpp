@@ -277,7 +277,6 @@ void Context::run(const std::vector<LinearTask>& jobs) {
   });
 }
 
-
 void Context::linear_heads(const float* x, int64_t ldx, int64_t head, int64_t cols,
                            const std::vector<const Matrix*>& weights, float* out, int64_t ldo) {
   if (cols == 0 || weights.empty()) return;

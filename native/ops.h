@@ -48,6 +48,10 @@ class Context {
   void linear_heads(const float* x, int64_t ldx, int64_t head, int64_t cols,
                     const std::vector<const Matrix*>& weights, float* out, int64_t ldo);
 
+  // Softmax over all experts, the top_k largest logits first; those that are no numbers come last.
+  void route(const float* logits, int64_t ldl, int64_t tokens, int64_t experts, int64_t top_k,
+             bool normalise, double scale, int32_t* chosen, float* weights);
+
   struct Expert {
     const Matrix *gate, *up, *down;
     const float *gate_bias, *up_bias, *down_bias;  // each may be null

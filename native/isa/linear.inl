@@ -249,7 +249,8 @@ void store_group(const LinearTask& t, int64_t g, int blk, const float* a, const 
       vf v = f_load(a + c * 16 + h * W) + f_load(bias[0] + h * W);
       if (b) {
         vf u = f_load(b + c * 16 + h * W) + f_load(bias[1] + h * W);
-        // the limit comes first: where x86 compares with what is no number, the second is the result
+        // the limit comes first: where x86 compares with what is no number, the second is the
+        // result
         v = f_min(f_set(t.limit), v);
         u = f_max(f_set(-t.limit), f_min(f_set(t.limit), u));
         if (t.epilogue == Epilogue::SwigluOai) u = u + f_set(1.0f);

@@ -62,6 +62,9 @@ class Context:
         gate_bias: _Floats | None,
         up_bias: _Floats | None,
     ) -> None: ...
+    def route(
+        self, logits: _Floats, normalise: bool, scale: float, chosen: _Ints, weights: _Floats
+    ) -> None: ...
     def moe(
         self,
         x: _Floats,

@@ -333,7 +333,12 @@ class CpuOps:
     def route(
         self, logits: FloatArray, spec: RoutingSpec, bias: FloatArray | None = None
     ) -> tuple[npt.NDArray[np.int32], FloatArray]:
-        return choose_experts(logits, spec, bias)
+        if spec.scoring != "softmax" or bias is not None or spec.num_groups > 1:
+            return choose_experts(logits, spec, bias)
+        chosen = np.empty((len(logits), spec.top_k), np.int32)
+        weights = np.empty(chosen.shape, np.float32)
+        self._context.route(logits, spec.normalise, spec.scale, chosen, weights)
+        return chosen, weights
 
     def moe(
         self,
