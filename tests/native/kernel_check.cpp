@@ -176,6 +176,21 @@ void check_rows(const std::vector<const Kernels*>& levels) {
       k->rms_norm(x.data(), w.data(), got.data(), n, 1e-5f);
       expect(error(got, want), 1e-5, "rms_norm", k->name, n, 0);
     }
+    levels[0]->layer_norm(x.data(), w.data(), x.data(), want.data(), n, 1e-5f);
+    for (const Kernels* k : levels) {
+      k->layer_norm(x.data(), w.data(), x.data(), got.data(), n, 1e-5f);
+      expect(error(got, want), 1e-5, "layer_norm", k->name, n, 0);
+    }
+    for (int kind = int(Pointwise::Silu); kind <= int(Pointwise::Xielu); ++kind) {
+      const PointwiseTask task{Pointwise(kind), 0.7f, 1.3f, 0.5f, -1e-6f};
+      want = x;
+      levels[0]->activate(task, want.data(), n);
+      for (const Kernels* k : levels) {
+        got = x;
+        k->activate(task, got.data(), n);
+        expect(error(got, want), 1e-5, "activate", k->name, n, kind);
+      }
+    }
   }
 }
 
