@@ -2,6 +2,7 @@
 // Every kernel level this processor runs, against the baseline level: for machines where the
 // Python tests cannot go (aarch64 under qemu) and for the sanitizers, which like a plain program.
 // Exits with 1 and says what differed.
+#include <bit>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -111,58 +112,129 @@ void check_linear(const std::vector<const Kernels*>& levels) {
   }
 }
 
+struct Cache {  // one layer, its tokens in blocks out of order
+  static constexpr int kTokens = 91, kBlock = 16, kBlocks = 8;
+  std::vector<int32_t> table, slots;
+  PageBlock k, v, k_scale, v_scale;
+  KVLayer layer;
+
+  Cache(KVType type, int heads, int key_dim, int value_dim) : table(kBlocks), slots(kTokens) {
+    for (int i = 0; i < kBlocks; ++i) table[i] = (i * 3) % kBlocks;
+    for (int i = 0; i < kTokens; ++i) slots[i] = table[i / kBlock] * kBlock + i % kBlock;
+    const size_t elem = type == KVType::F32 ? 4 : type == KVType::Q8_0 ? 1 : 2;
+    const size_t rows = size_t(kBlocks) * kBlock * heads;
+    k = PageBlock(rows * key_dim * elem + 64);
+    v = PageBlock(rows * value_dim * elem + 64);
+    k_scale = PageBlock(rows * key_dim / 16 + 64);
+    v_scale = PageBlock(rows * value_dim / 16 + 64);
+    layer = {type,
+             heads,
+             key_dim,
+             value_dim,
+             kBlock,
+             kBlocks,
+             k.data(),
+             v.data(),
+             reinterpret_cast<uint16_t*>(k_scale.data()),
+             reinterpret_cast<uint16_t*>(v_scale.data())};
+  }
+};
+
+struct Kind {
+  int heads, kv_heads, key_dim, stored, value_dim;  // stored 0: values are part of the keys
+  int window, chunk;
+  float softcap;
+  bool sinks, selected;
+};
+
+void check_attention_kind(const std::vector<const Kernels*>& levels, KVType type, const Kind& a) {
+  const int n = Cache::kTokens;
+  const auto k = floats(size_t(n) * a.kv_heads * a.key_dim),
+             v = floats(size_t(n) * a.kv_heads * a.stored),
+             q = floats(size_t(n) * a.heads * a.key_dim), sinks = floats(size_t(a.heads));
+  std::vector<uint64_t> bits(size_t(n) * 2);
+  for (int i = 0; i < n; ++i) {  // a stretch that nobody selects, and one key that everybody does
+    bits[2 * i] = (uint64_t(rng()) << 32 | rng()) & 0xffff00000000ffffull;
+    bits[2 * i + 1] = uint64_t(rng()) << 32 | rng();
+    bits[2 * i + (i >= 64)] |= uint64_t(1) << (i % 64);
+  }
+  std::vector<float> want;
+  for (const Kernels* level : levels) {
+    Cache cache(type, a.kv_heads, a.key_dim, a.stored);
+    Context c(2, level);
+    c.write_kv(cache.layer, cache.slots.data(), n, k.data(), a.kv_heads * a.key_dim,
+               a.stored ? v.data() : nullptr, a.kv_heads * a.stored);
+    AttentionTask t{};
+    t.kv = &cache.layer;
+    t.q = q.data();
+    t.ldq = a.heads * a.key_dim;
+    t.ldo = a.heads * a.value_dim;
+    t.num_heads = a.heads;
+    t.value_dim = a.value_dim;
+    t.scale = 1.0f / std::sqrt(float(a.key_dim));
+    t.window = a.window;
+    t.chunk = a.chunk;
+    t.softcap = a.softcap;
+    t.sinks = a.sinks ? sinks.data() : nullptr;
+    t.selected = a.selected ? bits.data() : nullptr;
+    t.lds = 2;
+    std::vector<float> out(size_t(n * t.ldo));
+    t.out = out.data();
+    c.attention(t, {{0, n, n, cache.table.data()}});
+    if (level == levels[0]) want = out;
+    expect(error(out, want), 2e-5, "attention", level->name, int(type), a.key_dim);
+    std::vector<float> last(size_t(t.ldo));  // the last row alone: the same bits
+    t.q = q.data() + (n - 1) * t.ldq;
+    t.out = last.data();
+    if (t.selected) t.selected += 2 * (n - 1);
+    c.attention(t, {{0, 1, n, cache.table.data()}});
+    expect(std::memcmp(last.data(), out.data() + (n - 1) * t.ldo, last.size() * 4) != 0, 0.0,
+           "attention bits", level->name, int(type), a.key_dim);
+  }
+}
+
 void check_attention(const std::vector<const Kernels*>& levels) {
+  std::vector<Kind> kinds;
+  for (int dim : {32, 64, 96, 128, 512}) {
+    kinds.push_back({6, 2, dim, dim, dim, 0, 0, 0.0f, false, false});
+    kinds.push_back({6, 2, dim, dim, dim, 20, 0, 5.0f, true, false});
+  }
+  kinds.push_back({4, 1, 192, 128, 128, 0, 24, 0.0f, true, false});
+  kinds.push_back({40, 1, 576, 0, 512, 0, 0, 0.0f, false, true});
+  kinds.push_back({3, 1, 96, 0, 57, 33, 40, 0.0f, true, true});
   for (int type = 0; type < 4; ++type)
-    for (int dim : {32, 64, 96, 128}) {
-      const int kv_heads = 2, heads = 6, tokens = 91, block = 16, blocks = 8;
-      const int64_t elem = type == 0 ? 4 : type == 3 ? 1 : 2;
-      const auto k = floats(size_t(tokens) * kv_heads * dim),
-                 v = floats(size_t(tokens) * kv_heads * dim);
-      const auto q = floats(size_t(tokens) * heads * dim);
-      std::vector<int32_t> slots(tokens), table(blocks);
-      for (int i = 0; i < blocks; ++i) table[i] = (i * 3) % blocks;
-      for (int i = 0; i < tokens; ++i) slots[i] = table[i / block] * block + i % block;
-      std::vector<float> want;
+    for (const Kind& a : kinds) check_attention_kind(levels, KVType(type), a);
+}
+
+void check_search(const std::vector<const Kernels*>& levels) {
+  const int n = Cache::kTokens;
+  for (int type = 0; type < 4; ++type)
+    for (int heads : {1, 7, 64}) {
+      const int dim = 96;
+      // whole numbers, stored and multiplied without error: every level must choose the same
+      auto k = floats(size_t(n) * dim), q = floats(size_t(n) * heads * dim),
+           w = floats(size_t(n) * heads);
+      for (auto* x : {&k, &q, &w})
+        for (float& f : *x) f = std::round(f * 3.0f);
+      for (int i = 0; i < n * dim; i += 32) k[size_t(i)] = 127.0f;  // the steps of q8_0 are then 1
+      std::vector<uint64_t> want;
       for (const Kernels* level : levels) {
-        const size_t cells = size_t(blocks) * block * kv_heads * dim;
-        PageBlock keys(cells * elem + 64), values(cells * elem + 64), ks(cells / 16 + 64),
-            vs(cells / 16 + 64);
-        KVLayer kv{KVType(type),
-                   kv_heads,
-                   dim,
-                   dim,
-                   block,
-                   blocks,
-                   keys.data(),
-                   values.data(),
-                   reinterpret_cast<uint16_t*>(ks.data()),
-                   reinterpret_cast<uint16_t*>(vs.data())};
+        Cache cache(KVType(type), 1, dim, 0);
         Context c(2, level);
-        c.write_kv(kv, slots.data(), tokens, k.data(), kv_heads * dim, v.data(), kv_heads * dim);
-        for (int window : {0, 20}) {
-          AttentionTask t{};
-          t.kv = &kv;
-          t.q = q.data();
-          t.ldq = t.ldo = heads * dim;
-          t.num_heads = heads;
-          t.scale = 1.0f / std::sqrt(float(dim));
-          t.window = window;
-          t.softcap = window ? 5.0f : 0.0f;
-          std::vector<float> out(q.size());
-          t.out = out.data();
-          c.attention(t, {{0, tokens, tokens, table.data()}});
-          if (level == levels[0]) want.insert(want.end(), out.begin(), out.end());
-          const size_t at = window ? q.size() : 0;
-          expect(error(out, {want.begin() + at, want.begin() + at + q.size()}), 2e-5, "attention",
-                 level->name, type, dim);
-          std::vector<float> last(size_t(heads) * dim);  // the last row alone: the same bits
-          t.q = q.data() + (tokens - 1) * heads * dim;
-          t.out = last.data();
-          c.attention(t, {{0, 1, tokens, table.data()}});
-          expect(std::memcmp(last.data(), out.data() + (tokens - 1) * heads * dim,
-                             last.size() * 4) != 0,
-                 0.0, "attention bits", level->name, type, dim);
-        }
+        c.write_kv(cache.layer, cache.slots.data(), n, k.data(), dim, nullptr, 0);
+        std::vector<uint64_t> bits(size_t(n) * 2);
+        IndexTask t{};
+        t.kv = &cache.layer;
+        t.q = q.data();
+        t.ldq = heads * dim;
+        t.weights = w.data();
+        t.ldw = t.heads = heads;
+        c.top_keys(t, {{0, n, n, cache.table.data()}}, 20, bits.data(), 2);
+        if (level == levels[0]) want = bits;
+        int found = 0;
+        for (const uint64_t word : bits) found += std::popcount(word);
+        expect(found != 20 * n - 19 * 20 / 2 || bits != want, 0.0, "search", level->name, type,
+               heads);
       }
     }
 }
@@ -201,6 +273,7 @@ int main() {
   for (const Kernels* k : levels) std::printf("level %s, %d lanes\n", k->name, k->lanes);
   check_linear(levels);
   check_attention(levels);
+  check_search(levels);
   check_rows(levels);
   std::printf("%d checks, %d failed\n", checks, failures);
   return failures ? 1 : 0;
