@@ -147,22 +147,27 @@ FH_INLINE int parts_seen(const AttentionTask& t, int64_t base, int64_t start, in
 // Scores of one key tile to weights, the running maximum and sum brought up to date.
 void weigh_rows(const AttentionTask& t, const Running& s, int64_t base, int tiles) {
   const int heads = t.heads, rows = t.tokens * heads, vd = t.value_dim;
+  const bool chosen = t.selected != nullptr;
+  const float cap = t.softcap;
   for (int r = 0; r < rows; ++r) {
     const int64_t pos = t.first_pos + r / heads;
     const int hi = int(pos - base < kAttnKeys ? pos - base : kAttnKeys - 1);  // last key seen
     const int64_t first = first_visible(t, pos) - base;
     const int lo = int(first < 0 ? 0 : first < kAttnKeys ? first : kAttnKeys);
-    const uint64_t bits = t.selected ? selected_bits(t, r / heads, base) : 0;
+    const uint64_t bits = chosen ? selected_bits(t, r / heads, base) : ~uint64_t(0);
+    const bool whole = lo == 0 && hi >= 16 * tiles - 1 && bits == ~uint64_t(0);
     float* x = s.scores + r * kAttnKeys;
     vf top = f_set(kNoScore);
     for (int j = 0; j < tiles * 16; j += W) {
       vf v = f_load(x + j);
-      if (t.softcap > 0.0f) v = softcap(v, t.softcap);
-      const vi lane = i_iota() + j;
-      vi keep = (vi)(lane <= i_set(hi)) & (vi)(lane >= i_set(lo));
-      if (t.selected) keep &= (vi)((i_set(int32_t(bits >> j)) & (i_set(1) << i_iota())) != vi{});
-      v = f_select(keep, v, f_set(kNoScore));
-      f_store(x + j, v);
+      if (cap > 0.0f) v = softcap(v, cap);
+      if (!whole) {
+        const vi lane = i_iota() + j;
+        vi keep = (vi)(lane <= i_set(hi)) & (vi)(lane >= i_set(lo));
+        if (chosen) keep &= (vi)((i_set(int32_t(bits >> j)) & (i_set(1) << i_iota())) != vi{});
+        v = f_select(keep, v, f_set(kNoScore));
+      }
+      if (cap > 0.0f || !whole) f_store(x + j, v);
       top = f_max(top, v);
     }
     const float old = s.row_max[r], tile_max = f_hmax(top);
