@@ -191,6 +191,9 @@ struct Kernels {
   void (*layer_norm)(const float* x, const float* w, const float* b, float* out, int64_t n,
                      float eps);  // b may be null
   void (*activate)(const PointwiseTask& t, float* x, int64_t n);
+  void (*sparse_gate)(float* x, int64_t n, float deviations);
+  void (*mix_streams)(const float* const* streams, int64_t count, const float* weights,
+                      float* const* outs, int64_t results, int64_t n);
   void (*add)(float* x, const float* y, int64_t n);
   void (*rope)(float* x, const float* cos, const float* sin, int64_t heads, int64_t head_dim,
                int64_t half, bool interleaved);

@@ -331,6 +331,35 @@ void activate(Context& c, const FloatsOut& x, const std::string& kind, float alp
   c.activate(task, data, x.stride(0), width, rows);
 }
 
+void sparse_gate(Context& c, const FloatsOut& x, float deviations) {
+  const int64_t rows = int64_t(x.shape(0)), width = int64_t(x.shape(1));
+  float* data = out_rows(x, rows, width, "rows must be contiguous");
+  nb::gil_scoped_release nogil;
+  std::lock_guard<std::mutex> lock(c.mutex());
+  c.sparse_gate(data, x.stride(0), width, rows, deviations);
+}
+
+void mix_streams(Context& c, const std::vector<Floats2>& streams, const Floats2& weights,
+                 const std::vector<FloatsOut>& outs) {
+  const int64_t count = int64_t(streams.size()), made = int64_t(outs.size());
+  need(count > 0 && count <= Context::kMaxStreams && made > 0 && made <= Context::kMaxStreams,
+       "between 1 and 64 streams and results");
+  const int64_t rows = int64_t(streams[0].shape(0)), width = int64_t(streams[0].shape(1));
+  need(int64_t(weights.shape(0)) == rows, "one row of weights per token");
+  const float* w = rows_of(weights, count * made, "one weight per stream and result");
+  std::vector<Context::Rows> in, out;
+  for (const Floats2& x : streams) {
+    need(int64_t(x.shape(0)) == rows, "streams differ in length");
+    // Only read: the type is shared with the results.
+    in.push_back({const_cast<float*>(rows_of(x, width, "streams differ in width")), x.stride(0)});
+  }
+  for (const FloatsOut& x : outs)
+    out.push_back({out_rows(x, rows, width, "output shape does not match"), x.stride(0)});
+  nb::gil_scoped_release nogil;
+  std::lock_guard<std::mutex> lock(c.mutex());
+  c.mix_streams(in, w, weights.stride(0), out, width, rows);
+}
+
 void rope(Context& c, const FloatsOut& x, const Floats2& cos, const Floats2& sin, int64_t head_dim,
           bool interleaved, int64_t offset) {
   const int64_t rows = int64_t(x.shape(0)), half = int64_t(cos.shape(1));
@@ -561,6 +590,8 @@ NB_MODULE(_native, m) {
       .def("layer_norm", &layer_norm, nb::arg("x"), nb::arg("w"), nb::arg("b").none(),
            nb::arg("eps"), nb::arg("out"))
       .def("activate", &activate)
+      .def("sparse_gate", &sparse_gate)
+      .def("mix_streams", &mix_streams)
       .def("rope", &rope)
       .def("write_kv", &write_kv, nb::arg("store"), nb::arg("layer"), nb::arg("k"),
            nb::arg("v").none(), nb::arg("slots"))

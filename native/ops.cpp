@@ -369,6 +369,23 @@ void Context::activate(const PointwiseTask& task, float* x, int64_t ldx, int64_t
   for_rows(rows, width * 8, [&](int64_t r) { kernels_->activate(task, x + r * ldx, width); });
 }
 
+void Context::sparse_gate(float* x, int64_t ldx, int64_t width, int64_t rows, float deviations) {
+  for_rows(rows, width * 2,
+           [&](int64_t r) { kernels_->sparse_gate(x + r * ldx, width, deviations); });
+}
+
+void Context::mix_streams(const std::vector<Rows>& streams, const float* weights, int64_t ldw,
+                          const std::vector<Rows>& results, int64_t width, int64_t rows) {
+  const int64_t count = int64_t(streams.size()), made = int64_t(results.size());
+  for_rows(rows, width * count * made / 4, [&](int64_t r) {
+    const float* in[kMaxStreams];
+    float* out[kMaxStreams];
+    for (int64_t s = 0; s < count; ++s) in[s] = streams[s].data + r * streams[s].stride;
+    for (int64_t s = 0; s < made; ++s) out[s] = results[s].data + r * results[s].stride;
+    kernels_->mix_streams(in, count, weights + r * ldw, out, made, width);
+  });
+}
+
 void Context::rope(float* x, int64_t ldx, int64_t rows, int64_t heads, int64_t head_dim,
                    const float* cos, const float* sin, int64_t half, bool interleaved) {
   for_rows(rows, heads * head_dim, [&](int64_t r) {

@@ -77,6 +77,15 @@ class Context {
   void layer_norm(const float* x, int64_t ldx, const float* w, const float* b, int64_t width,
                   int64_t rows, float eps, float* out, int64_t ldo);
   void activate(const PointwiseTask& task, float* x, int64_t ldx, int64_t width, int64_t rows);
+  void sparse_gate(float* x, int64_t ldx, int64_t width, int64_t rows, float deviations);
+  struct Rows {
+    float* data;
+    int64_t stride;
+  };
+  static constexpr int64_t kMaxStreams = 64;
+  // results.size() rows of weights for streams.size() streams, side by side, per token
+  void mix_streams(const std::vector<Rows>& streams, const float* weights, int64_t ldw,
+                   const std::vector<Rows>& results, int64_t width, int64_t rows);
   void rope(float* x, int64_t ldx, int64_t rows, int64_t heads, int64_t head_dim, const float* cos,
             const float* sin, int64_t half, bool interleaved);
   void write_kv(const KVLayer& kv, const int32_t* slots, int64_t rows, const float* k, int64_t ldk,

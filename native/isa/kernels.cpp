@@ -85,9 +85,10 @@ uint64_t read_sum(const uint8_t* p, int64_t bytes) {
 }
 
 const Kernels kTable = {
-    FH_NAME,     W,        kDirectMax, kHasBF16Dot, kFullU8,      col_block,  pad_cols,
-    panel_bytes, quantize, linear,     dequant_row, rms_norm,     layer_norm, activate_row,
-    add,         rope,     write_kv,   attention,   index_scores, int8_peak,  read_sum,
+    FH_NAME,     W,           kDirectMax, kHasBF16Dot, kFullU8,  col_block,  pad_cols,
+    panel_bytes, quantize,    linear,     dequant_row, rms_norm, layer_norm, activate_row,
+    sparse_gate, mix_streams, add,        rope,        write_kv, attention,  index_scores,
+    int8_peak,   read_sum,
 };
 
 }  // namespace

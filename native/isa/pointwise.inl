@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows in, rows out: layer norm, and activations of feed-forwards without a gate.
+// Rows in, rows out: layer norm, sparse gates, mixes of streams, and activations of feed-forwards
+// without a gate.
 
 namespace freehold {
 namespace {
 
+struct Moments {
+  float mean, left, variance;  // the mean is `mean + left`
+};
+
 // The second pass sums what is left of the mean after its rounding, beside the squares: a mean that
 // is large beside the spread costs no precision. The order of the sums depends on n alone.
-void layer_norm(const float* x, const float* w, const float* b, float* out, int64_t n, float eps) {
+Moments moments_of(const float* x, int64_t n) {
   vf sum[4] = {};
   int64_t i = 0;
   for (; i + 4 * W <= n; i += 4 * W)
@@ -36,8 +41,43 @@ void layer_norm(const float* x, const float* w, const float* b, float* out, int6
   }
   left /= float(n);
   const float variance = total / float(n) - left * left;
-  const float scale = 1.0f / __builtin_sqrtf((variance > 0.0f ? variance : 0.0f) + eps);
-  for (i = 0; i < n; ++i) out[i] = (x[i] - mean - left) * scale * w[i] + (b ? b[i] : 0.0f);
+  return {mean, left, variance > 0.0f ? variance : 0.0f};
+}
+
+void layer_norm(const float* x, const float* w, const float* b, float* out, int64_t n, float eps) {
+  const Moments m = moments_of(x, n);
+  const float scale = 1.0f / __builtin_sqrtf(m.variance + eps);
+  for (int64_t i = 0; i < n; ++i)
+    out[i] = (x[i] - m.mean - m.left) * scale * w[i] + (b ? b[i] : 0.0f);
+}
+
+void sparse_gate(float* x, int64_t n, float deviations) {
+  const Moments m = moments_of(x, n);
+  const float above = m.left + deviations * __builtin_sqrtf(m.variance);
+  for (int64_t i = 0; i < n; ++i) {
+    const float v = x[i] - m.mean - above;
+    x[i] = v < 0.0f ? 0.0f : v;  // what is not a number stays visible
+  }
+}
+
+// One row of every stream in, one of every result out.
+void mix_streams(const float* const* streams, int64_t count, const float* weights,
+                 float* const* outs, int64_t results, int64_t n) {
+  for (int64_t r = 0; r < results; ++r) {
+    const float* w = weights + r * count;
+    float* out = outs[r];
+    int64_t i = 0;
+    for (; i + W <= n; i += W) {
+      vf sum = f_set(w[0]) * f_load(streams[0] + i);
+      for (int64_t s = 1; s < count; ++s) sum = f_fma(f_set(w[s]), f_load(streams[s] + i), sum);
+      f_store(out + i, sum);
+    }
+    for (; i < n; ++i) {
+      float sum = w[0] * streams[0][i];
+      for (int64_t s = 1; s < count; ++s) sum += w[s] * streams[s][i];
+      out[i] = sum;
+    }
+  }
 }
 
 // exp(x) - 1 without the cancellation near 0: with x = n ln 2 + r and e^r = 1 + q, it is

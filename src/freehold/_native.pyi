@@ -86,6 +86,10 @@ class Context:
     def activate(
         self, x: _Floats, kind: str, alpha_p: float, alpha_n: float, beta: float, eps: float
     ) -> None: ...
+    def sparse_gate(self, x: _Floats, deviations: float) -> None: ...
+    def mix_streams(
+        self, streams: Sequence[_Floats], weights: _Floats, outs: Sequence[_Floats]
+    ) -> None: ...
     def rope(
         self,
         x: _Floats,

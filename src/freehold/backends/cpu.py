@@ -252,32 +252,23 @@ class CpuOps:
             return np.multiply(x, factor, out=self._pool.take(*x.shape))
 
     def sparse_gate(self, x: FloatArray, deviations: float) -> FloatArray:
-        with np.errstate(all="ignore"):
-            for row in x:  # one by one, so that a row's sums are the same in any company
-                mean = np.mean(row, dtype=np.float64)
-                spread = np.sqrt(np.mean(np.square(row - mean)))
-                np.maximum(row - np.float32(mean + deviations * spread), 0.0, out=row)
+        self._context.sparse_gate(x, deviations)
         return x
 
     def mix_streams(
         self, streams: Sequence[FloatArray], weights: FloatArray
     ) -> tuple[FloatArray, ...]:
-        count, mixed = len(streams), []
-        with np.errstate(all="ignore"):
-            for first in range(0, weights.shape[1], count):
-                out = self._pool.take(*streams[0].shape)
-                np.multiply(streams[0], weights[:, first, None], out=out)
-                for s in range(1, count):
-                    out += streams[s] * weights[:, first + s, None]
-                mixed.append(out)
+        count = weights.shape[1] // len(streams)
+        mixed = [self._pool.take(*streams[0].shape) for _ in range(count)]
+        self._context.mix_streams(list(streams), weights, mixed)
         return tuple(mixed)
 
     def match_magnitude(self, x: FloatArray, like: FloatArray, floor: float) -> FloatArray:
         with np.errstate(all="ignore"):
-            for row, other in zip(x, like, strict=True):
-                own = np.mean(np.square(row), dtype=np.float64)
-                wanted = np.mean(np.square(other), dtype=np.float64)
-                row *= np.float32(np.sqrt(wanted / max(own, floor)))
+            # Squared in float64 first: each row is then summed alone, the same in any company.
+            own = np.square(x, dtype=np.float64).mean(axis=1, keepdims=True)
+            wanted = np.square(like, dtype=np.float64).mean(axis=1, keepdims=True)
+            x *= np.sqrt(wanted / np.maximum(own, floor)).astype(np.float32)
         return x
 
     def linear(self, x: FloatArray, weight: Weight, bias: FloatArray | None = None) -> FloatArray:
