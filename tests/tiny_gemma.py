@@ -31,7 +31,7 @@ _SHARING = {
 }  # fmt: skip
 _GEMMA4 = {**_COMMON, "global_head_dim": 64}
 _NO_PLE = {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": VOCAB}
-_PLE = {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": VOCAB}
+_PLE = {"hidden_size_per_layer_input": 64, "vocab_size_per_layer_input": VOCAB}
 _EXPERTS = {
     "attention_k_eq_v": True, "num_global_key_value_heads": 1, "enable_moe_block": True,
     "num_experts": 8, "top_k_experts": 2, "moe_intermediate_size": 32, "num_hidden_layers": 4,

@@ -21,6 +21,7 @@ from freehold import LLM, SamplingParams
 from freehold.chat.pretokenizers import PRE_SPLITTERS
 from freehold.chat.sentencepiece_model import read_sentencepiece_model
 from freehold.chat.tokenizer import load_tokenizer, tokenizer_from_gguf
+from freehold.cli.main import run
 from freehold.convert.splitters import splitter_names
 from freehold.convert.tokenizer import chat_templates, tokenizer_keys
 from freehold.errors import TokenizerError, UnsupportedModelError
@@ -430,6 +431,23 @@ def test_a_quantised_gemma_4_answers(tmp_path):
     assert "<|tool_call>" not in said
     assert "<|tool>" in [texts[i] for i in answer.prompt_token_ids]
     assert 0 < len(answer.token_ids) <= 12
+
+
+@pytest.mark.parametrize("case", ["gemma4-experts", "gemma3n"])
+def test_a_quantised_file_of_late_gemmas_runs(case, tmp_path, capsys):
+    """From a directory as the vendor publishes it, by the commands alone."""
+    folder = tmp_path / "gemma"
+    gemma_files(folder, 340, _GEMMA4_CONTROL)
+    tiny_gemma.build(case, vocab_size=340, bos_token_id=2, eos_token_id=1).save_pretrained(folder)
+    out = str(tmp_path / "gemma.gguf")
+    assert run(["quantize", str(folder), out, "--type", "Q4_K_M"]) == 0
+    assert run(["show", out]) == 0
+    assert f"architecture  {case.partition('-')[0]}" in capsys.readouterr().out
+    ask = ["run", out, "the cat sat", "--backend", "reference", "--temperature", "0"]
+    assert run([*ask, "--max-tokens", "5"]) == 0
+    first = capsys.readouterr().out
+    assert run([*ask, "--max-tokens", "5"]) == 0
+    assert capsys.readouterr().out == first
 
 
 @needs_data

@@ -31,7 +31,12 @@ from freehold.models._per_layer_inputs import (
     load_gate,
     load_inputs,
 )
-from freehold.models._shared_attention import SharedAttention, expected_attention, load_attention
+from freehold.models._shared_attention import (
+    SharedAttention,
+    expected_attention,
+    last_queries,
+    load_attention,
+)
 from freehold.models._weights import Expected, Progress, WeightLoader, check_tensors
 from freehold.models.config import read_config, weight_tensors
 from freehold.ops import Array, FloatArray, KVCache, KVLayerSpec, Ops, Weight
@@ -133,22 +138,25 @@ class Gemma3nDecoder:
         x = ops.scale(ops.embed(self.embedding, batch.token_ids), config.embedding_scale)
         given = self.inputs.forward(batch.token_ids, x, ops)
         streams = (x, *(self._matched(x, w, x, ops) for w in self.into_streams))
-        active, width, last = config.active_stream, config.per_layer_width, len(self.layers) - 1
+        active, width = config.active_stream, config.per_layer_width
         for index, layer in enumerate(self.layers):
             predictions = layer.mixer.predicted(streams, active, eps, ops)
             x = ops.rms_norm(predictions[active], layer.attn_norm, eps)
             attention = layer.attention
             q = attention.write(x, batch, cache, tables[attention.rotation], eps, ops)
-            if rows is not None and len(rows) == 0 and index == config.first_shared - 1:
-                return x[:0]  # no later layer writes, and nobody wants logits
-            mixed = ops.attention(
-                q, cache, layer.attention.cache_layer, batch, layer.attention.spec
-            )
-            if rows is not None and index == last:
-                mixed, x, given = (ops.take_rows(one, rows) for one in (mixed, x, given))
-                predictions = tuple(ops.take_rows(one, rows) for one in predictions)
+            if rows is not None and index == config.first_shared - 1:
+                if len(rows) == 0:
+                    return x[:0]  # no later layer writes, and nobody wants logits
+                if (fewer := last_queries(batch, rows)) is not None:
+                    q, x, given = (ops.take_rows(one, rows) for one in (q, x, given))
+                    predictions = tuple(ops.take_rows(one, rows) for one in predictions)
+                    tables = [(ops.take_rows(c, rows), ops.take_rows(s, rows)) for c, s in tables]
+                    batch, rows = fewer, None
+            mixed = ops.attention(q, cache, attention.cache_layer, batch, attention.spec)
             own = given[:, index * width : (index + 1) * width]
             streams = self._feed(layer, predictions, x, mixed, own, ops)
+        if rows is not None:
+            streams = tuple(ops.take_rows(stream, rows) for stream in streams)
         first, *others = streams
         others = [
             self._matched(stream, weight, first, ops)

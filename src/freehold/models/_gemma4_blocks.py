@@ -25,7 +25,12 @@ from freehold.models._per_layer_inputs import (
     load_gate,
     load_inputs,
 )
-from freehold.models._shared_attention import SharedAttention, expected_attention, load_attention
+from freehold.models._shared_attention import (
+    SharedAttention,
+    expected_attention,
+    last_queries,
+    load_attention,
+)
 from freehold.models._weights import Expected, Progress, WeightLoader, check_tensors
 from freehold.models.base import MoeConfig
 from freehold.models.config import read_config, weight_tensors
@@ -112,20 +117,25 @@ class Gemma4Decoder:
         tables = [ops.rope_tables(spec, batch.positions) for spec in config.rotations()]
         residual = ops.scale(ops.embed(self.embedding, batch.token_ids), config.embedding_scale)
         given = self.inputs.forward(batch.token_ids, residual, ops) if self.inputs else None
-        width, last = config.per_layer_width, len(self.layers) - 1
+        width = config.per_layer_width
         for index, layer in enumerate(self.layers):
             attention = layer.attention
             x = ops.rms_norm(residual, layer.attn_norm, eps)
             q = attention.write(x, batch, cache, tables[attention.rotation], eps, ops)
-            if rows is not None and len(rows) == 0 and index == config.first_shared - 1:
-                return residual[:0]  # no later layer writes, and nobody wants logits
+            if rows is not None and index == config.first_shared - 1:
+                if len(rows) == 0:
+                    return residual[:0]  # no later layer writes, and nobody wants logits
+                if (fewer := last_queries(batch, rows)) is not None:
+                    q, residual = ops.take_rows(q, rows), ops.take_rows(residual, rows)
+                    given = ops.take_rows(given, rows) if given is not None else None
+                    tables = [(ops.take_rows(c, rows), ops.take_rows(s, rows)) for c, s in tables]
+                    batch, rows = fewer, None
             mixed = ops.attention(q, cache, attention.cache_layer, batch, attention.spec)
-            if rows is not None and index == last:
-                mixed, residual = ops.take_rows(mixed, rows), ops.take_rows(residual, rows)
-                given = ops.take_rows(given, rows) if given is not None else None
             delta = ops.rms_norm(ops.linear(mixed, attention.output), layer.attn_post_norm, eps)
             own = given[:, index * width : (index + 1) * width] if given is not None else None
             residual = layer.feed(ops.add(residual, delta), own, config, ops)
+        if rows is not None:
+            residual = ops.take_rows(residual, rows)
         return ops.rms_norm(residual, self.output_norm, eps)
 
     def logits(self, hidden: Array, ops: Ops) -> Array:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from freehold.batch import ForwardBatch
+from freehold.batch import ForwardBatch, IntArray, KVTables
 from freehold.models._gemma4_config import Gemma4Config
 from freehold.models._weights import Expected, WeightLoader
 from freehold.ops import Array, AttentionSpec, KVCache, Ops, Weight
@@ -51,10 +51,29 @@ class SharedAttention:
             ops.write_kv(cache, self.cache_layer, k, v, batch)
         return ops.rope(q, *table, self.spec.head_dim, False)
 
-    def read(self, q: Array, batch: ForwardBatch, cache: KVCache, ops: Ops) -> Array:
-        """What the queries see, projected: [T, hidden]."""
-        mixed = ops.attention(q, cache, self.cache_layer, batch, self.spec)
-        return ops.linear(mixed, self.output)
+
+def last_queries(batch: ForwardBatch, rows: IntArray) -> ForwardBatch | None:
+    """`batch` as if only `rows`, ascending, asked; sequences without any fall away. None where
+    they are not the last rows of their sequences, which no batch can say.
+
+    Past the last layer that writes keys nobody looks at other rows: for a prompt that leaves one
+    row in hundreds, over all layers that share keys."""
+    bounds = batch.query_start_loc
+    counts = np.searchsorted(rows, bounds[1:]) - np.searchsorted(rows, bounds[:-1])
+    ends = zip(bounds[1:].tolist(), counts.tolist(), strict=True)
+    last = np.concatenate([np.arange(stop - count, stop) for stop, count in ends])
+    if not np.array_equal(last, rows):
+        return None
+    asking = counts > 0
+    starts = np.concatenate([[0], np.cumsum(counts[asking])]).astype(np.int32)
+    return ForwardBatch(
+        token_ids=batch.token_ids[rows],
+        positions=batch.positions[rows],
+        query_start_loc=starts,
+        seq_lens=batch.seq_lens[asking],
+        tables=tuple(KVTables(t.slot_mapping[rows], t.block_tables[asking]) for t in batch.tables),
+        logits_rows=np.arange(len(rows), dtype=np.int32),
+    )
 
 
 def expected_attention(config: Gemma4Config, layer: int) -> Iterator[tuple[str, Expected]]:
