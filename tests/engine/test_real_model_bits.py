@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import tiny_gemma
+import tiny_giants
 import tiny_models
 import tiny_moe
 from devices import open_device
@@ -39,6 +40,8 @@ def load(tmp_path_factory):
         if not path.exists():
             if case in tiny_gemma.CASES:
                 tiny_gemma.write_gguf(tiny_gemma.build(case), path, qtype)
+            elif case in tiny_giants.CASES:
+                tiny_giants.write_gguf(tiny_giants.build(case), case, path, qtype)
             else:
                 maker = tiny_moe if case in tiny_moe.CASES else tiny_models
                 maker.write_gguf(tiny_models.build(maker.CASES[case]), path, qtype)
@@ -58,6 +61,9 @@ def load(tmp_path_factory):
         ("cpu", "Q8_0", "qwen3moe"),
         ("cpu", "F32", "gemma4-small"),
         ("cpu", "Q8_0", "gemma3n"),
+        ("cpu", "F32", "llama4"),
+        ("cpu", "Q8_0", "gpt-oss"),
+        ("cpu", "F32", "muse-glimmer"),
     ],
     ids="-".join,
 )

@@ -75,6 +75,7 @@ PUBLISHED_8B = {
     "Q2_K": {"Q2_K": 129, "Q3_K": 64, "Q4_K": 32, "Q6_K": 1},
     "Q2_K_S": {"Q2_K": 189, "Q4_K": 36, "Q6_K": 1},
     "Q4_0": {"Q4_0": 225, "Q6_K": 1},
+    "MXFP4_MOE": {"Q8_0": 226},
     "Q4_1": {"Q4_1": 225, "Q6_K": 1},
     "Q5_0": {"Q5_0": 225, "Q6_K": 1},
     "Q5_1": {"Q5_1": 225, "Q6_K": 1},
@@ -93,6 +94,14 @@ def test_8b_counts_are_those_of_published_files(mix):
     expected = dict(PUBLISHED_8B[mix])
     expected["F32"] = expected.get("F32", 0) + 65  # norms
     assert counts(mix, LLAMA_8B) == expected
+
+
+def test_a_mix_for_experts_leaves_the_rest_alone():
+    types = plan("MXFP4_MOE", MIXTRAL)
+    for part in ("gate", "up", "down"):
+        assert types[f"blk.3.ffn_{part}_exps.weight"] == "MXFP4"
+    assert types["blk.3.ffn_gate_inp.weight"] == "F32"
+    assert counts("MXFP4_MOE", MIXTRAL) == {"MXFP4": 96, "Q8_0": 130, "F32": 97}
 
 
 def test_half_a_billion_qwen_falls_back_as_published():

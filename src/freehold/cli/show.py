@@ -33,6 +33,7 @@ _SIZES: dict[str, tuple[str, str]] = {
     "head_dim": ("attention.key_length", "head_dim"),
     "vocab_size": ("vocab_size", "vocab_size"),
     "sliding_window": ("attention.sliding_window", "sliding_window"),
+    "chunk": ("attention.chunk_size", "attention_chunk_size"),
     "num_experts": ("expert_count", "num_local_experts"),
 }
 _KV_TYPES: tuple[KVDtype, ...] = ("f32", "f16", "bf16", "q8_0")
@@ -153,6 +154,8 @@ def _rope(checkpoint: Checkpoint, config: ModelConfig | None) -> dict[str, Any]:
             scaling.setdefault("type", "frequency factors in the file")
         base = get(prefix + "freq_base")
     else:
+        inner = get("text_config")  # of the language model in a multimodal one
+        get = inner.get if isinstance(inner, Mapping) else get
         declared = get("rope_parameters") or get("rope_scaling")
         if isinstance(declared, Mapping) and isinstance(declared.get("full_attention"), Mapping):
             declared = declared["full_attention"]  # of the layers without a window
@@ -246,6 +249,8 @@ def _size_rows(sizes: Mapping[str, int | None]) -> list[list[str]]:
         return "?" if value is None else f"{value:,}"
 
     window = f", sliding window {shown('sliding_window')}" if sizes["sliding_window"] else ""
+    if sizes["chunk"]:
+        window += f", attention in chunks of {shown('chunk')}"
     experts = f", {shown('num_experts')} experts" if sizes["num_experts"] else ""
     return [
         ["context", f"{shown('context_length')} tokens{window}"],

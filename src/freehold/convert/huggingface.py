@@ -22,7 +22,7 @@ from freehold.formats.checkpoint import Checkpoint
 from freehold.formats.strict_json import parse_json_object
 from freehold.formats.tensor_view import LazyTensor, StoredTensor
 from freehold.models._family import Dialect, dialect_of
-from freehold.models._gguf_config import INTERLEAVED
+from freehold.models._gguf_config import FRACTIONAL_YARN, INTERLEAVED
 from freehold.models._hf_config import text_fields
 from freehold.models._moe_config import moe_keys
 from freehold.models._weights import check_tensors
@@ -123,9 +123,11 @@ def _scaling_keys(config: ModelConfig, rope: Mapping[str, Any]) -> dict[str, Any
         return {}
     if kind == "linear":
         return {"rope.scaling.type": kind, "rope.scaling.factor": float(rope["factor"])}
-    if rope.get("truncate") is False:
+    whole = rope.get("truncate") is not False
+    if whole == (config.architecture in FRACTIONAL_YARN):
         raise UnsupportedModelError(
-            "GGUF has no key for a YaRN ramp between fractional dimensions (truncate = false)"
+            f"GGUF has no key for a YaRN ramp between {'whole' if whole else 'fractional'} "
+            f"dimensions (truncate = {'true' if whole else 'false'}) in {config.architecture}"
         )
     trained = int(rope.get("original_max_position_embeddings", config.context_length))
     factor = float(rope.get("factor", config.context_length / trained))

@@ -6,9 +6,9 @@ Knows which tensors each needs and how they are put together from ops; no family
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from freehold.models._weights import Expected, WeightLoader
 from freehold.models.base import ModelConfig, MoeConfig
@@ -61,10 +61,16 @@ class MixtureOfExperts:
     activation: Activation
     shared: GatedFeedForward | None
     shared_router: Weight | None  # [1, hidden]; the sigmoid of its product weighs `shared`
+    router_bias: Array | None = None  # [experts], of the logits
+    weigh_input: bool = False
 
     def forward(self, x: Array, ops: Ops) -> Array:
-        chosen, weights = ops.route(ops.linear(x, self.router), self.routing, self.bias)
-        mixed = ops.moe(x, self.experts, chosen, weights, self.activation)
+        chosen, weights = ops.route(
+            ops.linear(x, self.router, self.router_bias), self.routing, self.bias
+        )
+        mixed = ops.moe(
+            x, self.experts, chosen, weights, self.activation, weigh_input=self.weigh_input
+        )
         if self.shared is None:
             return mixed
         always = self.shared.forward(x, ops)
@@ -87,6 +93,11 @@ def expected_feed_forward(config: ModelConfig, index: int) -> Iterator[tuple[str
     yield blk + "ffn_gate_exps.weight", Expected((experts, ffn, hidden))
     yield blk + "ffn_up_exps.weight", Expected((experts, ffn, hidden))
     yield blk + "ffn_down_exps.weight", Expected((experts, hidden, ffn))
+    if moe.biases:
+        yield blk + "ffn_gate_inp.bias", Expected((experts,))
+        yield blk + "ffn_gate_exps.bias", Expected((experts, ffn))
+        yield blk + "ffn_up_exps.bias", Expected((experts, ffn))
+        yield blk + "ffn_down_exps.bias", Expected((experts, hidden))
     if moe.shared_ffn_size:
         if moe.shared_is_gated:
             yield blk + "ffn_gate_inp_shexp.weight", Expected((1, hidden))
@@ -99,7 +110,10 @@ def load_feed_forward(weights: WeightLoader, config: ModelConfig, index: int) ->
     moe = _moe_of(config, index)
     if moe is None:
         return load_gated(weights, blk, "", activation)
-    parts = [weights.expert_matrices(f"{blk}ffn_{p}_exps.weight") for p in ("gate", "up", "down")]
+    names = [f"{blk}ffn_{part}_exps" for part in ("gate", "up", "down")]
+    parts: list[Iterable[Any]] = [weights.expert_matrices(f"{name}.weight") for name in names]
+    if moe.biases:
+        parts += [weights.vectors(f"{name}.bias") for name in names]
     has_shared = moe.shared_ffn_size > 0
     return MixtureOfExperts(
         router=weights.matrix_in_f32(blk + "ffn_gate_inp.weight"),
@@ -113,6 +127,8 @@ def load_feed_forward(weights: WeightLoader, config: ModelConfig, index: int) ->
             if moe.shared_is_gated
             else None
         ),
+        router_bias=weights.vector(blk + "ffn_gate_inp.bias") if moe.biases else None,
+        weigh_input=moe.weigh_input,
     )
 
 

@@ -19,7 +19,9 @@ from freehold.models.rope import Frequencies, RopeScaling, inverse_frequencies, 
 from freehold.ops import RawTensor, RopeSpec
 
 # Architectures whose converter permutes Q and K so that pairs lie next to each other.
-INTERLEAVED = frozenset({"granite", "llama", "mistral3", "smollm3"})
+INTERLEAVED = frozenset({"granite", "llama", "llama4", "mistral3", "muse-glimmer", "smollm3"})
+# Those whose YaRN blends between fractional dimensions. No key says so.
+FRACTIONAL_YARN = frozenset({"gpt-oss"})
 
 # Keys that change the arithmetic in ways these families do not have, and their neutral values.
 _UNSUPPORTED = {
@@ -175,6 +177,7 @@ def _scaling(keys: Fields, context: int) -> RopeScaling:
         names_original="rope.scaling.original_context_length" in keys,
         beta_fast=fast,
         beta_slow=slow,
+        truncate=keys.prefix.rstrip(".") not in FRACTIONAL_YARN,
         ext_factor=ext,
         magnitude=_gguf_yarn_magnitude(keys, factor, ext),
     )

@@ -19,7 +19,7 @@ _NORMALISES = {"gemma4": True, "llama": True, "qwen2moe": False, "qwen3moe": Tru
 _ALWAYS = ("qwen2moe", "qwen3moe")  # never without experts
 _MAX_EXPERTS = 4096
 _MAX_ALL_EXPERTS = 1 << 17  # of all layers: the largest models have a quarter as many
-_MAX_FFN = 1 << 24
+MAX_FFN = 1 << 24
 # Keys of other ways to route, and the values that mean this one.
 _UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "expert_gating_func": (0, 1),  # unknown, softmax
@@ -49,14 +49,14 @@ def moe_from_gguf(
             raise UnsupportedModelError(
                 f"{keys.where} sets {keys.prefix}{key}, which this architecture does not have here"
             )
-    count = _count(keys, "expert_count", layers)
+    count = expert_count(keys, "expert_count", layers)
     used = keys.integer("expert_used_count", high=count)
     expert_ffn, shared_ffn = ffn, 0
     if arch != "llama":
         # Files from before these keys existed: what the models of then had.
-        expert_ffn = keys.integer("expert_feed_forward_length", max(1, ffn // used), high=_MAX_FFN)
+        expert_ffn = keys.integer("expert_feed_forward_length", max(1, ffn // used), high=MAX_FFN)
     if arch == "qwen2moe":
-        shared_ffn = keys.integer("expert_shared_feed_forward_length", ffn, high=_MAX_FFN)
+        shared_ffn = keys.integer("expert_shared_feed_forward_length", ffn, high=MAX_FFN)
     return MoeConfig(
         num_experts=count,
         expert_ffn_size=expert_ffn,
@@ -80,17 +80,17 @@ def moe_from_hf(architecture: str, keys: Fields, layers: int, ffn: int) -> MoeCo
         return None
     # transformers 5 saves some families' `num_experts` under the other name.
     name = "num_local_experts" if "num_local_experts" in keys else "num_experts"
-    count = _count(keys, name, layers)
+    count = expert_count(keys, name, layers)
     shared = architecture == "qwen2moe"
     return MoeConfig(
         num_experts=count,
-        expert_ffn_size=ffn if mixtral else keys.integer("moe_intermediate_size", high=_MAX_FFN),
+        expert_ffn_size=ffn if mixtral else keys.integer("moe_intermediate_size", high=MAX_FFN),
         routing=RoutingSpec(
             top_k=keys.integer("num_experts_per_tok", high=count),
             normalise=mixtral or keys.boolean("norm_topk_prob", False),
         ),
         shared_ffn_size=(
-            keys.integer("shared_expert_intermediate_size", high=_MAX_FFN) if shared else 0
+            keys.integer("shared_expert_intermediate_size", high=MAX_FFN) if shared else 0
         ),
         shared_is_gated=shared,
         dense_layers=frozenset() if mixtral else _dense_layers(keys, layers),
@@ -107,12 +107,13 @@ def moe_keys(architecture: str, moe: MoeConfig) -> dict[str, object]:
         keys["expert_feed_forward_length"] = moe.expert_ffn_size
     if moe.shared_ffn_size:
         keys["expert_shared_feed_forward_length"] = moe.shared_ffn_size
-    if moe.routing.normalise != _NORMALISES[architecture]:
+    normalise = moe.routing.normalise
+    if normalise != _NORMALISES.get(architecture, normalise):
         keys["expert_weights_norm"] = moe.routing.normalise
     return keys
 
 
-def _count(keys: Fields, key: str, layers: int) -> int:
+def expert_count(keys: Fields, key: str, layers: int) -> int:
     # Tables of expected tensors and lists of matrices grow with the product.
     return keys.integer(key, high=min(_MAX_EXPERTS, max(1, _MAX_ALL_EXPERTS // layers)))
 

@@ -125,6 +125,12 @@ class WeightLoader:
         self._count(name, values.nbytes)
         return vector
 
+    def vectors(self, name: str) -> tuple[Array, ...]:
+        """The rows of a matrix, each as a vector of its own."""
+        values = self._tensors[name].to_f32()
+        self._count(name, values.nbytes)
+        return tuple(self.ops.load_vector(row) for row in values)
+
     def vector_or_none(self, name: str) -> Array | None:
         return self.vector(name) if name in self._tensors else None
 

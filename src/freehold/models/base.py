@@ -35,6 +35,8 @@ class MoeConfig:
     shared_is_gated: bool = False  # a sigmoid of its own weighs it
     selection_bias: bool = False  # a number per expert that counts in the choice alone
     dense_layers: frozenset[int] = frozenset()  # layers with an ordinary feed-forward
+    weigh_input: bool = False  # a token is multiplied by its weight before the expert, not after
+    biases: bool = False  # of the router and of every expert's matrices
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,7 @@ class Mix:
     ffn_down: Rule = _base
     attn_output: Rule = _base
     eight_experts_output: str | None = None  # attn_output of a model with eight experts
+    experts: str | None = None  # matrices of experts, if another than the base
 
     @property
     def is_float(self) -> bool:
@@ -124,6 +125,7 @@ _MIXES: dict[str, Mix] = {
             ffn_down=_first_eighth,
             eight_experts_output="Q5_K",
         ),
+        Mix("MXFP4_MOE", "Q8_0", 38, experts="MXFP4"),
         Mix("Q4_1", "Q4_1", 3),
         Mix("Q4_0", "Q4_0", 2),
         Mix(
@@ -207,6 +209,8 @@ def _wanted(mix: Mix, name: str, model: ModelShape) -> str:
     found = _IN_LAYER.fullmatch(name)
     if found is None:
         return mix.base
+    if mix.experts is not None and name.endswith("_exps.weight"):
+        return mix.experts
     site, role = Site(int(found[1]), model), found[2]
     eight_experts = model.num_experts == 8
     chosen: str | None = None
