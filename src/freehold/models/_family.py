@@ -51,6 +51,8 @@ class Dialect:
     bare_keys: Callable[[ModelConfig], dict[str, Any]] = _none  # those that stand alone
     # Views that make GGUF's tensors out of those of config.json's model (its keys as `hf_keys`).
     hf_tensors: Callable[[Tensors, Fields], Tensors] = _as_they_are
+    # The same of GGUF's own: files of other times, layers of no use (keys behind "ARCH.").
+    gguf_tensors: Callable[[Tensors, Fields], Tensors] = _as_they_are
     # Tensors of which `from_hf` makes constants, by canonical name; GGUF has keys for them.
     constant_tensors: re.Pattern[str] | None = None
     layer_names: Mapping[str, str] = field(default_factory=dict)  # put over those of `names`

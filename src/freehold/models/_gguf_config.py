@@ -19,7 +19,9 @@ from freehold.models.rope import Frequencies, RopeScaling, inverse_frequencies, 
 from freehold.ops import RawTensor, RopeSpec
 
 # Architectures whose converter permutes Q and K so that pairs lie next to each other.
-INTERLEAVED = frozenset({"granite", "llama", "llama4", "mistral3", "muse-glimmer", "smollm3"})
+INTERLEAVED = frozenset(
+    {"deepseek", "granite", "llama", "llama4", "mistral3", "muse-glimmer", "smollm3"}
+)
 # Those whose YaRN blends between fractional dimensions. No key says so.
 FRACTIONAL_YARN = frozenset({"gpt-oss"})
 

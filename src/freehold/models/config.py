@@ -27,6 +27,9 @@ _HELPERS = frozenset({"base", "blocks", "config", "loader", "names", "rope"})
 _ALIASES = {
     "mistral": "llama",
     "ministral": "llama",
+    "deepseek_v2": "deepseek2",
+    "deepseek_v3": "deepseek2",
+    "deepseek_v32": "deepseek32",
     "gemma3_text": "gemma3",
     "gpt_neox": "gptneox",
     "granitemoehybrid": "granite",
@@ -97,9 +100,11 @@ def canonical_tensors(checkpoint: Checkpoint) -> dict[str, RawTensor]:
 
     The views keep the file's own name for messages."""
     where = str(checkpoint.path)
+    family = family_of(checkpoint)
+    dialect = dialect_of(family)
     if checkpoint.format == "gguf":
-        return stack_experts(checkpoint.tensors, where)
-    dialect = dialect_of(family_of(checkpoint))
+        keys = Fields(checkpoint.metadata, where, f"{architecture_of(family)}.")
+        return stack_experts(dialect.gguf_tensors(dict(checkpoint.tensors), keys), where)
     tensors: dict[str, RawTensor] = {}
     for name, stored in checkpoint.tensors.items():
         canonical = canonical_name(name, dialect.layer_names)

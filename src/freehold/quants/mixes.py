@@ -174,7 +174,7 @@ _IN_LAYER = re.compile(r"blk\.(\d+)\.(attn_[a-z]+|ffn_[a-z]+)[a-z_]*(?:\.\d+)?\.
 # of GGUF, as any of its files may be quantised.
 _KEPT = re.compile(
     r"(?:_norm\w*|ffn_gate_inp\w*|rope_freqs|rope_factors_\w+|position_embd|token_types|ssm_conv1d"
-    r"|shortconv\.conv|time_mix_\w+|attn_rel_b\w*|altup\w*|laurel\w*|per_layer_model_proj)\.weight$"
+    r"|shortconv\.conv|indexer\.proj|time_mix_\w+|attn_rel_b\w*|altup\w*|laurel\w*|per_layer_model_proj)\.weight$"
 )
 
 

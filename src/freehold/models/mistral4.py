@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mistral Small 4: DeepSeek's latent attention with queries that grow with their position."""
+
+from __future__ import annotations
+
+from freehold.formats.checkpoint import Checkpoint
+from freehold.models._latent_blocks import expected_tensors, load_latent
+from freehold.models._latent_config import latent_dialect
+from freehold.models._weights import Progress
+from freehold.models.base import CausalLM
+from freehold.ops import Ops
+
+__all__ = ["DIALECT", "expected_tensors", "load"]
+
+DIALECT = latent_dialect("mistral4")
+
+
+def load(checkpoint: Checkpoint, ops: Ops, progress: Progress | None = None) -> CausalLM:
+    """Load onto the device of `ops`. Errors as `_latent_blocks.load_latent`."""
+    return load_latent(checkpoint, ops, progress)
