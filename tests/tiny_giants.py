@@ -22,7 +22,7 @@ _SIZES = {
     "eos_token_id": 2, "pad_token_id": 0, "tie_word_embeddings": False,
 }  # fmt: skip
 _LLAMA4 = {
-    **_SIZES, "intermediate_size": 48, "intermediate_size_mlp": 96, "num_hidden_layers": 5,
+    **_SIZES, "intermediate_size": 64, "intermediate_size_mlp": 96, "num_hidden_layers": 5,
     "num_local_experts": 4, "attention_chunk_size": 8, "floor_scale": 8, "attn_scale": 0.4,
 }  # fmt: skip
 _LLAMA3_ROPE = {
