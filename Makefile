@@ -97,6 +97,7 @@ bench: $(VENV)/.package $(PEER_VENV)/.peer
 
 RESULTS := $(wildcard benchmarks/results/*.json)
 docs: $(VENV)/.package
+	$(BIN)/python tools/supported_models.py page
 	$(BIN)/python benchmarks/fill_table.py $(RESULTS)
 	@if [ -z "$(RESULTS)" ]; then echo "no stored results: the table says so"; \
 	elif $(BIN)/python -c 'import matplotlib' 2>/dev/null; then \
