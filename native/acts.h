@@ -21,7 +21,7 @@ void each_part(Acts& a, const QuantizeTask& needs, F&& f) {
   if (needs.need_sum32) f(a.sum32, k / 64 * 4);
   if (needs.need_fsum) f(a.fsum, k / 32 * 4);
   for (int i = 0; i < kInitCount; ++i)
-    if (needs.need_init[i]) f(a.init[i], k / (i <= kInit16x32 ? 16 : 32) * 4);
+    if (needs.need_init[i]) f(a.init[i], k / kInitShapes[i].span * 4);
 }
 
 // Lays the parts out from `base` on and returns how many bytes that takes; without a base it only

@@ -26,6 +26,19 @@ enum class QType : int {
   Q6_K,
   IQ4_NL,
   IQ4_XS,
+  MXFP4,
+  NVFP4,
+  Q1_0,
+  Q2_0,
+  TQ1_0,
+  TQ2_0,
+  IQ1_S,
+  IQ1_M,
+  IQ2_XXS,
+  IQ2_XS,
+  IQ2_S,
+  IQ3_XXS,
+  IQ3_S,
   kCount
 };
 
@@ -39,14 +52,18 @@ enum class ActKind : int {
 };
 
 // Where a stored block keeps its parts. A packed matrix holds, for 16 rows at a time, the 4-byte
-// words of a block, 16 rows side by side: exactly the stored bits, in another order. A lone 2-byte
-// scale (the block is then no whole number of words) goes into 64 bytes before each two blocks.
+// words of a block, 16 rows side by side: exactly the stored bits, in another order. A lone scale
+// of one or two bytes (the block is then no whole number of words) is its head; the heads of four
+// or two blocks fill the 64 bytes before them.
 struct QuantLayout {
-  int block;     // values per block
-  int bytes;     // bytes per block
-  int head_off;  // offset of the lone 2-byte scale, -1 if there is none
-  int word_off;  // offset of the first 4-byte word
-  int words;     // number of words
+  int block;       // values per block
+  int bytes;       // bytes per block
+  int head_bytes;  // size of the lone scale, 0 if there is none
+  int head_off;    // its offset
+  int word_off;    // offset of the first 4-byte word
+  int words;       // number of words
+
+  constexpr int head_blocks() const { return 64 / (kGroupRows * head_bytes); }  // per 64 bytes
 };
 const QuantLayout& quant_layout(QType type);
 
@@ -59,8 +76,24 @@ struct Matrix {
   const uint8_t* data;  // 64-byte aligned
 };
 
-// Offsets turned into accumulator start values: -offset * sum(activations of a sub-block).
-enum InitId : int { kInit16x4, kInit16x32, kInit32x8, kInit32x16, kInit32x128, kInitCount };
+// Offsets turned into accumulator start values: -offset * sum(activations of a span).
+enum InitId : int {
+  kInit16x4,
+  kInit16x32,
+  kInit16x64,
+  kInit32x1,
+  kInit32x8,
+  kInit32x16,
+  kInit32x64,
+  kInit32x128,
+  kInit256x1,
+  kInitCount
+};
+struct InitShape {
+  int span, offset;
+};
+constexpr InitShape kInitShapes[kInitCount] = {{16, 4},  {16, 32}, {16, 64},  {32, 1}, {32, 8},
+                                               {32, 16}, {32, 64}, {32, 128}, {256, 1}};
 
 // Activations of `cols` columns cut into column blocks of `cb` (the last may be smaller; its
 // storage is padded to `last_cb`). Inside a block, values of the columns alternate, so that one
@@ -177,12 +210,13 @@ inline size_t index_scratch_floats(int kd) {
 
 struct Kernels {
   const char* name;
-  int lanes;                   // hardware lanes of 32 bits
-  int direct_max_cols;         // up to here weights are unpacked in registers, beyond in a panel
-  bool bf16_acts;              // BF16 weights multiply bfloat16 activations
-  bool full_u8;                // the byte dot product takes unsigned weights up to 255
-  int (*col_block)(int cols);  // columns per block in a call with that many
-  int (*pad_cols)(int cols);   // smallest supported register tile of at least cols columns
+  int lanes;                        // hardware lanes of 32 bits
+  bool bf16_acts;                   // BF16 weights multiply bfloat16 activations
+  bool full_u8;                     // the byte dot product takes unsigned weights up to 255
+  int (*col_block)(int cols);       // columns per block in a call with that many
+  int (*pad_cols)(int cols);        // smallest supported register tile of at least cols columns
+  int (*direct_max_cols)(QType t);  // up to here weights are unpacked for each column block, beyond
+                                    // that once, into a panel
   int64_t (*panel_bytes)(const Matrix& m);
   void (*quantize)(const QuantizeTask& t, int blk);
   void (*linear)(const LinearTask& t, int64_t g0, int64_t g1, uint8_t* panel, bool use_panel);

@@ -60,8 +60,10 @@ float* out_rows(const FloatsOut& a, int64_t rows, int64_t width, const char* wha
   return a.data();
 }
 
-const char* const kTypeNames[] = {"F32",  "F16",  "BF16", "Q8_0", "Q4_0", "Q4_1",   "Q5_0",  "Q5_1",
-                                  "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"};
+const char* const kTypeNames[] = {
+    "F32",   "F16",   "BF16",  "Q8_0",    "Q4_0",   "Q4_1",  "Q5_0",    "Q5_1", "Q2_K", "Q3_K",
+    "Q4_K",  "Q5_K",  "Q6_K",  "IQ4_NL",  "IQ4_XS", "MXFP4", "NVFP4",   "Q1_0", "Q2_0", "TQ1_0",
+    "TQ2_0", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"};
 static_assert(sizeof kTypeNames / sizeof *kTypeNames == size_t(QType::kCount));
 
 QType type_of(const std::string& name) {

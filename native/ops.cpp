@@ -51,6 +51,25 @@ void word_order(QType type, uint8_t order[64]) {
         for (int i = 0; i < 8; ++i)
           put(16 * half + i, 1), put(16 * half + 8 + i, 1), put(32 + 8 * half + i, 1);
       break;
+    case QType::IQ1_S:
+      put(8, 4), put(0, 8);
+      break;
+    case QType::IQ1_M:
+      put(12, 2), put(8, 4), put(0, 8);
+      break;
+    case QType::IQ2_XS:
+      put(16, 2), put(0, 16);
+      break;
+    case QType::IQ2_S:
+      put(16, 4), zip(0, 8);
+      break;
+    case QType::IQ3_XXS:
+      for (int i = 0; i < 8; ++i) put(2 * i, 2), put(16 + i, 1);
+      break;
+    case QType::IQ3_S:
+      put(26, 1), put(16, 2);
+      for (int i = 0; i < 8; ++i) put(2 * i, 2), put(18 + i, 1);
+      break;
     default:
       put(0, quant_layout(type).words);
   }
@@ -75,11 +94,12 @@ void pack_group(const Matrix& m, const uint8_t* src, int64_t row_bytes, int rows
   word_order(m.type, order);
   for (int64_t b = 0; b < m.blocks; ++b) {
     const uint8_t* block = src + b * q.bytes;
-    if (q.head_off >= 0) {
-      if (b % 2 == 0) dst += 64;  // scales of this block and the next
-      uint8_t* head = b % 2 == 0 ? dst - 64 : dst - 64 * q.words - 32;
+    if (q.head_bytes) {
+      const int place = int(b % q.head_blocks()), size = q.head_bytes;
+      if (place == 0) dst += 64;  // the heads of this block and those that follow
+      uint8_t* head = dst - 64 * (place * q.words + 1) + place * kGroupRows * size;
       for (int r = 0; r < rows; ++r)
-        std::memcpy(head + r * 2, block + r * row_bytes + q.head_off, 2);
+        std::memcpy(head + r * size, block + r * row_bytes + q.head_off, size_t(size));
     }
     block += q.word_off;
     for (int w = 0; w < q.words; ++w, dst += 64)
@@ -110,6 +130,23 @@ int init_id(QType t, bool full_u8) {
       return kInit32x8;
     case QType::Q5_0:
       return kInit32x16;
+    case QType::Q1_0:
+    case QType::Q2_0:
+      return kInit32x1;
+    case QType::TQ1_0:
+    case QType::TQ2_0:
+      return kInit256x1;
+    case QType::MXFP4:
+    case QType::IQ1_S:
+    case QType::IQ2_XXS:
+    case QType::IQ3_XXS:
+    case QType::IQ3_S:
+      return kInit32x64;
+    case QType::NVFP4:
+    case QType::IQ1_M:
+    case QType::IQ2_XS:
+    case QType::IQ2_S:
+      return kInit16x64;
     case QType::Q8_0:
     case QType::IQ4_NL:
     case QType::IQ4_XS:
@@ -142,7 +179,8 @@ bool Context::pack(Matrix& m, const uint8_t* bytes, int fd, int64_t offset) {
   else if (m.type == QType::BF16)
     m.group_bytes = ceil_div(m.k, 2) * 64;
   else
-    m.group_bytes = (m.blocks * q.words + (q.head_off >= 0 ? ceil_div(m.blocks, 2) : 0)) * 64;
+    m.group_bytes =
+        (m.blocks * q.words + (q.head_bytes ? ceil_div(m.blocks, q.head_blocks()) : 0)) * 64;
   uint8_t* packed = arena_.allocate(size_t(m.groups * m.group_bytes));
   m.data = packed;
 
@@ -255,8 +293,9 @@ void Context::run(const std::vector<LinearTask>& jobs) {
     const bool gated = job.epilogue != Epilogue::Store;
     const Matrix& w = *job.w[0];
     const int64_t b0 = kernels_->panel_bytes(w), b1 = gated ? kernels_->panel_bytes(*job.w[1]) : 0;
-    const bool panel =
-        job.acts[0]->cols > kernels_->direct_max_cols && b0 > 0 && (!gated || b1 > 0);
+    const int direct = std::min(kernels_->direct_max_cols(w.type),
+                                kernels_->direct_max_cols(job.w[gated ? 1 : 0]->type));
+    const bool panel = job.acts[0]->cols > direct && b0 > 0 && (!gated || b1 > 0);
     const int64_t most = panel ? std::clamp<int64_t>(kPanelBudget / (b0 + b1), 1, 8) : 64;
     if (panel) panel_bytes = std::max(panel_bytes, most * (b0 + b1));
     // Long stretches first, which the prefetchers like, ever shorter ones towards the end, so that
@@ -282,18 +321,20 @@ void Context::linear_heads(const float* x, int64_t ldx, int64_t head, int64_t co
   if (cols == 0 || weights.empty()) return;
   const int64_t k = weights[0]->k, n = weights[0]->n, beyond = head - k;
   // A head is one task: it has activations of its own, so nothing is shared between heads.
+  const auto many = [&](const Matrix& w) {
+    return cols > kernels_->direct_max_cols(w.type) && kernels_->panel_bytes(w) > 0;
+  };
   int64_t act_bytes = 0, panel_bytes = 0;
   for (const Matrix* w : weights) {
     Acts a;
     const QuantizeTask t = plan(act_kind(w->type, *kernels_), cols, k, {w}, a);
     act_bytes = std::max(act_bytes, lay_out(t, a, nullptr));
-    panel_bytes = std::max(panel_bytes, kernels_->panel_bytes(*w));
+    if (many(*w)) panel_bytes = std::max(panel_bytes, kernels_->panel_bytes(*w));
   }
   act_bytes = round_up(act_bytes, 4096);
-  const bool many = cols > kernels_->direct_max_cols;
-  // A panel of one group may be larger than the budget, but never than what it came from twice.
+  // A panel of one group may be larger than the budget.
   const int64_t most = panel_bytes ? std::clamp<int64_t>(kPanelBudget / panel_bytes, 1, 8) : 64;
-  panel_bytes = many ? round_up(panel_bytes * most, 4096) : 0;
+  panel_bytes = round_up(panel_bytes * most, 4096);
   uint8_t* scratch = thread_scratch_.get(size_t((act_bytes + panel_bytes) * threads()));
   const auto one = [&](int64_t h, int thread) {
     uint8_t* mine = scratch + (act_bytes + panel_bytes) * thread;
@@ -309,7 +350,7 @@ void Context::linear_heads(const float* x, int64_t ldx, int64_t head, int64_t co
     job.acts[0] = &a;
     job.out = out + h * (n + beyond);
     job.ldo = ldo;
-    const bool panel = many && kernels_->panel_bytes(w) > 0;
+    const bool panel = many(w);
     const int64_t step = panel ? most : w.groups;
     for (int64_t g = 0; g < w.groups; g += step)
       kernels_->linear(job, g, std::min(g + step, w.groups), mine + act_bytes, panel);

@@ -44,8 +44,11 @@ _BF16 = (
     "activations rounded to bfloat16 where the processor multiplies those: each off by at most "
     "2⁻⁹ of itself, 2⁻⁹/√3 on average, times 5.5 for the worst of 10⁵ results"
 )
-_I8X32_TYPES = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL")
-_I8X256_TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS")
+_I8X32_TYPES = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "MXFP4", "NVFP4", "Q1_0", "Q2_0")
+_I8X256_TYPES = (
+    "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS", "TQ1_0", "TQ2_0", "IQ1_S", "IQ1_M",
+    "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S",
+)  # fmt: skip
 _MOE_I8 = (
     "gate, up and down off by 0.5…0.8 % of a spread each, where down's input, a product, has tails "
     "that coarsen its steps; beside a row's largest of 3 spreads. Measured 1.6…2.0 % with one "

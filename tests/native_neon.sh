@@ -6,13 +6,13 @@ cd "$(dirname "$0")/.."
 out=build/neon
 mkdir -p "$out"
 cxx="aarch64-linux-gnu-g++ -std=gnu++20 -O2 -ffp-contract=off -fno-math-errno -fno-trapping-math -Wall -Wextra"
-isa="$cxx -Wno-maybe-uninitialized -fno-exceptions -fno-rtti -c native/isa/kernels.cpp"
+isa="$cxx -Wno-maybe-uninitialized -Wno-uninitialized -fno-exceptions -fno-rtti -c native/isa/kernels.cpp"
 $isa -DFH_NAME='"baseline"' -DFH_TABLE=kernels_baseline -o "$out/baseline.o" &
 $isa -DFH_NAME='"neon"' -DFH_TABLE=kernels_neon -DFH_ISA_NEON -march=armv8.2-a+dotprod+fp16 -o "$out/neon.o" &
 wait -n
 wait -n
-$cxx -DFREEHOLD_HAVE_NEON tests/native/kernel_check.cpp native/attention.cpp native/ops.cpp native/dispatch.cpp \
-  native/layouts.cpp native/memory.cpp native/moe.cpp native/probe.cpp native/thread_pool.cpp "$out/baseline.o" "$out/neon.o" \
+sources=$(find native -maxdepth 1 -name '*.cpp' ! -name module.cpp)
+$cxx -DFREEHOLD_HAVE_NEON tests/native/kernel_check.cpp $sources "$out/baseline.o" "$out/neon.o" \
   -static -pthread -o "$out/kernel_check"
 qemu-aarch64 -cpu max "$out/kernel_check" | tee "$out/log"
 grep -q "level neon" "$out/log"

@@ -22,10 +22,11 @@ PATH="$bin:$PATH" "$bin/python" -m pip --quiet install --no-build-isolation --no
 
 objects=$(find "$out/build" -path '*isa_*' -name 'kernels.cpp.o')
 vnni=$(find "$out/build" -path '*isa_avxvnni*' -name 'kernels.cpp.o' | grep -q . && echo -DFREEHOLD_HAVE_AVXVNNI || true)
+sources=$(find native -maxdepth 1 -name '*.cpp' ! -name module.cpp)
 # shellcheck disable=SC2086
 g++ -std=gnu++20 -O1 -g $vnni -fsanitize=address,undefined -fno-sanitize-recover=undefined \
-  tests/native/kernel_check.cpp native/attention.cpp native/ops.cpp native/dispatch.cpp native/layouts.cpp \
-  native/memory.cpp native/moe.cpp native/probe.cpp native/thread_pool.cpp $objects -pthread -o "$out/kernel_check"
+  tests/native/kernel_check.cpp $sources \
+  $objects -pthread -o "$out/kernel_check"
 "$out/kernel_check"
 
 # libstdc++ as well: the sanitizer looks for the real __cxa_throw when it starts.

@@ -2,9 +2,13 @@
 // Compiled once per ISA (CMakeLists.txt sets FH_ISA_* and FH_TABLE); exports one function.
 #include "../kernels.h"
 
+#include "../codebooks.h"
+
 #include "simd.h"
 
 #include "quants.inl"
+
+#include "codebooks.inl"
 
 #include "gemm.inl"
 
@@ -85,9 +89,9 @@ uint64_t read_sum(const uint8_t* p, int64_t bytes) {
 }
 
 const Kernels kTable = {
-    FH_NAME,     W,           kDirectMax, kHasBF16Dot, kFullU8,  col_block,  pad_cols,
-    panel_bytes, quantize,    linear,     dequant_row, rms_norm, layer_norm, activate_row,
-    sparse_gate, mix_streams, add,        rope,        write_kv, attention,  index_scores,
+    FH_NAME,     W,           kHasBF16Dot, kFullU8,     col_block, pad_cols,   direct_max_cols,
+    panel_bytes, quantize,    linear,      dequant_row, rms_norm,  layer_norm, activate_row,
+    sparse_gate, mix_streams, add,         rope,        write_kv,  attention,  index_scores,
     int8_peak,   read_sum,
 };
 

@@ -37,6 +37,9 @@ void quantize_i8(const QuantizeTask& t, int blk) {
   int16_t* sum16 = a.sum16 + first * (a.k / 16);
   int16_t* sum32 = a.sum32 + first * (a.k / 32);
   float* fsum = a.fsum + first * (a.k / 32);
+  int wanted[kInitCount], inits = 0;
+  for (int id = 0; id < kInitCount; ++id)
+    if (t.need_init[id]) wanted[inits++] = id;
   alignas(64) int8_t q[256];
   for (int c = 0; c < C; ++c) {
     const float* x = t.x + (first + c) * t.ldx;
@@ -49,26 +52,29 @@ void quantize_i8(const QuantizeTask& t, int blk) {
       scale[g * C + c] = s;
       for (int i = 0; i < per / 4; ++i)
         std::memcpy(quads + ((g * (per / 4) + i) * C + c) * 4, q + 4 * i, 4);
+      int whole = 0;  // sum of the group
       for (int i = 0; i < per / 32; ++i) {
         const int64_t n = g * (per / 32) + i;  // index of the 32-value sub-block
         const int lo = sum_bytes(q + 32 * i, 16), hi = sum_bytes(q + 32 * i + 16, 16);
+        whole += lo + hi;
         if (t.need_sum16) {
           sum16[(n * C + c) * 2] = int16_t(lo);
           sum16[(n * C + c) * 2 + 1] = int16_t(hi);
         }
         if (t.need_sum32) sum32[((n / 2) * C + c) * 2 + n % 2] = int16_t(lo + hi);
         if (t.need_fsum) fsum[n * C + c] = s * float(lo + hi);
-        const auto init = [&](InitId id, int64_t at, int offset, int sum) {
-          if (t.need_init[id])
-            (a.init[id] + first * (a.k / (id <= kInit16x32 ? 16 : 32)))[at * C + c] = -offset * sum;
-        };
-        init(kInit16x4, 2 * n, 4, lo);
-        init(kInit16x4, 2 * n + 1, 4, hi);
-        init(kInit16x32, 2 * n, 32, lo);
-        init(kInit16x32, 2 * n + 1, 32, hi);
-        init(kInit32x8, n, 8, lo + hi);
-        init(kInit32x16, n, 16, lo + hi);
-        init(kInit32x128, n, 128, lo + hi);
+        for (int w = 0; w < inits; ++w) {
+          const InitShape shape = kInitShapes[wanted[w]];
+          int32_t* init = a.init[wanted[w]] + first * (a.k / shape.span);
+          if (shape.span == 16) {
+            init[2 * n * C + c] = -shape.offset * lo;
+            init[(2 * n + 1) * C + c] = -shape.offset * hi;
+          } else if (shape.span == 32) {
+            init[n * C + c] = -shape.offset * (lo + hi);
+          } else if (i == per / 32 - 1) {
+            init[g * C + c] = -shape.offset * whole;
+          }
+        }
       }
     }
   }
@@ -102,15 +108,12 @@ void quantize(const QuantizeTask& t, int blk) {
 // columns would share, and fewer sums leave room for the rest.
 #if defined(FH_ISA_AVX512)
 #define FH_COLS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8)
-#define FH_PANEL_COLS(X) X(1) X(2) X(3) X(4) X(5) X(6)
 constexpr int kCols = 8, kPanelCols = 6, kDirectMax = 40;
 #elif defined(FH_ISA_NEON)
 #define FH_COLS(X) X(1) X(2) X(4) X(8)
-#define FH_PANEL_COLS FH_COLS
 constexpr int kCols = 8, kPanelCols = 8, kDirectMax = 16;
 #else
 #define FH_COLS(X) X(1) X(2) X(4)
-#define FH_PANEL_COLS FH_COLS
 constexpr int kCols = 4, kPanelCols = 4, kDirectMax = 8;
 #endif
 
@@ -133,11 +136,7 @@ void run_tile(const uint8_t* data, int64_t nb, const Acts& a, int blk, float* ou
   const int C = a.block_cols(blk);
 #define FH_RUN(N) \
   if (C == N) return tile<F, N>(data, nb, a, blk, out);
-  if constexpr (F::kPanel) {
-    FH_PANEL_COLS(FH_RUN)
-  } else {
-    FH_COLS(FH_RUN)
-  }
+  FH_COLS(FH_RUN)
 #undef FH_RUN
 }
 
@@ -150,9 +149,14 @@ void run_float(const uint8_t* words, int64_t k, const Acts& a, int blk, float* o
 #undef FH_RUN
 }
 
-#define FH_QUANTS(X) \
-  X(Q8_0)            \
-  X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_NL) X(IQ4_XS)
+#define FH_QUANTS(X)                                                                            \
+  X(Q8_0)                                                                                       \
+  X(Q4_0)                                                                                       \
+  X(Q4_1)                                                                                       \
+  X(Q5_0)                                                                                       \
+  X(Q5_1) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_NL) X(IQ4_XS) X(MXFP4) X(NVFP4) X(Q1_0) \
+      X(Q2_0) X(TQ1_0) X(TQ2_0) X(IQ1_S) X(IQ1_M) X(IQ2_XXS) X(IQ2_XS) X(IQ2_S) X(IQ3_XXS)      \
+          X(IQ3_S)
 
 void direct_tile(const Matrix& m, int64_t g, const Acts& a, int blk, float* out) {
   const uint8_t* data = m.data + g * m.group_bytes;
@@ -178,7 +182,7 @@ void fill_panel(const Matrix& m, int64_t g, uint8_t* panel) {
   switch (m.type) {
 #define FH_CASE(T) \
   case QType::T:   \
-    return unpack_group<T>(data, m.blocks, panel);
+    return unpack_blocks<T>(data, 0, m.blocks, panel);
     FH_QUANTS(FH_CASE)
 #undef FH_CASE
     default:
@@ -190,7 +194,7 @@ void panel_tile(const Matrix& m, const uint8_t* panel, const Acts& a, int blk, f
   switch (m.type) {
 #define FH_CASE(T) \
   case QType::T:   \
-    return run_tile<PanelOf<T>::type>(panel, m.blocks, a, blk, out);
+    return run_tile<PanelOf<T>::type>(panel, m.blocks * T::kSpans, a, blk, out);
     FH_QUANTS(FH_CASE)
 #undef FH_CASE
     default:
@@ -202,11 +206,23 @@ int64_t panel_bytes(const Matrix& m) {
   switch (m.type) {
 #define FH_CASE(T) \
   case QType::T:   \
-    return m.blocks * PanelOf<T>::type::kWords * 64;
+    return m.blocks * kPanelBlock<T>;
     FH_QUANTS(FH_CASE)
 #undef FH_CASE
     default:
       return 0;  // float types have no panel form
+  }
+}
+
+int direct_max_cols(QType type) {
+  switch (type) {
+#define FH_CASE(T) \
+  case QType::T:   \
+    return T::kUnpack ? kCols : kDirectMax;
+    FH_QUANTS(FH_CASE)
+#undef FH_CASE
+    default:
+      return kDirectMax;
   }
 }
 
@@ -299,40 +315,66 @@ void linear(const LinearTask& t, int64_t g0, int64_t g1, uint8_t* panel, bool us
 
 // ---- one row back to floats (embedding look-up) -----------------------------------------------
 
+// Lane `l` of one stored block.
+template <class F>
+FH_INLINE void dequant_block(const uint8_t* bp, const uint8_t* hp, int l, float* out) {
+  const auto value = [&](vi quad, int i) {
+    const int byte = (uint32_t(quad[l]) >> (8 * i)) & 255;
+    return F::kSigned ? float(int8_t(byte)) : float(byte - F::kOffset);
+  };
+  if constexpr (F::kK) {
+    const auto s = F::scales(bp);
+    const float d = F::d(bp, hp)[l], dmin = F::dmin(bp)[l];
+#pragma GCC unroll 64
+    for (int q = 0; q < 64; ++q) {
+      const int j = q * 4 / F::kSub;
+      float sc = d, low = 0.0f;
+      if constexpr (F::kScaled) sc *= float(F::scale(s, bp, j)[l]);
+      if constexpr (F::kMin) {
+        const uint32_t pair = uint32_t(F::min_pair(s, bp, j / 2)[l]);
+        low = dmin * float((pair >> (16 * (j % 2))) & 0xffff);
+      }
+      const vi quad = F::quad(bp, q);
+      for (int i = 0; i < 4; ++i) out[4 * q + i] = sc * value(quad, i) - low;
+    }
+  } else {
+    const float low = F::kMin ? F::min(bp)[l] : 0.0f;
+#pragma GCC unroll 8
+    for (int q = 0; q < 8 * F::kSpans; ++q) {
+      const float d = F::d(bp, hp, q * 4 / F::kSub)[l];
+      const vi quad = F::quad(bp, q);
+      for (int i = 0; i < 4; ++i) out[4 * q + i] = d * value(quad, i) + low;
+    }
+  }
+}
+
+// Row `lane` of 16 of one block of 256 that was unpacked.
+template <class F>
+FH_INLINE void dequant_unpacked(const uint8_t* panel, int lane, float* out) {
+  using P = typename PanelOf<F>::type;
+  const auto at = [&](int word) { return panel + 64 * word + 4 * lane; };
+  float d;
+  std::memcpy(&d, at(P::kDWord), 4);
+  for (int i = 0; i < 256; ++i) {
+    int32_t scale = 1;
+    if constexpr (F::kScaled) std::memcpy(&scale, at(P::kScaleWord + i / F::kSub), 4);
+    out[i] = d * float(scale) * float(at(i / 4)[i % 4] - F::kOffset);
+  }
+}
+
 template <class F>
 void dequant_blocks(const Matrix& m, int64_t row, float* out) {
-  const int lane = int(row % kGroupRows), h = lane / W, l = lane % W;
+  constexpr int kBlock = F::kK ? 256 : 32 * F::kSpans;
+  const int lane = int(row % kGroupRows), h = lane / W;
   const uint8_t* data = m.data + (row / kGroupRows) * m.group_bytes;
-  for (int64_t b = 0; b < m.blocks; ++b) {
-    const uint8_t* bp = block_at<F>(data, b) + h * 4 * W;
-    const uint8_t* hp = head_at<F>(data, b) + h * 2 * W;
-    const float d = F::d(bp, hp)[l];
-    const auto value = [&](vi quad, int i) {
-      const int byte = (uint32_t(quad[l]) >> (8 * i)) & 255;
-      return F::kSigned ? float(int8_t(byte)) : float(byte - F::kOffset);
-    };
-    if constexpr (F::kK) {
-      const auto s = F::scales(bp);
-      const float dmin = F::kMin ? F::dmin(bp)[l] : 0.0f;
-#pragma GCC unroll 64
-      for (int q = 0; q < 64; ++q) {
-        const int j = q * 4 / F::kSub;
-        const float sc = d * float(F::scale(s, bp, j)[l]);
-        float low = 0.0f;
-        if constexpr (F::kMin) {
-          const uint32_t pair = uint32_t(F::min_pair(s, bp, j / 2)[l]);
-          low = dmin * float((pair >> (16 * (j % 2))) & 0xffff);
-        }
-        const vi quad = F::quad(bp, q);
-        for (int i = 0; i < 4; ++i) out[b * 256 + 4 * q + i] = sc * value(quad, i) - low;
-      }
+  for (int64_t b = 0; b < m.blocks; ++b, out += kBlock) {
+    if constexpr (F::kUnpack) {
+      alignas(64) uint8_t panel[kPanelBlock<F>];
+      unpack_blocks<F>(data, b, 1, panel);
+      dequant_unpacked<F>(panel, lane, out);
     } else {
-      const float low = F::kMin ? F::min(bp)[l] : 0.0f;
-#pragma GCC unroll 8
-      for (int q = 0; q < 8; ++q) {
-        const vi quad = F::quad(bp, q);
-        for (int i = 0; i < 4; ++i) out[b * 32 + 4 * q + i] = d * value(quad, i) + low;
-      }
+      dequant_block<F>(block_at<F>(data, b) + h * 4 * W, head_at<F>(data, b) + h * F::kHead * W,
+                       lane % W, out);
     }
   }
 }

@@ -7,8 +7,8 @@
 // where the ISA's dot product is unsigned, the signed byte itself where it is signed.
 // Words come in the order in which they are used (ops.cpp, `word_order`): the hardware prefetchers
 // then see one ascending stream, which they reward with twice the bandwidth on some types.
-// A lone 2-byte scale cannot be a word; the scales of two consecutive blocks share the 64 bytes
-// before them.
+// A lone scale cannot be a word; those of two or four consecutive blocks share the 64 bytes before
+// them.
 // Layouts: the ggml block formats; see quants/*.py for the plain definition of each.
 
 namespace freehold {
@@ -52,15 +52,17 @@ alignas(16) constexpr Iq4Table kIq4Table = make_iq4_table();
 // ---- types with one scale per 32 weights ------------------------------------------------------
 
 struct Block32 {
-  static constexpr bool kK = false, kHead = false, kPanel = false;
+  static constexpr int kSpans = 1;  // times 32 weights in a block
+  static constexpr int kSub = 32;   // weights that share a scale: 16 or 32
+  static constexpr int kHead = 0;   // bytes of the lone scale
+  static constexpr bool kK = false, kPanel = false, kUnpack = false;
   static constexpr bool kMin = false;
   static FH_INLINE vf min(const uint8_t*) { return vf{}; }
 };
 template <int N>
 struct Head32 : Block32 {  // a lone f16 scale, N words
-  static constexpr int kWords = N;
-  static constexpr bool kHead = true;
-  static FH_INLINE vf d(const uint8_t*, const uint8_t* hp) {
+  static constexpr int kWords = N, kHead = 2;
+  static FH_INLINE vf d(const uint8_t*, const uint8_t* hp, int) {
     return f_load_f16((const uint16_t*)hp);
   }
 };
@@ -100,7 +102,7 @@ struct Q5_0 : Head32<5> {
 struct Affine32 : Block32 {
   static constexpr bool kMin = true, kSigned = false;
   static constexpr int kInit = kNoInit, kOffset = 0;
-  static FH_INLINE vf d(const uint8_t* bp, const uint8_t*) { return low_half(word(bp, 0)); }
+  static FH_INLINE vf d(const uint8_t* bp, const uint8_t*, int) { return low_half(word(bp, 0)); }
   static FH_INLINE vf min(const uint8_t* bp) { return high_half(word(bp, 0)); }
 };
 struct Q4_1 : Affine32 {
@@ -116,6 +118,54 @@ struct Q5_1 : Affine32 {
   }
 };
 
+// Four-bit floats, doubled to be whole, as bytes 64 above them: below 128, so that every dot
+// product takes them as they are. Their scales are halved in return.
+constexpr uint8_t kFp4Table[16] = {64, 65, 66, 67, 68, 70, 72, 76, 64, 63, 62, 61, 60, 58, 56, 52};
+struct MXFP4 : Block32 {
+  static constexpr int kWords = 4, kHead = 1;
+  static constexpr bool kSigned = false;
+  static constexpr int kInit = kInit32x64, kOffset = 64;
+  static FH_INLINE vi quad(const uint8_t* bp, int q) {
+    return i_lookup(nibbles(word(bp, q & 3), q >= 4), kFp4Table);
+  }
+  // 2^(e - 128); exponents 0 and 1 give subnormal numbers
+  static FH_INLINE vf d(const uint8_t*, const uint8_t* hp, int) {
+    const vi e = i_load_s8((const int8_t*)hp) & 0xff;
+    return f_select((vi)(e < 2), f_bits(i_shl<21>(e + 1)), f_bits(i_shl<23>(e - 1)));
+  }
+};
+struct NVFP4 : Block32 {
+  static constexpr int kWords = 9, kSpans = 2, kSub = 16;
+  static constexpr bool kSigned = false;
+  static constexpr int kInit = kInit16x64, kOffset = 64;
+  static FH_INLINE vi quad(const uint8_t* bp, int q) {
+    return i_lookup(nibbles(word(bp, 1 + (q / 4) * 2 + (q & 1)), (q & 2) != 0), kFp4Table);
+  }
+  // Half of an unsigned E4M3 number: its fields fit those of a float, 119 powers of two too low.
+  static FH_INLINE vf d(const uint8_t* bp, const uint8_t*, int sub) {
+    const vi byte = i_shrv(word(bp, 0), 8 * sub) & 0xff;
+    const vi nan = (vi)(byte == 127);  // counts as 0
+    return f_bits(i_shl<20>(byte & 127) & ~nan) * f_set(0x1p119f);
+  }
+};
+struct Q1_0 : Head32<4> {
+  static constexpr int kSpans = 4;
+  static constexpr bool kSigned = false;
+  static constexpr int kInit = kInit32x1, kOffset = 1;
+  static FH_INLINE vi quad(const uint8_t* bp, int q) {
+    return i_shl<1>(i_bits4(word(bp, q / 8), 4 * (q % 8)));
+  }
+};
+struct Q2_0 : Head32<4> {
+  static constexpr int kSpans = 2;
+  static constexpr bool kSigned = false;
+  static constexpr int kInit = kInit32x1, kOffset = 1;
+  static FH_INLINE vi quad(const uint8_t* bp, int q) {
+    const vi x = i_shrv(word(bp, q / 4), 8 * (q % 4)) & 0xff;
+    return (x | i_shl<6>(x) | i_shl<12>(x) | i_shl<18>(x)) & 0x03030303;
+  }
+};
+
 // ---- super-blocks of 256 with integer sub-block scales ----------------------------------------
 
 // Sub-blocks that share words: with few columns there are registers to sum `kLockstep` of them at
@@ -126,10 +176,14 @@ FH_INLINE constexpr int sub_block(int o, int l) {
   return Lockstep == 1 ? o : Lockstep == 2 ? 2 * o + l : (o / 2) * 8 + 2 * l + o % 2;
 }
 
+struct NoScales {};
 struct Block256 {
-  static constexpr int kLockstep = 1;
-  static constexpr bool kK = true, kHead = false, kPanel = false;
+  static constexpr int kLockstep = 1, kSpans = 1, kHead = 0;
+  static constexpr bool kK = true, kPanel = false, kUnpack = false;
+  static constexpr bool kScaled = true;  // sub-blocks have scales
   static constexpr bool kMin = false, kSigned = false;
+  static FH_INLINE vi min_pair(NoScales, const uint8_t*, int) { return vi{}; }
+  static FH_INLINE vf dmin(const uint8_t*) { return vf{}; }
 };
 
 struct Scales6 {  // the 12 bytes of 6-bit scales and minima of Q4_K and Q5_K
@@ -172,16 +226,14 @@ struct Q5_K : K45<44> {
   }
 };
 
-struct NoScales {};
 struct Q6_K : Block256 {
   static constexpr int kWords = 52, kSub = 16, kInit = kInit16x32, kOffset = 32, kLockstep = 4;
-  static constexpr bool kHead = true;
+  static constexpr int kHead = 2;
   using Scales = NoScales;
   static FH_INLINE Scales scales(const uint8_t*) { return {}; }
   static FH_INLINE vi scale(const Scales&, const uint8_t* bp, int j) {
     return i_sar<24>(vi(word(bp, j / 4) << (24 - 8 * (j % 4))));
   }
-  static FH_INLINE vi min_pair(const Scales&, const uint8_t*, int) { return vi{}; }
   static FH_INLINE vi quad(const uint8_t* bp, int q) {
     const int half = q / 32, quarter = (q % 32) / 8, i = q % 8;
     const int base = 4 + 24 * half + 3 * i;  // low bits of quarters 0 and 2, of 1 and 3, high bits
@@ -197,11 +249,10 @@ struct Q6_K : Block256 {
   static FH_INLINE vf d(const uint8_t*, const uint8_t* hp) {
     return f_load_f16((const uint16_t*)hp);
   }
-  static FH_INLINE vf dmin(const uint8_t*) { return vf{}; }
 };
 struct Q3_K : Block256 {
   static constexpr int kWords = 27, kSub = 16, kInit = kInit16x4, kOffset = 4, kLockstep = 4;
-  static constexpr bool kHead = true;
+  static constexpr int kHead = 2;
   using Scales = Scales6;
   static FH_INLINE Scales scales(const uint8_t* bp) {
     return {word(bp, 0), word(bp, 1), word(bp, 2)};
@@ -211,7 +262,6 @@ struct Q3_K : Block256 {
     const vi high = i_shrv(s.c, 8 * (j % 4) + 2 * (j / 4)) & 3;
     return (low | i_shl<4>(high)) - 32;
   }
-  static FH_INLINE vi min_pair(const Scales&, const uint8_t*, int) { return vi{}; }
   static FH_INLINE vi quad(const uint8_t* bp, int q) {
     const int half = q / 32, j = (q % 32) / 8, i = q % 8;
     const vi low = i_shrv(word(bp, half ? 19 + i : 3 + 2 * i), 2 * j) & 0x03030303;
@@ -221,7 +271,6 @@ struct Q3_K : Block256 {
   static FH_INLINE vf d(const uint8_t*, const uint8_t* hp) {
     return f_load_f16((const uint16_t*)hp);
   }
-  static FH_INLINE vf dmin(const uint8_t*) { return vf{}; }
 };
 struct Q2_K : Block256 {
   static constexpr int kWords = 21, kSub = 16, kInit = kNoInit, kOffset = 0, kLockstep = 4;
@@ -253,23 +302,39 @@ struct IQ4_XS : Block256 {
     const vi high = i_shrv(s.a, 16 + 2 * j) & 3;
     return (low | i_shl<4>(high)) - 32;
   }
-  static FH_INLINE vi min_pair(const Scales&, const uint8_t*, int) { return vi{}; }
   static FH_INLINE vi quad(const uint8_t* bp, int q) {
     const int j = q / 8, i = q % 8;
     return i_lookup(nibbles(word(bp, 2 + 4 * j + i % 4), i >= 4), kIq4Table.b);
   }
   static FH_INLINE vf d(const uint8_t* bp, const uint8_t*) { return low_half(word(bp, 0)); }
-  static FH_INLINE vf dmin(const uint8_t*) { return vf{}; }
+};
+
+// Three levels, one scale for the whole block.
+struct Ternary : Block256 {
+  static constexpr int kSub = 16, kInit = kInit256x1, kOffset = 1, kLockstep = 4, kHead = 2;
+  static constexpr bool kScaled = false;
+  using Scales = NoScales;
+  static FH_INLINE Scales scales(const uint8_t*) { return {}; }
+  static FH_INLINE vf d(const uint8_t*, const uint8_t* hp) {
+    return f_load_f16((const uint16_t*)hp);
+  }
+};
+struct TQ2_0 : Ternary {
+  static constexpr int kWords = 16;
+  static FH_INLINE vi quad(const uint8_t* bp, int q) {
+    const int half = q / 32, j = (q % 32) / 8, i = q % 8;
+    return i_shrv(word(bp, half * 8 + i), 2 * j) & 0x03030303;
+  }
 };
 
 // ---- panels: the same, unpacked to bytes once for many columns --------------------------------
 
-template <int Sub, bool Min, int Init, bool Signed>
+template <int Sub, bool Scaled, bool Min, int Init, bool Signed>
 struct PanelK : Block256 {
   static constexpr bool kPanel = true;
   static constexpr int kSub = Sub, kSubs = 256 / Sub, kInit = Init;
-  static constexpr bool kMin = Min, kSigned = Signed;
-  static constexpr int kScaleWord = 64, kPairWord = kScaleWord + kSubs;
+  static constexpr bool kScaled = Scaled, kMin = Min, kSigned = Signed;
+  static constexpr int kScaleWord = 64, kPairWord = kScaleWord + (Scaled ? kSubs : 0);
   static constexpr int kDWord = kPairWord + (Min ? kSubs / 2 : 0);
   static constexpr int kWords = kDWord + (Min ? 2 : 1);
   using Scales = NoScales;
@@ -284,66 +349,104 @@ struct PanelK : Block256 {
   static FH_INLINE vf d(const uint8_t* bp, const uint8_t*) { return f_bits(word(bp, kDWord)); }
   static FH_INLINE vf dmin(const uint8_t* bp) { return f_bits(word(bp, kDWord + 1)); }
 };
-template <bool Min, int Init, bool Signed>
+template <int Sub, bool Min, int Init, bool Signed>
 struct Panel32 : Block32 {
   static constexpr bool kPanel = true;
-  static constexpr int kInit = Init, kWords = Min ? 10 : 9;
+  static constexpr int kSub = Sub, kInit = Init, kMinWord = 8 + 32 / Sub;
+  static constexpr int kWords = kMinWord + (Min ? 1 : 0);
   static constexpr bool kMin = Min, kSigned = Signed;
   static FH_INLINE vi quad(const uint8_t* bp, int q) { return word(bp, q); }
-  static FH_INLINE vf d(const uint8_t* bp, const uint8_t*) { return f_bits(word(bp, 8)); }
-  static FH_INLINE vf min(const uint8_t* bp) { return f_bits(word(bp, 9)); }
+  static FH_INLINE vf d(const uint8_t* bp, const uint8_t*, int sub) {
+    return f_bits(word(bp, 8 + sub));
+  }
+  static FH_INLINE vf min(const uint8_t* bp) { return f_bits(word(bp, kMinWord)); }
 };
 
 template <class F, bool K = F::kK>
 struct PanelOf;
 template <class F>
 struct PanelOf<F, true> {
-  using type = PanelK<F::kSub, F::kMin, F::kInit, F::kSigned>;
+  using type = PanelK<F::kSub, F::kScaled, F::kMin, F::kInit, F::kSigned>;
 };
 template <class F>
 struct PanelOf<F, false> {
-  using type = Panel32<F::kMin, F::kInit, F::kSigned>;
+  using type = Panel32<F::kSub, F::kMin, F::kInit, F::kSigned>;
 };
+
+// Bytes of panel per stored block.
+template <class F>
+constexpr int64_t kPanelBlock = int64_t(F::kSpans) * PanelOf<F>::type::kWords * 64;
+
+template <class F>
+constexpr int kHeadBlocks = F::kHead ? 4 / (F::kHead ? F::kHead : 1) : 1;  // in 64 bytes of heads
 
 template <class F>
 FH_INLINE const uint8_t* block_at(const uint8_t* data, int64_t b) {
-  return data + (b * F::kWords + (F::kHead ? b / 2 + 1 : 0)) * 64;
+  return data + (b * F::kWords + (F::kHead ? b / kHeadBlocks<F> + 1 : 0)) * 64;
 }
 template <class F>
 FH_INLINE const uint8_t* head_at(const uint8_t* data, int64_t b) {
-  return F::kHead ? data + (b / 2) * (2 * F::kWords + 1) * 64 + (b % 2) * 32 : data;
+  constexpr int n = kHeadBlocks<F>;
+  return F::kHead ? data + (b / n) * (n * F::kWords + 1) * 64 + (b % n) * (64 / n) : data;
 }
 
-// Unpack one group of `nb` blocks.
 template <class F>
-void unpack_group(const uint8_t* data, int64_t nb, uint8_t* panel) {
+FH_INLINE void unpack_k(const uint8_t* data, int64_t b, uint8_t* panel) {
   using P = typename PanelOf<F>::type;
-  for (int64_t b = 0; b < nb; ++b) {
-    for (int h = 0; h < kParts; ++h) {
-      const uint8_t* bp = block_at<F>(data, b) + h * 4 * W;
-      const uint8_t* hp = head_at<F>(data, b) + h * 2 * W;
-      uint8_t* out = panel + b * P::kWords * 64 + h * 4 * W;
-      if constexpr (F::kK) {
+  if constexpr (F::kUnpack) F::unpack(block_at<F>(data, b), panel);
+  for (int h = 0; h < kParts; ++h) {
+    const uint8_t* bp = block_at<F>(data, b) + h * 4 * W;
+    const uint8_t* hp = head_at<F>(data, b) + h * F::kHead * W;
+    uint8_t* out = panel + h * 4 * W;
+    if constexpr (!F::kUnpack) {
 #pragma GCC unroll 64
-        for (int q = 0; q < 64; ++q) i_store(out + 64 * q, F::quad(bp, q));
-        const auto s = F::scales(bp);
-#pragma GCC unroll 16
-        for (int j = 0; j < P::kSubs; ++j)
-          i_store(out + 64 * (P::kScaleWord + j), F::scale(s, bp, j));
-        if constexpr (F::kMin) {
-#pragma GCC unroll 8
-          for (int p = 0; p < P::kSubs / 2; ++p)
-            i_store(out + 64 * (P::kPairWord + p), F::min_pair(s, bp, p));
-          i_store(out + 64 * (P::kDWord + 1), i_bits(F::dmin(bp)));
-        }
-        i_store(out + 64 * P::kDWord, i_bits(F::d(bp, hp)));
-      } else {
-#pragma GCC unroll 8
-        for (int q = 0; q < 8; ++q) i_store(out + 64 * q, F::quad(bp, q));
-        i_store(out + 64 * 8, i_bits(F::d(bp, hp)));
-        if constexpr (F::kMin) i_store(out + 64 * 9, i_bits(F::min(bp)));
-      }
+      for (int q = 0; q < 64; ++q) i_store(out + 64 * q, F::quad(bp, q));
     }
+    const auto s = F::scales(bp);
+    if constexpr (F::kScaled) {
+#pragma GCC unroll 16
+      for (int j = 0; j < P::kSubs; ++j)
+        i_store(out + 64 * (P::kScaleWord + j), F::scale(s, bp, j));
+    }
+    if constexpr (F::kMin) {
+#pragma GCC unroll 8
+      for (int p = 0; p < P::kSubs / 2; ++p)
+        i_store(out + 64 * (P::kPairWord + p), F::min_pair(s, bp, p));
+      i_store(out + 64 * (P::kDWord + 1), i_bits(F::dmin(bp)));
+    }
+    i_store(out + 64 * P::kDWord, i_bits(F::d(bp, hp)));
+  }
+}
+
+template <class F>
+FH_INLINE void unpack_32(const uint8_t* data, int64_t b, uint8_t* panel) {
+  using P = typename PanelOf<F>::type;
+  constexpr int kSubs = 32 / F::kSub;
+  for (int h = 0; h < kParts; ++h) {
+    const uint8_t* bp = block_at<F>(data, b) + h * 4 * W;
+    const uint8_t* hp = head_at<F>(data, b) + h * F::kHead * W;
+#pragma GCC unroll 4
+    for (int s = 0; s < F::kSpans; ++s) {
+      uint8_t* out = panel + s * P::kWords * 64 + h * 4 * W;
+#pragma GCC unroll 8
+      for (int q = 0; q < 8; ++q) i_store(out + 64 * q, F::quad(bp, s * 8 + q));
+#pragma GCC unroll 2
+      for (int u = 0; u < kSubs; ++u)
+        i_store(out + 64 * (8 + u), i_bits(F::d(bp, hp, s * kSubs + u)));
+      if constexpr (F::kMin) i_store(out + 64 * P::kMinWord, i_bits(F::min(bp)));
+    }
+  }
+}
+
+// Unpack `count` blocks of a group, from the b-th on.
+template <class F>
+__attribute__((noinline)) void unpack_blocks(const uint8_t* data, int64_t b, int64_t count,
+                                             uint8_t* panel) {
+  for (const int64_t end = b + count; b < end; ++b, panel += kPanelBlock<F>) {
+    if constexpr (F::kK)
+      unpack_k<F>(data, b, panel);
+    else
+      unpack_32<F>(data, b, panel);
   }
 }
 

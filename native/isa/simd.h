@@ -110,6 +110,36 @@ FH_INLINE vi i_iota() {
 namespace freehold {
 namespace {
 
+#if !defined(FH_HAS_BITS4)
+// Bits n .. n + 3 of each lane, one to a byte; n is a multiple of 4.
+FH_INLINE vi i_bits4(vi v, int n) {
+  const vi x = i_shrv(v, n) & 15;
+  return (x | i_shl<7>(x) | i_shl<14>(x) | i_shl<21>(x)) & 0x01010101;
+}
+#endif
+#if !defined(FH_HAS_FLIP)
+// 128 - w for bytes of w between 1 and 127 whose sign bit, of the four from bit n on, is set.
+FH_INLINE vi i_flip(vi w, vi signs, int n) {
+  const vi negative = i_bits4(signs, n);
+  return (w ^ (i_shl<7>(negative) - negative)) + negative;
+}
+#endif
+#if !defined(FH_ISA_AVX512)
+constexpr int kFindMax = 0;  // no tables are searched in registers
+template <int N>
+FH_INLINE vi i_find(const uint16_t*, vi index) {
+  return index;
+}
+#endif
+#if !defined(FH_HAS_DOUBLE_BYTES)
+// The lower (Half = 0) or upper two bytes of each lane, each of them twice.
+template <int Half>
+FH_INLINE vi i_double_bytes(vi v) {
+  const vi x = i_shr<16 * Half>(v) & 0xffff;
+  const vi apart = (x | i_shl<8>(x)) & 0x00ff00ff;
+  return apart | i_shl<8>(apart);
+}
+#endif
 #if !defined(FH_ISA_AVX512)  // which broadcasts inside the instruction
 FH_INLINE vi i_dot_u_at(vi acc, vi w, const void* p) {
   return i_dot_u(acc, w, i_bcast(p));

@@ -81,6 +81,22 @@ FH_INLINE vi i_lookup(vi index, const uint8_t* table) {
   const __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)table));
   return (vi)_mm256_shuffle_epi8(t, (__m256i)index);
 }
+#define FH_HAS_FLIP
+FH_INLINE vi i_flip(vi w, vi signs, int n) {
+  const vi places = {0, 0x04040404, 0x08080808, 0x0c0c0c0c, 0, 0x04040404, 0x08080808, 0x0c0c0c0c};
+  const __m256i bits = _mm256_set1_epi32(int32_t(n % 8 ? 0x80402010 : 0x08040201));
+  const __m256i spread =
+      _mm256_shuffle_epi8((__m256i)signs, (__m256i)(places + 0x01010101 * (n / 8)));
+  const __m256i negative = _mm256_cmpeq_epi8(_mm256_and_si256(spread, bits), bits);
+  return (vi)_mm256_sub_epi8(
+      _mm256_xor_si256((__m256i)w, _mm256_and_si256(negative, _mm256_set1_epi8(127))), negative);
+}
+#define FH_HAS_DOUBLE_BYTES
+template <int Half>
+FH_INLINE vi i_double_bytes(vi v) {
+  const vi places = {0, 0x04040404, 0x08080808, 0x0c0c0c0c, 0, 0x04040404, 0x08080808, 0x0c0c0c0c};
+  return (vi)_mm256_shuffle_epi8((__m256i)v, (__m256i)(places + (0x01010000 + 0x02020202 * Half)));
+}
 
 }  // namespace
 }  // namespace freehold

@@ -81,5 +81,46 @@ FH_INLINE vi i_lookup(vi index, const uint8_t* table) {  // 16 bytes
   return (vi)_mm512_shuffle_epi8(t, (__m512i)index);
 }
 
+// Byte `byte` of each lane in all its places, tested for one bit each: four from bit 8 byte on, or
+// the four above those.
+FH_INLINE __mmask64 i_four_bits(vi v, int n) {
+  const int byte = 0x01010101 * (n / 8);
+  const __m512i places =
+      _mm512_set4_epi32(0x0c0c0c0c + byte, 0x08080808 + byte, 0x04040404 + byte, byte);
+  return _mm512_test_epi8_mask(_mm512_shuffle_epi8((__m512i)v, places),
+                               _mm512_set1_epi32(int32_t(n % 8 ? 0x80402010 : 0x08040201)));
+}
+#define FH_HAS_BITS4
+FH_INLINE vi i_bits4(vi v, int n) {
+  return (vi)_mm512_maskz_set1_epi8(i_four_bits(v, n), 1);
+}
+#define FH_HAS_FLIP
+FH_INLINE vi i_flip(vi w, vi signs, int n) {
+  return (vi)_mm512_mask_sub_epi8((__m512i)w, i_four_bits(signs, n), _mm512_set1_epi8(-128),
+                                  (__m512i)w);
+}
+#define FH_HAS_DOUBLE_BYTES
+template <int Half>
+FH_INLINE vi i_double_bytes(vi v) {
+  constexpr int first = 0x01010000 + 0x02020202 * Half;
+  return (vi)_mm512_shuffle_epi8(
+      (__m512i)v,
+      _mm512_set4_epi32(0x0c0c0c0c + first, 0x08080808 + first, 0x04040404 + first, first));
+}
+// Entries of a table of N for the 16-bit halves of all lanes: 64 entries to a permutation, of which
+// the upper bits of the index choose one. A gather takes longer up to N = 1024.
+constexpr int kFindMax = 1024;
+template <int N>
+FH_INLINE vi i_find(const uint16_t* table, vi index) {
+  if constexpr (N == 64) {
+    return (vi)_mm512_permutex2var_epi16(_mm512_load_si512(table), (__m512i)index,
+                                         _mm512_load_si512(table + 32));
+  } else {
+    const __mmask32 upper = _mm512_test_epi16_mask((__m512i)index, _mm512_set1_epi16(N / 2));
+    return (vi)_mm512_mask_blend_epi16(upper, (__m512i)i_find<N / 2>(table, index),
+                                       (__m512i)i_find<N / 2>(table + N / 2, index));
+  }
+}
+
 }  // namespace
 }  // namespace freehold

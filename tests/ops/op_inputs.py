@@ -12,11 +12,15 @@ import numpy as np
 from batching import make_batch
 from freehold import quants
 from freehold.ops import KVCache, KVLayerSpec, Ops
+from random_blocks import stored
 
 FLOATS = ("F32", "F16", "BF16")
-BLOCKS_OF_32 = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL")
-BLOCKS_OF_256 = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS")
-QTYPES = FLOATS + BLOCKS_OF_32 + BLOCKS_OF_256
+BLOCKS_OF_32 = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "MXFP4")
+BLOCKS_OF_64 = ("NVFP4", "Q2_0")
+BLOCKS_OF_128 = ("Q1_0",)
+BLOCKS_OF_256 = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS", "TQ1_0", "TQ2_0", "IQ1_S",
+                 "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")  # fmt: skip
+QTYPES = FLOATS + BLOCKS_OF_32 + BLOCKS_OF_64 + BLOCKS_OF_128 + BLOCKS_OF_256
 
 
 @dataclass
@@ -48,7 +52,7 @@ def matrix(qtype: str, rows: int, columns: int, seed: int = 0) -> StoredMatrix:
     rng = np.random.default_rng([seed, rows, columns])
     values = rng.standard_normal((rows, columns)) / np.sqrt(columns)
     values *= rng.uniform(0.5, 2.0, (rows, 1))
-    data = quants.get(qtype).encode(values.astype(np.float32).ravel())
+    data = stored(qtype, values, seed)
     return StoredMatrix(f"{qtype}-{rows}x{columns}", (rows, columns), qtype, data)
 
 
@@ -56,8 +60,17 @@ def shapes(qtype: str) -> list[tuple[int, int]]:
     """[rows, columns] around every boundary a kernel could have."""
     if qtype in BLOCKS_OF_256:
         return [(1, 256), (15, 512), (16, 256), (17, 768), (33, 1280), (64, 2048)]
+    if qtype in BLOCKS_OF_64 + BLOCKS_OF_128:
+        block = quants.get(qtype).block_size
+        return [(1, block), (15, 2 * block), (16, 3 * block), (17, 512), (33, 5 * block)]
     odd = [(1, 32), (15, 64), (16, 96), (17, 160), (33, 288), (48, 1056)]
     return odd if qtype in BLOCKS_OF_32 else [*odd, (5, 1), (18, 33), (20, 172)]
+
+
+def whole_blocks(qtype: str, columns: int) -> int:
+    """`columns`, rounded up to whole blocks."""
+    block = quants.get(qtype).block_size
+    return -(-columns // block) * block
 
 
 def activations(rows: int, columns: int, seed: int = 0) -> np.ndarray:

@@ -11,7 +11,6 @@ import functools
 import numpy as np
 import pytest
 from op_inputs import (
-    BLOCKS_OF_256,
     QTYPES,
     AttentionCase,
     activations,
@@ -19,6 +18,7 @@ from op_inputs import (
     matrix,
     on_q8_grid,
     shapes,
+    whole_blocks,
 )
 
 from batching import make_batch
@@ -170,7 +170,7 @@ def test_linear_where_activations_round_to_themselves(ops, qtype):
 
 @pytest.mark.parametrize("qtype", QTYPES)
 def test_linear_many_is_linear_one_by_one(ops, qtype):
-    columns = 512 if qtype in BLOCKS_OF_256 else 96
+    columns = whole_blocks(qtype, 96)
     weights = [ops.load_weight(matrix(qtype, n, columns, seed=n)) for n in (48, 16, 17)]
     mixed = [*weights[:2], ops.load_weight(matrix("Q8_0", 20, columns))]
     biases = [None, ops.load_vector(activations(1, 16)[0]), None]
@@ -185,7 +185,7 @@ def test_linear_many_is_linear_one_by_one(ops, qtype):
 
 @pytest.mark.parametrize("qtype", QTYPES)
 def test_gate_up(ops, qtype):
-    columns = 512 if qtype in BLOCKS_OF_256 else 288
+    columns = whole_blocks(qtype, 288)
     for rows in (1, 15, 16, 33):
         raw = [matrix(qtype, rows, columns, seed=s) for s in (1, 2)]
         gate, up = (ops.load_weight(r) for r in raw)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from op_inputs import BLOCKS_OF_256, QTYPES, AttentionCase, activations, matrix
+from op_inputs import QTYPES, AttentionCase, activations, matrix, whole_blocks
 
 from batching import make_batch
 from devices import cpu_params, open_device
@@ -29,7 +29,7 @@ def host(ops, x) -> np.ndarray:
 
 @pytest.mark.parametrize("qtype", QTYPES)
 def test_linear_rows(ops, qtype):
-    rows, columns = 37, 768 if qtype in BLOCKS_OF_256 else 416
+    rows, columns = 37, whole_blocks(qtype, 416)
     weight = ops.load_weight(matrix(qtype, rows, columns))
     other = ops.load_weight(matrix(qtype, rows, columns, seed=1))
     x = activations(70, columns)

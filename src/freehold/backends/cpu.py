@@ -51,7 +51,8 @@ from freehold.ops import (
 
 NATIVE_TYPES = frozenset(
     ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K",
-     "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS")
+     "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4", "NVFP4", "Q1_0", "Q2_0", "TQ1_0", "TQ2_0",
+     "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")
 )  # fmt: skip
 # Below this many bytes NumPy's allocator answers from its own cache; above, every new array costs
 # page faults as long as the multiplication that fills it.
