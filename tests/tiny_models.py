@@ -16,7 +16,7 @@ from typing import Any
 import gguf
 import numpy as np
 
-from freehold import quants
+from random_blocks import stored
 
 VOCAB = 160
 PROMPT_LENGTH = 40
@@ -215,10 +215,11 @@ def gguf_tensors(model: Any) -> dict[str, np.ndarray]:
 
 
 def encoded(array: np.ndarray, qtype: str) -> np.ndarray:
-    """Stored bytes, one row per row. The `gguf` package decodes K-quants but encodes none."""
+    """Stored bytes, one row per row. The `gguf` package decodes K-quants but encodes none; what
+    nobody encodes here are random blocks of the same spread."""
     if qtype in ("F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"):
         return gguf.quants.quantize(array, gguf.GGMLQuantizationType[qtype])
-    return quants.get(qtype).encode(np.ascontiguousarray(array).ravel()).reshape(len(array), -1)
+    return stored(qtype, array).reshape(len(array), -1)
 
 
 def add_sizes(writer: gguf.GGUFWriter, config: Any) -> None:

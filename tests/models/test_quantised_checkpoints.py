@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models whole, from quantised safetensors and from GGUF types without kernels: the logits are
-those of the weights the codes stand for.
+"""Models whole, from quantised safetensors and from the rarer GGUF types: the logits are those of
+the weights the codes stand for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 import tiny_models
 from batching import full_logits
 from budgets import limit, logits_error
-from devices import best_params, open_device
+from devices import best_params, cpu_params, open_device
 from freehold.errors import InvalidParameterError
 from freehold.formats.checkpoint import open_checkpoint
 from freehold.models.loader import load_model
@@ -131,8 +131,10 @@ def test_fp8_may_be_quantised_further(quantised, tmp_path):
     assert report.types["Q8_0"] == 16
 
 
-@pytest.mark.parametrize(("case", "qtype"), [("llama-gqa", "MXFP4"), ("llama-wide", "TQ2_0")])
-def test_types_without_kernels_run_on_the_reference_and_convert(case, qtype, tmp_path):
+@pytest.mark.parametrize(
+    ("case", "qtype"), [("llama-gqa", "MXFP4"), ("llama-wide", "TQ2_0"), ("llama-wide", "TQ1_0")]
+)
+def test_types_of_few_levels_run_and_convert(case, qtype, tmp_path):
     """The judge's matrices go through our encoder and the `gguf` package's decoder."""
     model = tiny_models.build(tiny_models.CASES[case])
     path = tiny_models.write_gguf(model, tmp_path / "in.gguf", qtype)
@@ -149,3 +151,20 @@ def test_types_without_kernels_run_on_the_reference_and_convert(case, qtype, tmp
     quantize(path, tmp_path / "out.gguf", "F32", allow_requantize=True)
     converted = logits_of(tmp_path / "out.gguf", ops)
     assert logits_error(converted, expected) <= limit("reference", "logits")
+    for device in cpu_params():
+        fast = open_device(device.values[0])
+        assert logits_error(logits_of(path, fast), expected) <= limit("cpu", "logits", qtype)
+
+
+RANDOM = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "NVFP4")
+
+
+@pytest.mark.parametrize("qtype", RANDOM)
+@pytest.mark.parametrize("device", cpu_params())
+def test_types_that_nobody_here_encodes(qtype, device, tmp_path):
+    """Random blocks; the reference, which decodes as the `gguf` package does, is the judge."""
+    model = tiny_models.build(tiny_models.CASES["llama-wide"])
+    path = tiny_models.write_gguf(model, tmp_path / "in.gguf", qtype)
+    expected = logits_of(path, open_device(("reference", {})))
+    got = logits_of(path, open_device(device))
+    assert logits_error(got, expected) <= limit("cpu", "logits", qtype)

@@ -2,6 +2,7 @@
 // Every kernel level this processor runs, against the baseline level: for machines where the
 // Python tests cannot go (aarch64 under qemu) and for the sanitizers, which like a plain program.
 // Exits with 1 and says what differed.
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdio>
@@ -78,7 +79,8 @@ std::vector<float> run_linear(const Kernels* k, QType type, const std::vector<ui
 void check_linear(const std::vector<const Kernels*>& levels) {
   for (int t = 0; t < int(QType::kCount); ++t) {
     const QType type = QType(t);
-    const int64_t width = quant_layout(type).block == 256 ? 512 : 96, n = 37;
+    const int64_t block = std::max(32, quant_layout(type).block);
+    const int64_t width = block == 256 ? 512 : 3 * block, n = 37;
     const auto bytes = weights(type, n, width);
     for (int cols : {1, 2, 3, 5, 8, 13, 43}) {
       const auto x = floats(size_t(cols * width));

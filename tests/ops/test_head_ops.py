@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from op_inputs import BLOCKS_OF_256, QTYPES, activations, exact_activations, matrix
+from op_inputs import QTYPES, activations, exact_activations, matrix, whole_blocks
 
 from budgets import limit, linear_error, row_error
 from devices import all_params, cpu_params, open_device
@@ -43,7 +43,7 @@ def heads_of(qtype: str, count: int, rows: int, columns: int):
 @pytest.mark.parametrize("qtype", QTYPES)
 @pytest.mark.parametrize("beyond", [0, 24])
 def test_every_head_meets_its_own_matrix(ops, qtype, beyond):
-    columns = 256 if qtype in BLOCKS_OF_256 else 64
+    columns = whole_blocks(qtype, 64)
     for tokens, count, rows in ((1, 5, 16), (3, 2, 33), (44, 3, 17)):
         raws = heads_of(qtype, count, rows, columns)
         weights = [ops.load_weight(raw) for raw in raws]

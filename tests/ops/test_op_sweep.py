@@ -13,6 +13,7 @@ import pytest
 from op_inputs import (
     QTYPES,
     AttentionCase,
+    StoredMatrix,
     activations,
     exact_activations,
     matrix,
@@ -58,6 +59,25 @@ def test_embed(ops, qtype):
         ids = np.random.default_rng(0).integers(0, rows, 21).astype(np.int32)
         got = ops.to_numpy(ops.embed(ops.load_weight(raw), ids))
         assert row_error(got, raw.to_f32()[ids]) <= allowed(ops, "embed"), (rows, columns)
+
+
+@pytest.mark.parametrize("qtype", [q for q in QTYPES if q.startswith("IQ") and q[2] != "4"])
+def test_every_entry_of_a_codebook(ops, qtype):
+    """Random indices, enough to name each of up to 2048 entries; no product is rounded."""
+    raw = matrix(qtype, 256, 1024)
+    got = ops.to_numpy(ops.embed(ops.load_weight(raw), np.arange(256, dtype=np.int32)))
+    np.testing.assert_array_equal(got, raw.to_f32())
+
+
+@pytest.mark.parametrize("qtype", ["MXFP4", "NVFP4"])
+def test_every_small_float_scale(ops, qtype):
+    """All 256 bytes, subnormal and NaN ones among them."""
+    kind = quants.get(qtype)
+    blocks = matrix(qtype, 256, 128).data.copy().view(kind.layout)
+    blocks["e" if qtype == "MXFP4" else "d"].reshape(256, -1)[:] = np.arange(256)[:, None]
+    raw = StoredMatrix("scales", (256, 128), qtype, blocks.view(np.uint8))
+    got = ops.to_numpy(ops.embed(ops.load_weight(raw), np.arange(256, dtype=np.int32)))
+    np.testing.assert_array_equal(got, raw.to_f32())
 
 
 def test_embed_refuses_ids_outside_the_table(ops):
