@@ -125,13 +125,51 @@ def _wide_pairs(draw: Draw, pairs: Sequence[Pair]) -> str:
 
 
 def _odd(draw: Draw, pairs: Sequence[Pair]) -> str:
-    """Separators nobody uses: that a separator may be anything is what they teach."""
-    rng = draw.rng
+    """Marks nobody uses: that what stands between label and value may be anything is what they
+    teach."""
+    separator, bullet = _odd_separator(draw), _odd_bullet(draw)
+    return "\n".join(f"{bullet}{label}{separator}{value}" for label, value in pairs)
+
+
+def _odd_inline(draw: Draw, pairs: Sequence[Pair]) -> str:
+    """The same, several to a line."""
+    separator = _odd_separator(draw) if draw.chance(0.5) else ": "
     while True:
-        mark = "".join(rng.choice("~#*+%$@^&!?:=-.") for _ in range(rng.randint(1, 3)))
-        separator = rng.choice((f" {mark} ", f"{mark} "))
-        if separator not in HELDOUT_SEPARATORS:
-            return "\n".join(f"{label}{separator}{value}" for label, value in pairs)
+        join = f" {_odd_mark(draw)} "
+        if join not in HELDOUT_JOINS and join.strip() != separator.strip():
+            break
+    cells = [f"{label}{separator}{value}" for label, value in pairs]
+    each = draw.rng.choice((2, 4, len(cells)))
+    return "\n".join(join.join(cells[i : i + each]) for i in range(0, len(cells), each))
+
+
+def _odd_around(draw: Draw, pairs: Sequence[Pair]) -> str:
+    """Marks around the label, or around the value."""
+    left, right = draw.rng.choice((("<", ">"), ("{", "}"), ("'", "'"), ("(", ")"), ('"', '"')))
+    if draw.chance(0.5):
+        return "\n".join(f"{left}{label}{right} {value}" for label, value in pairs)
+    return "\n".join(f"{label} {left}{value}{right}" for label, value in pairs)
+
+
+def _odd_mark(draw: Draw) -> str:
+    return "".join(draw.rng.choice("~#*+%$@^&!?:=-.<>/_") for _ in range(draw.rng.randint(1, 4)))
+
+
+def _odd_separator(draw: Draw) -> str:
+    while True:
+        mark = _odd_mark(draw)
+        separator = draw.rng.choice((f" {mark} ", f"{mark} ", f" {mark}"))
+        if separator.strip() not in {held.strip() for held in HELDOUT_SEPARATORS}:
+            return separator
+
+
+def _odd_bullet(draw: Draw) -> str:
+    """Nothing, a mark, or a letter of a list."""
+    roll = draw.rng.random()
+    if roll < 0.5:
+        return ""
+    bullet = f"{draw.rng.choice('abcdeghxyz')}) " if roll < 0.6 else f"{_odd_mark(draw)} "
+    return "" if bullet in HELDOUT_BULLETS else bullet
 
 
 def _mixed(draw: Draw, pairs: Sequence[Pair]) -> str:
@@ -172,7 +210,7 @@ def _three_a_line(draw: Draw, pairs: Sequence[Pair]) -> str:
 
 TRAIN_BLOCKS: tuple[tuple[Block, int], ...] = (
     (_lines, 38), (_below, 5), (_indented, 3), (_bold, 7), (_table, 7), (_wide_table, 5), (_csv, 7),
-    (_inline, 9), (_two_a_line, 5), (_padded, 6), (_odd, 6), (_mixed, 5), (_right, 4), (_wide_pairs, 4),
+    (_inline, 9), (_two_a_line, 5), (_padded, 6), (_odd, 26), (_odd_inline, 8), (_odd_around, 5), (_mixed, 5), (_right, 4), (_wide_pairs, 4),
 )  # fmt: skip
 HELDOUT_BLOCKS: tuple[tuple[Block, int], ...] = (
     (_lines, 36), (_bracketed, 10), (_numbered, 12), (_columns, 14), (_bare_table, 12),
@@ -216,9 +254,24 @@ def wrapped(draw: Draw, text: str) -> str:
     )
 
 
+def _odd_item(draw: Draw) -> str:
+    """A pattern of a line of an order with marks nobody uses."""
+    rng = draw.rng
+    while True:
+        count = rng.choice(("{q}", "{q}", "({q})", "{q} x", "x{q}", "{q} pcs", "n={q}", "[{q}]"))
+        price = rng.choice(("{p} {t}", "{t}", "{p}", "{t} ({p})", "{p} / {t}"))
+        gaps = [rng.choice((" ", "  ", ", ", ": ", f" {_odd_mark(draw)} ")) for _ in range(2)]
+        parts = [count, "{a}"] if draw.chance(0.6) else ["{a}", count]
+        pattern = f"{_odd_bullet(draw)}{parts[0]}{gaps[0]}{parts[1]}{gaps[1]}{price}"
+        if pattern not in HELDOUT_ITEMS:
+            return pattern
+
+
 def items(draw: Draw, rows: Sequence[Item]) -> str:
     """The lines of an invoice or order, all in one arrangement."""
     pattern = draw.rng.choice(TRAIN_ITEMS if draw.train else HELDOUT_ITEMS)
+    if draw.train and draw.chance(0.3):
+        pattern = _odd_item(draw)
     head = ""
     if draw.train and draw.chance(0.8):
         if pattern.startswith("|"):

@@ -48,6 +48,10 @@ class Budget:
     drill_rate: float = 0.04  # and afterwards this part of all examples
     prompt_weight: float = 0.3  # weight of the loss on the asked text
     prompt_rate: float = 0.3  # part of the asked text that the loss looks at
+    # Weight of a token of these answers. Most labels are two tokens and most of a body hangs on a
+    # few; beside fields of forty tokens they would hardly be heard.
+    classify_weight: float = 4.0
+    code_weight: float = 1.5
     muon_lr: float = 0.02
     adam_lr: float = 0.005
     weight_decay: float = 0.02

@@ -147,9 +147,11 @@ class Trainer:
         looked &= random.random(looked.shape) < budget.prompt_rate
         rows, columns = np.nonzero(answered | looked)
         is_answer = answered[rows, columns]
+        heard = {"classify": budget.classify_weight, "code": budget.code_weight}
+        loudness = np.array([heard.get(task, 1.0) for task in batch.tasks])[rows]
         weights = np.where(
             is_answer,
-            1.0 / answers,
+            loudness / answers,
             budget.prompt_weight / max(1, int(looked.sum())) / budget.micro_batches,
         )
         ids = torch.from_numpy(batch.ids).to(self.device)

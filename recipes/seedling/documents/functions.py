@@ -102,7 +102,7 @@ def _arguments(draw: Draw, kind: FunctionKind, entry: str) -> list[str]:
     while len(names) < len(kind.roles):
         train, heldout = ARGUMENTS[kind.roles[len(names)]]
         name = draw.rng.choice(train if draw.train else heldout)
-        if draw.train and draw.chance(0.2):
+        if draw.train and draw.chance(0.45):
             # Made names: an argument is copied from the signature, whatever it is called.
             name = draw.word(1, 3).lower()
         if (
