@@ -120,8 +120,8 @@ FH_INLINE vi i_bits4(vi v, int n) {
 #if !defined(FH_HAS_FLIP)
 // 128 - w for bytes of w between 1 and 127 whose sign bit, of the four from bit n on, is set.
 FH_INLINE vi i_flip(vi w, vi signs, int n) {
-  const vi negative = i_bits4(signs, n);
-  return (w ^ (i_shl<7>(negative) - negative)) + negative;
+  const vu negative = (vu)i_bits4(signs, n);
+  return (vi)(((vu)w ^ ((negative << 7) - negative)) + negative);
 }
 #endif
 #if !defined(FH_ISA_AVX512)
