@@ -76,12 +76,23 @@ class KVLayerSpec:
     ``window`` above 0 promises that a query at p looks at nothing before p - window + 1, so that
     older keys and values need not be kept.
     ``value_dim`` 0 stores keys alone: for a latent cache, whose values are the first dimensions
-    of the keys, and for the keys that `Ops.top_keys` searches."""
+    of the keys, and for the keys that `Ops.top_keys` searches.
+
+    Compressed attention (DeepSeek V4) has ``rows``: layers that `Ops.compress` and
+    `Ops.attention_with_entries` read. One with a ``stride`` above 1 has a slot for every so many
+    positions, for an entry made of them all: entry e belongs to the block of position
+    (e + 1) · stride - 1, the last it is made of."""
 
     num_kv_heads: int
     key_dim: int
     value_dim: int
     window: int = 0
+    rows: bool = False
+    stride: int = 1
+
+    def block_slots(self, block_size: int) -> int:
+        """Slots in a block that covers so many positions."""
+        return -(-block_size // self.stride)
 
 
 def kv_groups(layers: Sequence[KVLayerSpec]) -> tuple[int, ...]:
@@ -264,6 +275,20 @@ class Ops(Protocol):
         """Stream r of the result is Σ_s weights[t, r·S + s] · streams[s][t], added in order; each
         is [T, K], weights are [T, R · S]."""
 
+    def stream_weights(
+        self, x: Array, base: Array, scale: Array, streams: int, rounds: int, eps: float
+    ) -> tuple[Array, Array | None]:
+        """What `mix_streams` takes to gather S streams into one, [T, S], and to make S of those
+        and of what was computed from that one, [T, S · (S + 1)] (hyper-connections with a
+        doubly stochastic mix, arXiv:2512.24880).
+
+        x is [T, (2 + S) · S], base as wide. After x · scale + base, with scale [3] for its three
+        parts, the first S columns become sigmoid + eps, the shares of the gathered; the next S
+        2 · sigmoid, the shares of the result in each stream; the others, from stream (row) to
+        stream (column), a softmax over each row, plus eps, whose columns and then, `rounds` - 1
+        times, rows and columns are divided by their sum plus eps. An x of S columns and a scale
+        [1] have the first part only; None then stands for the second result."""
+
     def match_magnitude(self, x: Array, like: Array, floor: float) -> Array:
         """x · √(mean(like²) / max(mean(x²), floor)) over each row: [T, K]. The memory of `x` may
         be reused."""
@@ -308,11 +333,16 @@ class Ops(Protocol):
         may be reused."""
 
     def route(
-        self, logits: Array, spec: RoutingSpec, bias: Array | None = None
+        self,
+        logits: Array,
+        spec: RoutingSpec,
+        bias: Array | None = None,
+        fixed: npt.NDArray[np.int32] | None = None,
     ) -> tuple[Array, Array]:
         """Experts of each token, the best first, and their weights: int32 and float32
         [T, top_k], out of logits [T, E] and a bias [E] of the choice. Of equal ones the lower
-        expert, or group, comes first."""
+        expert, or group, comes first. ``fixed`` [T, top_k], an array of the host, is a choice
+        already made; only its weights are then computed."""
 
     def moe(
         self,
@@ -352,7 +382,8 @@ class Ops(Protocol):
     ) -> None:
         """Store the batch's keys and values at the ``slot_mapping`` of the layer's group.
 
-        `v` is None exactly where the layer stores no values."""
+        `v` is None exactly where the layer stores no values. A layer with a stride takes one row
+        for each position of the batch that ends an entry, in the order of the batch."""
 
     def attention(
         self,
@@ -382,7 +413,35 @@ class Ops(Protocol):
         DeepSeek V3.2's sparse attention). Of equal scores the lower position comes first; one that
         is not a number comes last. Returns bits, uint64 [T, ceil(longest sequence / 64)]:
         position p is bit ``p % 64`` of word ``p // 64``. None when no sequence is longer than
-        `count`: every query then keeps all it sees."""
+        `count`: every query then keeps all it sees. Of a layer with a stride it is entries that
+        are found and counted, of those that end at the query's position or before."""
+
+    def compress(
+        self, cache: KVCache, layer: int, batch: ForwardBatch, bias: Array, overlap: bool
+    ) -> Array:
+        """The entry that each position p of the batch ends, i.e. where p + 1 is a multiple of
+        len(bias): Σ_i softmax_i(gate_i + bias_i) · key_i, dimension by dimension, over as many
+        positions up to p: [C, key_dim], in the order of the batch.
+
+        `layer` has rows, one head, and gates for values; bias is [ratio, key_dim]. With `overlap`
+        there are key_dim / 2 dimensions and 2 · ratio positions, if there are so many: the latter
+        half with the last dimensions of key, gate and bias, the former with the first ones."""
+
+    def attention_with_entries(
+        self,
+        q: Array,
+        cache: KVCache,
+        layer: int,
+        entries: int,
+        batch: ForwardBatch,
+        spec: AttentionSpec,
+        sinks: Array,
+        selected: Array | None = None,
+    ) -> Array:
+        """`attention` in which the keys that `spec` shows and the entries in layer `entries`
+        (see `KVLayerSpec`) share one softmax. A query at p sees entries that end at p or before,
+        and of those with ``selected`` (of `top_keys` in such a layer) only the selected. Both
+        layers have rows and one head without values; `spec` has no cap."""
 
     def take_rows(self, x: Array, rows: npt.NDArray[np.int32]) -> Array:
         """x[rows]."""

@@ -19,9 +19,16 @@ Wide = npt.NDArray[np.float64]
 
 
 def choose_experts(
-    logits: FloatArray, spec: RoutingSpec, bias: FloatArray | None = None
+    logits: FloatArray,
+    spec: RoutingSpec,
+    bias: FloatArray | None = None,
+    fixed: npt.NDArray[np.int32] | None = None,
 ) -> tuple[npt.NDArray[np.int32], FloatArray]:
-    """`Ops.route`. Logits that are not numbers come last, and their weights are not numbers."""
+    """`Ops.route`. Logits that are not numbers come last, and their weights are not numbers.
+
+    Raises InvalidParameterError for a fixed choice that is none of [T, top_k] experts."""
+    if fixed is not None:
+        _check_fixed(logits, spec, fixed)
     with np.errstate(all="ignore"):
         wide = logits.astype(np.float64)
         scores = _scores(wide, spec.scoring)
@@ -30,7 +37,10 @@ def choose_experts(
             keys = _best_groups(keys, spec)
         else:
             keys = wide  # sorting these, not scores, keeps apart what underflows to zero
-        chosen = np.argsort(-keys, axis=1, kind="stable")[:, : spec.top_k]
+        if fixed is None:
+            chosen = np.argsort(-keys, axis=1, kind="stable")[:, : spec.top_k]
+        else:
+            chosen = fixed.astype(np.int64)
         weights = np.take_along_axis(scores, chosen, axis=1)
         if spec.normalise:
             # A softmax of these alone: what they are beside the rest cannot make them all zero.
@@ -40,6 +50,18 @@ def choose_experts(
                 weights = weights / (weights.sum(axis=1, keepdims=True) + 1e-20)
         weights = weights * spec.scale
     return chosen.astype(np.int32), weights.astype(np.float32)
+
+
+def _check_fixed(logits: FloatArray, spec: RoutingSpec, fixed: npt.NDArray[np.int32]) -> None:
+    if fixed.shape != (len(logits), spec.top_k):
+        raise InvalidParameterError(
+            f"{spec.top_k} experts for each of {len(logits)} tokens are no array {fixed.shape}"
+        )
+    if fixed.size and not 0 <= int(fixed.min()) <= int(fixed.max()) < logits.shape[1]:
+        raise InvalidParameterError(
+            f"expert ids run from {fixed.min()} to {fixed.max()}, "
+            f"but there are {logits.shape[1]} experts"
+        )
 
 
 def _scores(logits: Wide, scoring: Scoring) -> Wide:

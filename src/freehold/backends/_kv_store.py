@@ -48,7 +48,7 @@ class Rows:
     def nbytes(self) -> int:
         return self.data.nbytes + self.scales.nbytes
 
-    def write(self, slots: npt.NDArray[np.int32], x: FloatArray) -> None:
+    def write(self, slots: npt.NDArray[np.int64], x: FloatArray) -> None:
         """Store x [T, heads · dim] at `slots` [T]."""
         x = x.reshape(len(slots), self.heads, self.dim)
         if self.dtype == "bf16":
@@ -92,6 +92,7 @@ class ReferenceKVCache:
     groups: tuple[int, ...]  # of each layer
     keys: list[Rows]
     values: list[Rows]
+    strides: tuple[int, ...]  # of each layer
 
 
 def allocate(
@@ -107,18 +108,28 @@ def allocate(
     if block_size < 1:
         raise InvalidParameterError(f"a cache block holds at least one token, not {block_size}")
     groups, counts = kv_groups(layers), blocks_per_group(layers, num_blocks)
-    for spec in layers:
-        if dtype == "q8_0" and (spec.key_dim % Q8_BLOCK or spec.value_dim % Q8_BLOCK):
-            raise InvalidParameterError(
-                f"a q8_0 cache needs head sizes that are multiples of {Q8_BLOCK}, "
-                f"not {spec.key_dim} and {spec.value_dim}",
-                hint="use an f16 cache",
-            )
-    placed = [(counts[g] * block_size, s) for g, s in zip(groups, layers, strict=True)]
-    try:
-        keys = [Rows(dtype, slots, spec.num_kv_heads, spec.key_dim) for slots, spec in placed]
-        values = [Rows(dtype, slots, spec.num_kv_heads, spec.value_dim) for slots, spec in placed]
-    except (MemoryError, ValueError) as error:  # NumPy says ValueError when a size overflows
-        raise CapacityError(f"no memory for a cache of {counts} blocks: {error}") from error
+    pairs = [
+        allocate_rows(spec, counts[group], block_size, dtype)
+        for group, spec in zip(groups, layers, strict=True)
+    ]
+    keys, values = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     nbytes = sum(rows.nbytes for rows in (*keys, *values))
-    return ReferenceKVCache(counts, block_size, dtype, nbytes, groups, keys, values)
+    strides = tuple(spec.stride for spec in layers)
+    return ReferenceKVCache(counts, block_size, dtype, nbytes, groups, keys, values, strides)
+
+
+def allocate_rows(
+    spec: KVLayerSpec, blocks: int, block_size: int, dtype: KVDtype
+) -> tuple[Rows, Rows]:
+    """Keys and values of one layer. Errors as `allocate`."""
+    if dtype == "q8_0" and (spec.key_dim % Q8_BLOCK or spec.value_dim % Q8_BLOCK):
+        raise InvalidParameterError(
+            f"a q8_0 cache needs head sizes that are multiples of {Q8_BLOCK}, "
+            f"not {spec.key_dim} and {spec.value_dim}",
+            hint="use an f16 cache",
+        )
+    slots, heads = blocks * spec.block_slots(block_size), spec.num_kv_heads
+    try:
+        return Rows(dtype, slots, heads, spec.key_dim), Rows(dtype, slots, heads, spec.value_dim)
+    except (MemoryError, ValueError) as error:  # NumPy says ValueError when a size overflows
+        raise CapacityError(f"no memory for a cache of {blocks} blocks: {error}") from error

@@ -21,7 +21,15 @@ import numpy.typing as npt
 import psutil
 
 from freehold import _native
+from freehold.backends._compressed import (
+    RowLayer,
+    attend_with_entries,
+    compress,
+    search_entries,
+    stream_weights,
+)
 from freehold.backends._experts import choose_experts
+from freehold.backends._kv_store import allocate_rows
 from freehold.batch import ForwardBatch
 from freehold.config import env_isa, env_threads
 from freehold.errors import (
@@ -73,14 +81,23 @@ def default_threads() -> int:
 
 @dataclass(slots=True)
 class _KVCache:
-    """Handle given to models; the memory is native, one store for each group of layers."""
+    """Handle given to models; the memory is native, one store for each group of layers, but for
+    layers with rows, which NumPy reads."""
 
     num_blocks: tuple[int, ...]
     block_size: int
     dtype: KVDtype
     nbytes: int
-    stores: list[_native.KVStore]
+    stores: list[_native.KVStore | None]  # None for a group of layers with rows alone
     places: list[tuple[int, int]]  # of each layer: its group, and its index in the group's store
+    rows: dict[int, RowLayer]  # layers with rows, which have no place in a store
+
+    def native(self, layer: int) -> tuple[_native.KVStore, int, int]:
+        """The store of a layer, its index there, and its group."""
+        group, index = self.places[layer]
+        store = self.stores[group]
+        assert store is not None
+        return store, index, group
 
 
 class _Pool:
@@ -185,10 +202,11 @@ class CpuOps:
         places = []
         for spec, group in zip(layers, kv_groups(layers), strict=True):
             places.append((group, len(shapes[group])))
-            shapes[group].append([spec.num_kv_heads, spec.key_dim, spec.value_dim])
+            if not spec.rows:
+                shapes[group].append([spec.num_kv_heads, spec.key_dim, spec.value_dim])
         try:
             stores = [
-                _native.KVStore(shape, count, block_size, dtype)
+                _native.KVStore(shape, count, block_size, dtype) if shape else None
                 for shape, count in zip(shapes, counts, strict=True)
             ]
         except ValueError as error:
@@ -198,8 +216,14 @@ class CpuOps:
                 f"not enough memory for {sum(counts)} cache blocks of {block_size} tokens",
                 hint="use a shorter context, fewer sequences or a smaller cache type",
             ) from error
-        nbytes = sum(store.nbytes for store in stores)
-        return _KVCache(counts, block_size, dtype, nbytes, stores, places)
+        rows = {}
+        for layer, (spec, (group, _)) in enumerate(zip(layers, places, strict=True)):
+            if spec.rows:
+                pair = allocate_rows(spec, counts[group], block_size, dtype)
+                rows[layer] = RowLayer(*pair, group, spec.stride, block_size)
+        nbytes = sum(store.nbytes for store in stores if store is not None)
+        nbytes += sum(layer.keys.nbytes + layer.values.nbytes for layer in rows.values())
+        return _KVCache(counts, block_size, dtype, nbytes, stores, places, rows)
 
     # -- per token -------------------------------------------------------------------------
 
@@ -264,6 +288,17 @@ class CpuOps:
         self._context.mix_streams(list(streams), weights, mixed)
         return tuple(mixed)
 
+    def stream_weights(
+        self,
+        x: FloatArray,
+        base: FloatArray,
+        scale: FloatArray,
+        streams: int,
+        rounds: int,
+        eps: float,
+    ) -> tuple[FloatArray, FloatArray | None]:
+        return stream_weights(x, base, scale, streams, rounds, eps)
+
     def match_magnitude(self, x: FloatArray, like: FloatArray, floor: float) -> FloatArray:
         with np.errstate(all="ignore"):
             # Squared in float64 first: each row is then summed alone, the same in any company.
@@ -323,10 +358,15 @@ class CpuOps:
         return x
 
     def route(
-        self, logits: FloatArray, spec: RoutingSpec, bias: FloatArray | None = None
+        self,
+        logits: FloatArray,
+        spec: RoutingSpec,
+        bias: FloatArray | None = None,
+        fixed: npt.NDArray[np.int32] | None = None,
     ) -> tuple[npt.NDArray[np.int32], FloatArray]:
-        if spec.scoring != "softmax" or bias is not None or spec.num_groups > 1:
-            return choose_experts(logits, spec, bias)
+        plain = spec.scoring == "softmax" and spec.num_groups == 1
+        if not plain or bias is not None or fixed is not None:
+            return choose_experts(logits, spec, bias, fixed)
         chosen = np.empty((len(logits), spec.top_k), np.int32)
         weights = np.empty(chosen.shape, np.float32)
         self._context.route(logits, spec.normalise, spec.scale, chosen, weights)
@@ -378,8 +418,11 @@ class CpuOps:
         batch: ForwardBatch,
     ) -> None:
         assert isinstance(cache, _KVCache)
-        group, index = cache.places[layer]
-        self._context.write_kv(cache.stores[group], index, k, v, batch.tables[group].slot_mapping)
+        if layer in cache.rows:
+            cache.rows[layer].write(k, v, batch)
+        else:
+            store, index, group = cache.native(layer)
+            self._context.write_kv(store, index, k, v, batch.tables[group].slot_mapping)
 
     def attention(
         self,
@@ -392,10 +435,10 @@ class CpuOps:
         selected: npt.NDArray[np.uint64] | None = None,
     ) -> FloatArray:
         assert isinstance(cache, _KVCache)
-        group, index = cache.places[layer]
+        store, index, group = cache.native(layer)
         out = self._pool.take(q.shape[0], spec.num_heads * spec.value_dim)
         self._context.attention(
-            q, cache.stores[group], index, out, batch.query_start_loc, batch.seq_lens,
+            q, store, index, out, batch.query_start_loc, batch.seq_lens,
             batch.tables[group].block_tables, spec.num_heads, spec.value_dim, spec.scale,
             spec.window, spec.chunk, spec.softcap, sinks, selected,
         )  # fmt: skip
@@ -411,18 +454,41 @@ class CpuOps:
         count: int,
     ) -> npt.NDArray[np.uint64] | None:
         assert isinstance(cache, _KVCache)
+        if layer in cache.rows:
+            return search_entries(q, weights, cache.rows[layer], batch, count)
         if count < 1:
             raise InvalidParameterError("at least one key must be kept")
         longest = int(batch.seq_lens.max(initial=0))
         if longest <= count:
             return None
-        group, index = cache.places[layer]
+        store, index, group = cache.native(layer)
         bits = np.zeros((len(q), -(-longest // 64)), np.uint64)
         self._context.top_keys(
-            q, weights, cache.stores[group], index, bits, batch.query_start_loc, batch.seq_lens,
+            q, weights, store, index, bits, batch.query_start_loc, batch.seq_lens,
             batch.tables[group].block_tables, count,
         )  # fmt: skip
         return bits
+
+    def compress(
+        self, cache: KVCache, layer: int, batch: ForwardBatch, bias: FloatArray, overlap: bool
+    ) -> FloatArray:
+        assert isinstance(cache, _KVCache)
+        return compress(cache.rows[layer], batch, bias, overlap)
+
+    def attention_with_entries(
+        self,
+        q: FloatArray,
+        cache: KVCache,
+        layer: int,
+        entries: int,
+        batch: ForwardBatch,
+        spec: AttentionSpec,
+        sinks: FloatArray,
+        selected: npt.NDArray[np.uint64] | None = None,
+    ) -> FloatArray:
+        assert isinstance(cache, _KVCache)
+        layers = cache.rows[layer], cache.rows[entries]
+        return attend_with_entries(q, *layers, batch, spec, sinks, selected)
 
     def take_rows(self, x: FloatArray, rows: npt.NDArray[np.int32]) -> FloatArray:
         return x[rows]
@@ -433,7 +499,12 @@ class CpuOps:
         self, cache: KVCache, group: int, src: npt.NDArray[np.int32], dst: npt.NDArray[np.int32]
     ) -> None:
         assert isinstance(cache, _KVCache)
-        cache.stores[group].copy_blocks(src, dst)
+        store = cache.stores[group]
+        if store is not None:
+            store.copy_blocks(src, dst)
+        for layer in cache.rows.values():
+            if layer.group == group:
+                layer.copy_blocks(src, dst)
 
     def to_numpy(self, x: FloatArray) -> FloatArray:
         return x

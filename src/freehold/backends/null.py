@@ -126,6 +126,18 @@ class NullOps:
         count = int(weights.shape[1]) // len(streams)
         return (streams[0],) * count
 
+    def stream_weights(
+        self,
+        x: FloatArray,
+        base: FloatArray,
+        scale: FloatArray,
+        streams: int,
+        rounds: int,
+        eps: float,
+    ) -> tuple[FloatArray, FloatArray | None]:
+        shares = None if x.shape[1] == streams else _zeros(len(x), streams * (streams + 1))
+        return _zeros(len(x), streams), shares
+
     def match_magnitude(self, x: FloatArray, like: FloatArray, floor: float) -> FloatArray:
         return x
 
@@ -167,7 +179,11 @@ class NullOps:
         return x
 
     def route(
-        self, logits: FloatArray, spec: RoutingSpec, bias: FloatArray | None = None
+        self,
+        logits: FloatArray,
+        spec: RoutingSpec,
+        bias: FloatArray | None = None,
+        fixed: npt.NDArray[np.int32] | None = None,
     ) -> tuple[npt.NDArray[np.int32], FloatArray]:
         chosen = np.tile(np.arange(spec.top_k, dtype=np.int32), (len(logits), 1))
         return chosen, _zeros(len(logits), spec.top_k)
@@ -234,6 +250,25 @@ class NullOps:
         count: int,
     ) -> None:
         return None
+
+    def compress(
+        self, cache: KVCache, layer: int, batch: ForwardBatch, bias: FloatArray, overlap: bool
+    ) -> FloatArray:
+        ends = int(np.count_nonzero((batch.positions + 1) % len(bias) == 0))
+        return _zeros(ends, bias.shape[1] // 2 if overlap else bias.shape[1])
+
+    def attention_with_entries(
+        self,
+        q: FloatArray,
+        cache: KVCache,
+        layer: int,
+        entries: int,
+        batch: ForwardBatch,
+        spec: AttentionSpec,
+        sinks: FloatArray,
+        selected: npt.NDArray[np.uint64] | None = None,
+    ) -> FloatArray:
+        return _zeros(len(q), spec.num_heads * spec.value_dim)
 
     def take_rows(self, x: FloatArray, rows: npt.NDArray[np.int32]) -> FloatArray:
         return x[rows]

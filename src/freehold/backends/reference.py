@@ -22,6 +22,13 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from freehold.backends._compressed import (
+    RowLayer,
+    attend_with_entries,
+    compress,
+    search_entries,
+    stream_weights,
+)
 from freehold.backends._experts import check_choice, choose_experts
 from freehold.backends._kv_store import ReferenceKVCache, allocate
 from freehold.backends._reference_attention import WORD, Bits, attend, first_visible, search
@@ -45,7 +52,6 @@ from freehold.ops import (
 )
 
 Wide: TypeAlias = npt.NDArray[np.floating[Any]]
-_VALUES_DISAGREE = "values go to layers that store some, and to no other"
 Precision = Literal["float64", "float32"]
 
 _erf = np.frompyfunc(math.erf, 1, 1)
@@ -193,6 +199,17 @@ class ReferenceOps:
             mixed = (shares[..., None] * wide[:, None]).sum(axis=2).astype(np.float32)
         return tuple(mixed[:, r] for r in range(mixed.shape[1]))
 
+    def stream_weights(
+        self,
+        x: FloatArray,
+        base: FloatArray,
+        scale: FloatArray,
+        streams: int,
+        rounds: int,
+        eps: float,
+    ) -> tuple[FloatArray, FloatArray | None]:
+        return stream_weights(x, base, scale, streams, rounds, eps)
+
     def match_magnitude(self, x: FloatArray, like: FloatArray, floor: float) -> FloatArray:
         with np.errstate(all="ignore"):
             wide = x.astype(np.float64)
@@ -248,9 +265,13 @@ class ReferenceOps:
             return wide.astype(np.float32)
 
     def route(
-        self, logits: FloatArray, spec: RoutingSpec, bias: FloatArray | None = None
+        self,
+        logits: FloatArray,
+        spec: RoutingSpec,
+        bias: FloatArray | None = None,
+        fixed: npt.NDArray[np.int32] | None = None,
     ) -> tuple[npt.NDArray[np.int32], FloatArray]:
-        return choose_experts(logits, spec, bias)
+        return choose_experts(logits, spec, bias, fixed)
 
     def moe(
         self,
@@ -315,14 +336,7 @@ class ReferenceOps:
         v: FloatArray | None,
         batch: ForwardBatch,
     ) -> None:
-        store = _cache(cache)
-        if (v is None) != (store.values[layer].dim == 0):
-            raise InvalidParameterError(_VALUES_DISAGREE)
-        slots = batch.tables[store.groups[layer]].slot_mapping
-        with np.errstate(all="ignore"):  # a key beyond f16's range is stored as infinity
-            store.keys[layer].write(slots, k)
-            if v is not None:
-                store.values[layer].write(slots, v)
+        _row_layer(cache, layer).write(k, v, batch)
 
     def attention(
         self,
@@ -359,6 +373,8 @@ class ReferenceOps:
         count: int,
     ) -> Bits | None:
         store, longest = _cache(cache), int(batch.seq_lens.max(initial=0))
+        if store.strides[layer] > 1:
+            return search_entries(q, weights, _row_layer(cache, layer), batch, count)
         if count < 1:
             raise InvalidParameterError("at least one key must be kept")
         if longest <= count:
@@ -370,6 +386,25 @@ class ReferenceOps:
             parts.append(search(q[rows], weights[rows], keys, batch.positions[rows], count, words))
         return np.concatenate(parts)
 
+    def compress(
+        self, cache: KVCache, layer: int, batch: ForwardBatch, bias: FloatArray, overlap: bool
+    ) -> FloatArray:
+        return compress(_row_layer(cache, layer), batch, bias, overlap)
+
+    def attention_with_entries(
+        self,
+        q: FloatArray,
+        cache: KVCache,
+        layer: int,
+        entries: int,
+        batch: ForwardBatch,
+        spec: AttentionSpec,
+        sinks: FloatArray,
+        selected: Bits | None = None,
+    ) -> FloatArray:
+        layers = _row_layer(cache, layer), _row_layer(cache, entries)
+        return attend_with_entries(q, *layers, batch, spec, sinks, selected)
+
     def take_rows(self, x: FloatArray, rows: npt.NDArray[np.int32]) -> FloatArray:
         return x[rows]
 
@@ -377,14 +412,9 @@ class ReferenceOps:
     def copy_blocks(
         self, cache: KVCache, group: int, src: npt.NDArray[np.int32], dst: npt.NDArray[np.int32]
     ) -> None:
-        store = _cache(cache)
-        inside = np.arange(store.block_size, dtype=np.int64)
-        from_slots = (src.astype(np.int64)[:, None] * store.block_size + inside).ravel()
-        to_slots = (dst.astype(np.int64)[:, None] * store.block_size + inside).ravel()
-        for layer, keys, values in zip(store.groups, store.keys, store.values, strict=True):
-            if layer == group:
-                keys.copy(from_slots, to_slots)
-                values.copy(from_slots, to_slots)
+        for layer, owner in enumerate(_cache(cache).groups):
+            if owner == group:
+                _row_layer(cache, layer).copy_blocks(src, dst)
 
     def to_numpy(self, x: FloatArray) -> FloatArray:
         return np.asarray(x, dtype=np.float32)
@@ -422,6 +452,12 @@ def _cache(cache: KVCache) -> ReferenceKVCache:
     if not isinstance(cache, ReferenceKVCache):
         raise EngineError("the reference backend was given another backend's cache")
     return cache
+
+
+def _row_layer(cache: KVCache, layer: int) -> RowLayer:
+    store = _cache(cache)
+    group, stride = store.groups[layer], store.strides[layer]
+    return RowLayer(store.keys[layer], store.values[layer], group, stride, store.block_size)
 
 
 def create(**options: Any) -> Ops:

@@ -27,8 +27,11 @@ _MOST_BLOCKS = 1 << 50  # beyond any memory; numbers stay small enough to comput
 
 def block_bytes(layers: Sequence[KVLayerSpec], block_size: int, dtype: KVDtype) -> int:
     """Bytes one block takes over all of some layers."""
-    width = sum(spec.num_kv_heads * (spec.key_dim + spec.value_dim) for spec in layers)
-    return int(width * block_size * _ELEMENT_BYTES[dtype])
+    elements = sum(
+        spec.num_kv_heads * (spec.key_dim + spec.value_dim) * spec.block_slots(block_size)
+        for spec in layers
+    )
+    return int(elements * _ELEMENT_BYTES[dtype])
 
 
 def sequence_bytes(

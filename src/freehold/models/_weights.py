@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from freehold import quants
 from freehold.errors import MalformedFileError, ModelNotFoundError, UnsupportedModelError
-from freehold.models._expert_tensors import DecodedTensor, ExpertStack
+from freehold.models._expert_tensors import DecodedTensor, ExpertStack, rows_of
 from freehold.models._made_tensors import MadeTensor
 from freehold.ops import Array, FloatArray, Ops, RawTensor, Weight
 
@@ -27,6 +27,7 @@ class Expected:
 
     shape: tuple[int, ...]  # outermost first
     required: bool = True
+    whole: bool = False  # a table of whole numbers, no weights
 
 
 def check_tensors(
@@ -51,7 +52,13 @@ def check_tensors(
                 f"{where}: the tensor {tensor.name[:100]} has shape {list(tensor.shape)}, "
                 f"but the model's sizes ask for {list(want.shape)}"
             )
-        if len(want.shape) >= 2 and tensor.qtype not in quants.names():
+        if want.whole and tensor.qtype not in ("I32", "I64"):
+            raise MalformedFileError(
+                f"{where}: the tensor {tensor.name[:100]} must hold whole numbers, "
+                f"not {tensor.qtype}"
+            )
+        weights = len(want.shape) >= 2 and not want.whole
+        if weights and tensor.qtype not in quants.names():
             raise UnsupportedModelError(
                 f"{where}: the tensor {tensor.name[:100]} is stored as {tensor.qtype}, "
                 "which freehold cannot multiply with",
@@ -99,6 +106,18 @@ class WeightLoader:
         weights = []
         for index in range(stack.shape[0]):
             part = stack.part(index)
+            weights.append(self.ops.load_weight(part))
+            self._count_bytes(part.nbytes, weights[-1].nbytes)
+        return tuple(weights)
+
+    def stretches(self, name: str, count: int) -> tuple[Weight, ...]:
+        """A matrix as `count` matrices of as many rows each, from above; the count divides."""
+        tensor = self._tensors[name]
+        rows = tensor.shape[0] // count
+        weights = []
+        for index in range(count):
+            label = f"{tensor.name}[{index}]"
+            part = rows_of(tensor, index * rows, (index + 1) * rows, label)
             weights.append(self.ops.load_weight(part))
             self._count_bytes(part.nbytes, weights[-1].nbytes)
         return tuple(weights)

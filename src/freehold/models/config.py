@@ -30,6 +30,7 @@ _ALIASES = {
     "deepseek_v2": "deepseek2",
     "deepseek_v3": "deepseek2",
     "deepseek_v32": "deepseek32",
+    "deepseek_v4": "deepseek4",
     "gemma3_text": "gemma3",
     "gpt_neox": "gptneox",
     "granitemoehybrid": "granite",
