@@ -115,8 +115,7 @@ def gguf_tensors(model: Any) -> dict[str, np.ndarray]:
 
 
 def write_gguf(model: Any, path: Path, **changes: Any) -> Path:
-    """The model as GGUF in F32; `changes` are keys without the architecture in front, None = none.
-    """
+    """The model as GGUF in F32; `changes` are keys, the architecture left out, None = none."""
     config = model.config
     writer = gguf.GGUFWriter(path, "deepseek4")
     kinds = {"sliding_attention": 0, **config.compress_rates}
@@ -150,7 +149,8 @@ def write_gguf(model: Any, path: Path, **changes: Any) -> Path:
         "hash_layer_count": config.mlp_layer_types.count("hash_moe"),
         "hyper_connection.count": config.hc_mult,
         "hyper_connection.sinkhorn_iterations": config.hc_sinkhorn_iters,
-        "hyper_connection.epsilon": config.hc_eps, "swiglu_clamp_exp": [config.swiglu_limit] * layers,
+        "hyper_connection.epsilon": config.hc_eps,
+        "swiglu_clamp_exp": [config.swiglu_limit] * layers,
         "nextn_predict_layers": 1, **changes,
     }  # fmt: skip
     add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32,

@@ -103,8 +103,10 @@ def _config(checkpoint: Checkpoint) -> tuple[ModelConfig | None, str | None]:
         return None, error.message.removeprefix(f"{checkpoint.path}: ")
     if not checkpoint.tensors:
         return config, "the file holds no weights"
-    stored = {t.qtype for t in checkpoint.tensors.values()}
-    matrices = {t.qtype for t in checkpoint.tensors.values() if len(t.shape) > 1}
+    # Whole numbers are tables, never multiplied.
+    weights = [t for t in checkpoint.tensors.values() if t.qtype not in ("I32", "I64")]
+    stored = {t.qtype for t in weights}
+    matrices = {t.qtype for t in weights if len(t.shape) > 1}
     if unknown := sorted(stored - set(names())):
         return config, f"it holds tensors of type {', '.join(unknown)}, which freehold lacks"
     if unknown := sorted(matrices - NATIVE_TYPES):

@@ -24,7 +24,7 @@ _GLOBAL = {
     },
 }
 # Within a layer: GGUF's name, and the others'.
-_ATTENTION = {
+_ATTENTION: dict[str, tuple[str, ...]] = {
     "attn_sinks": ("sinks", "attn_sink"),
     "attn_q_a": ("q_a_proj.weight", "wq_a.weight"),
     "attn_q_a_norm": ("q_a_norm.weight", "q_norm.weight"),
@@ -37,13 +37,13 @@ _ATTENTION = {
                      "indexer.weights_proj.weight"),
     "indexer.attn_q_b": ("compressor.indexer.q_b_proj.weight", "indexer.wq_b.weight"),
 }  # fmt: skip
-_COMPRESSOR = {
+_COMPRESSOR: dict[str, tuple[str, ...]] = {
     "kv": ("kv_proj.weight", "wkv.weight"),
     "gate": ("gate_proj.weight", "wgate.weight"),
     "ape": ("position_bias", "ape"),
     "norm": ("kv_norm.weight", "norm.weight"),
 }
-_FEED_FORWARD = {
+_FEED_FORWARD: dict[str, tuple[str, ...]] = {
     "ffn_gate_inp.weight": ("gate.weight",),
     "exp_probs_b.bias": ("gate.e_score_correction_bias", "gate.bias"),
     "ffn_gate_tid2eid.weight": ("gate.tid2eid",),
