@@ -28,9 +28,9 @@ _SIZES: dict[str, Any] = {
     "mlp_layer_types": ["hash_moe", "moe", "moe", "moe"], "rope_parameters": _YARN,
 }  # fmt: skip
 CASES: dict[str, Case] = {
-    "all": Case("DeepseekV4", _SIZES),
+    "v4": Case("DeepseekV4", _SIZES),
     # Rates that no block of the cache is a multiple of; no YaRN; a table behind the first layer.
-    "odd": Case(
+    "v4-odd-rates": Case(
         "DeepseekV4",
         {**_SIZES, "rope_parameters": None, "hc_mult": 3, "hc_sinkhorn_iters": 4,
          "compress_rates": {"compressed_sparse_attention": 3, "heavily_compressed_attention": 11},
@@ -38,8 +38,8 @@ CASES: dict[str, Case] = {
          "mlp_layer_types": ["moe", "hash_moe", "moe", "moe"]},
     ),
     # Seven heads: that all score zero, which ties entries, is then rare.
-    "picks": Case("DeepseekV4", {**_SIZES, "index_topk": 3}),
-    "sigmoid": Case("DeepseekV4", {**_SIZES, "scoring_func": "sigmoid", "hidden_size": 96}),
+    "v4-sparse": Case("DeepseekV4", {**_SIZES, "index_topk": 3}),
+    "v4-sigmoid": Case("DeepseekV4", {**_SIZES, "scoring_func": "sigmoid", "hidden_size": 96}),
 }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ import tiny_models
 # Each has CASES by name and `build(name)`.
 _MODULES = (
     "tiny_models", "tiny_moe", "tiny_dense", "tiny_gemma", "tiny_latent", "tiny_giants",
+    "tiny_deepseek4",
 )  # fmt: skip
 IDS = tiny_models.prompt()
 

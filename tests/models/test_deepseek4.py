@@ -82,7 +82,7 @@ def test_logits_equal_transformers(case, device, model_path):
 
 
 @pytest.mark.parametrize("device", best_params())
-@pytest.mark.parametrize("case", ["all", "picks"])
+@pytest.mark.parametrize("case", ["v4", "v4-sparse"])
 def test_gguf_files_give_the_same(case, device, model_path):
     ops = open_device(device)
     got = full_logits(load(model_path(case, "gguf"), ops), ops, IDS)
@@ -94,8 +94,8 @@ def test_names_of_the_code_and_of_the_vendor(vendor, model_path, tmp_path):
     """transformers writes the vendor's names, in part; both pure forms are read as well."""
     from safetensors.numpy import load_file, save_file
 
-    source = model_path("all")
-    tensors = tiny_deepseek4.transformers_names(transformers_model("all"))
+    source = model_path("v4")
+    tensors = tiny_deepseek4.transformers_names(transformers_model("v4"))
     keys = json.loads((source / "config.json").read_text())
     if vendor:
         heads = {
@@ -119,13 +119,13 @@ def test_names_of_the_code_and_of_the_vendor(vendor, model_path, tmp_path):
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     (tmp_path / "config.json").write_text(json.dumps(keys))
     ops = backends.create("reference")
-    within_budget(ops, full_logits(load(tmp_path, ops), ops, IDS), expected_logits("all"))
+    within_budget(ops, full_logits(load(tmp_path, ops), ops, IDS), expected_logits("v4"))
 
 
 def test_every_part_counts(model_path):
     """The comparison above would notice if any of these were left out."""
     ops = backends.create("reference")
-    model, want = load(model_path("all"), ops), expected_logits("all")
+    model, want = load(model_path("v4"), ops), expected_logits("v4")
     hashed, sparse, heavy = (model.layers[i] for i in (0, 1, 2))
     config = model.config
     sizes = config.compressed
@@ -156,7 +156,7 @@ def test_every_part_counts(model_path):
 
 
 @pytest.mark.parametrize("device", best_params())
-@pytest.mark.parametrize("case", ["all", "odd", "picks"])
+@pytest.mark.parametrize("case", ["v4", "v4-odd-rates", "v4-sparse"])
 def test_chunks_and_company_change_nothing(case, device, model_path):
     ops = open_device(device)
     model = load(model_path(case), ops)
@@ -171,7 +171,7 @@ def test_chunks_and_company_change_nothing(case, device, model_path):
         assert logits_error(np.concatenate(pieces), whole) <= limit(ops.name, "chunking")
 
 
-@pytest.mark.parametrize("case", ["all", "picks"])
+@pytest.mark.parametrize("case", ["v4", "v4-sparse"])
 def test_prefixes_and_preemption_change_nothing(case, model_path):
     """Answers of requests that share beginnings and too few blocks are those of each alone."""
     ops = backends.create("cpu", threads=1)
@@ -207,7 +207,7 @@ def test_prefixes_and_preemption_change_nothing(case, model_path):
 @pytest.mark.parametrize("device", best_params())
 def test_unwanted_rows_are_not_computed(device, model_path):
     ops = open_device(device)
-    model = load(model_path("picks"), ops)
+    model = load(model_path("v4-sparse"), ops)
     whole = full_logits(model, ops, IDS)
     runner = PagedRunner(model, ops)
     for rows in ([], [3, 39], [39, 0], [0]):
@@ -224,16 +224,16 @@ def test_unwanted_rows_are_not_computed(device, model_path):
 @pytest.mark.parametrize("kv_dtype", ["f16", "bf16"])
 def test_narrow_caches_lose_little(kv_dtype, model_path):
     ops = {name: backends.create(name) for name in ("reference", "cpu")}
-    got = {n: full_logits(load(model_path("all"), o), o, IDS, kv_dtype=kv_dtype)
+    got = {n: full_logits(load(model_path("v4"), o), o, IDS, kv_dtype=kv_dtype)
            for n, o in ops.items()}  # fmt: skip
-    error = logits_error(got["reference"], expected_logits("all"))
+    error = logits_error(got["reference"], expected_logits("v4"))
     assert 1e-5 < error < (0.01 if kv_dtype == "f16" else 0.08)
     assert logits_error(got["cpu"], got["reference"]) < error
 
 
 def test_what_is_cached(model_path):
     ops = backends.create("null")
-    layers = load(model_path("all"), ops).kv_layers()
+    layers = load(model_path("v4"), ops).kv_layers()
     told = [(s.key_dim, s.value_dim, s.window, s.rows, s.stride) for s in layers]
     window = (32, 0, 7)
     sparse = [(*window, True, 1), (64, 64, 8, True, 1), (32, 0, 0, True, 4),
@@ -262,7 +262,7 @@ def test_the_null_backend_counts_upwards(case, model_path):
 def gguf_ready(tmp_path):
     """A model whose rates GGUF has room for."""
     rates = {"compressed_sparse_attention": 4, "heavily_compressed_attention": 8}
-    model = tiny_deepseek4.build("all", compress_rates=rates, vocab_size=260, eos_token_id=259)
+    model = tiny_deepseek4.build("v4", compress_rates=rates, vocab_size=260, eos_token_id=259)
     model.save_pretrained(tmp_path / "hf")
     assert tiny_chat.write_hf_tokenizer(tmp_path / "hf") == 260
     return model
@@ -326,7 +326,7 @@ def test_show_quantize_and_run(gguf_ready, tmp_path, capsys):
     ],
 )
 def test_wrong_keys_of_gguf(changes, error, words, tmp_path):
-    path = tiny_deepseek4.write_gguf(transformers_model("all"), tmp_path / "m.gguf", **changes)
+    path = tiny_deepseek4.write_gguf(transformers_model("v4"), tmp_path / "m.gguf", **changes)
     with pytest.raises(error, match=words):
         load(path, backends.create("null"))
 
@@ -350,7 +350,7 @@ def test_wrong_keys_of_gguf(changes, error, words, tmp_path):
     ],
 )
 def test_wrong_keys_of_config_json(changes, error, words, model_path, tmp_path):
-    source = model_path("all")
+    source = model_path("v4")
     (tmp_path / "model.safetensors").symlink_to(source / "model.safetensors")
     keys = json.loads((source / "config.json").read_text()) | changes
     (tmp_path / "config.json").write_text(json.dumps(keys))
@@ -361,7 +361,7 @@ def test_wrong_keys_of_config_json(changes, error, words, model_path, tmp_path):
 def test_a_table_of_experts_that_are_not_there(model_path, tmp_path):
     from safetensors.numpy import load_file, save_file
 
-    source, name = model_path("all"), "model.layers.0.ffn.gate.tid2eid"
+    source, name = model_path("v4"), "model.layers.0.ffn.gate.tid2eid"
     (tmp_path / "config.json").write_text((source / "config.json").read_text())
     tensors = load_file(source / "model.safetensors")
     for table, words in (
@@ -379,14 +379,14 @@ def test_a_table_of_experts_that_are_not_there(model_path, tmp_path):
         load(tmp_path, backends.create("null"))
 
 
-@pytest.mark.parametrize("case", ["odd", "late-table"])
+@pytest.mark.parametrize("case", ["v4-odd-rates", "late-table"])
 def test_what_gguf_has_no_keys_for(case, model_path, tmp_path):
-    if case == "odd":
-        source = model_path("odd")
+    if case == "v4-odd-rates":
+        source = model_path("v4-odd-rates")
     else:
         kinds = ["moe", "hash_moe", "moe", "moe"]
         source = tmp_path / "hf"
-        tiny_deepseek4.build("all", mlp_layer_types=kinds).save_pretrained(source)
+        tiny_deepseek4.build("v4", mlp_layer_types=kinds).save_pretrained(source)
     with open_checkpoint(source) as opened:
         config = read_config(opened)
     with pytest.raises(UnsupportedModelError, match="GGUF has no key for"):
