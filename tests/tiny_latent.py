@@ -15,6 +15,7 @@ import gguf
 import numpy as np
 
 import tiny_models
+from freehold import quants
 from tiny_models import Case
 
 _SIZES = {
@@ -175,7 +176,7 @@ def write_gguf(
         put("attention.indexer.key_length", config.index_head_dim)
         put("attention.indexer.top_k", config.index_topk)
     for name, array in gguf_tensors(model, old, flat).items():
-        fits = array.shape[-1] % tiny_models.quants.get(qtype).block_size == 0
+        fits = array.shape[-1] % quants.get(qtype).block_size == 0
         if array.ndim < 2 or "ffn_gate_inp" in name or qtype == "F32" or not fits:
             writer.add_tensor(name, np.ascontiguousarray(array, dtype=np.float32))
         else:
