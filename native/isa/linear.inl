@@ -149,14 +149,12 @@ void run_float(const uint8_t* words, int64_t k, const Acts& a, int blk, float* o
 #undef FH_RUN
 }
 
-#define FH_QUANTS(X)                                                                            \
-  X(Q8_0)                                                                                       \
-  X(Q4_0)                                                                                       \
-  X(Q4_1)                                                                                       \
-  X(Q5_0)                                                                                       \
-  X(Q5_1)                                                                                       \
-  X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_NL) X(IQ4_XS) X(MXFP4) X(NVFP4) X(Q1_0) X(Q2_0) \
-      X(TQ1_0) X(TQ2_0) X(IQ1_S) X(IQ1_M) X(IQ2_XXS) X(IQ2_XS) X(IQ2_S) X(IQ3_XXS) X(IQ3_S)
+// clang-format off: it finds no layout of this list that it would keep
+#define FH_QUANTS(X)                                                                    \
+  X(Q8_0) X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K)       \
+  X(IQ4_NL) X(IQ4_XS) X(MXFP4) X(NVFP4) X(Q1_0) X(Q2_0) X(TQ1_0) X(TQ2_0) X(IQ1_S)      \
+  X(IQ1_M) X(IQ2_XXS) X(IQ2_XS) X(IQ2_S) X(IQ3_XXS) X(IQ3_S)
+// clang-format on
 
 void direct_tile(const Matrix& m, int64_t g, const Acts& a, int blk, float* out) {
   const uint8_t* data = m.data + g * m.group_bytes;
