@@ -225,8 +225,8 @@ def test_a_long_conversation_is_not_hostile():
         "{% set ns.text = ns.text ~ m.content %}{% set ns.seen = ns.seen + [m] %}"
         "{% endif %}{{ m.content | trim }}{% endfor %}{{ ns.text | length }}{{ ns.seen | length }}"
     )
-    messages = [{"role": "user", "content": f"{i} " + "word " * 40} for i in range(1000)]
+    messages = [{"role": "user", "content": f"{i} " + "word " * 40} for i in range(500)]
     output = ChatTemplate(source).render(messages)
-    assert output.endswith(f"{sum(len(m['content']) for m in messages)}1000")
+    assert output.endswith(f"{sum(len(m['content']) for m in messages)}500")
     long = [{"role": "user", "content": "x" * 5_000_000}]
     assert len(ChatTemplate("{{ messages[0].content ~ '!' }}").render(long)) == 5_000_001
