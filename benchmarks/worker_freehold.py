@@ -15,6 +15,7 @@ from typing import Any
 import freehold
 from common import Shape, limits_of
 from freehold import LLM, SamplingParams
+from freehold.cli._bench_limits import weights_used
 from worker_protocol import random_ids, serve
 
 
@@ -23,23 +24,18 @@ def greedy(tokens: int) -> SamplingParams:
 
 
 def shape_of(llm: Any) -> Shape:
-    """Sizes of the matrices as the file stores them."""
-    layers = output = stored = 0
-    tied = llm.config.tied_embeddings
-    for name, tensor in llm.checkpoint.tensors.items():
-        if len(tensor.shape) < 2:
-            continue
-        elements = tensor.shape[0] * tensor.shape[1]
-        is_embedding = name in ("token_embd.weight", "model.embed_tokens.weight")
-        if is_embedding and not tied:
-            continue  # one row is read, not the matrix
-        if is_embedding or name in ("output.weight", "lm_head.weight"):
-            output += elements
-        else:
-            layers += elements
-        stored += tensor.nbytes
+    """Sizes of the matrices a token is multiplied by, as the file stores them."""
+    used = weights_used(llm)
     c = llm.config
-    return Shape(layers, output, stored, c.num_layers, c.num_heads, c.num_kv_heads, c.head_dim)
+    return Shape(
+        round(used.layer_elements),
+        round(used.head_elements),
+        round(used.layer_bytes + used.head_bytes),
+        c.num_layers,
+        c.num_heads,
+        c.num_kv_heads,
+        c.head_dim,
+    )
 
 
 class Ours:

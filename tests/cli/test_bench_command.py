@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from command_line import BABY_Q8, DEVICES, STORIES, STORIES_HF, model
 
+import tiny_models
+import tiny_moe
 from freehold.cli import _bench_limits
 from freehold.cli.main import run
 
@@ -59,6 +61,19 @@ def test_the_stated_work_is_the_models(capsys):
     assert two["bytes_per_token"] == (layers + head) * q8 / 2 + 2 * cache
     assert prefill["operations_per_token"] == 2 * layers + 2 * head / 4 + attention * 2.5
     assert prefill["bytes_per_token"] == ((layers + head) * q8 + 4 * cache) / 4
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_of_experts_only_the_chosen_count(one_by_one, tmp_path, capsys):
+    tiny = tiny_moe.build("mixtral")  # 2 of 8 experts, 3 layers, 64 wide
+    tiny_moe.write_gguf(tiny, tmp_path / "moe.gguf", one_by_one=one_by_one)
+    report = bench(capsys, str(tmp_path / "moe.gguf"), "--backend", "reference", "--prefill", "4",
+                   "--decode", "1", "--kv-type", "f32")  # fmt: skip
+    decode = next(row for row in report["results"] if row["kind"] == "decode")
+    layer = 2 * 64 * 64 + 2 * 64 * 32 + 8 * 64 + 2 * 3 * 64 * 96  # q, o, k, v, router, experts
+    weights = 3 * layer + tiny_models.VOCAB * 64
+    assert decode["operations_per_token"] == 2 * weights + 2 * 4 * 3 * 64
+    assert decode["bytes_per_token"] == 4 * weights + 2 * 3 * 2 * 32 * 4
 
 
 def test_the_limit_is_the_slower_of_reading_and_computing():

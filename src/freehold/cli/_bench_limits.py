@@ -9,6 +9,7 @@ in floating point: the limit is the machine's, not the implementation's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from freehold.llm import LLM
 
 _EMBEDDINGS = ("token_embd.weight", "model.embed_tokens.weight")
+# GGUF's stacks, its old files with a tensor for each expert, and Hugging Face's names.
+_EXPERTS = re.compile(r"_exps\.|\.ffn_(gate|up|down)\.\d+\.|\.experts\.")
 _OUTPUTS = ("output.weight", "lm_head.weight")
 
 
@@ -41,20 +44,23 @@ def machine_limits(ops: Any) -> dict[str, float] | None:
 
 def work(llm: LLM, kind: str, tokens: int, depth: int, streams: int) -> Work:
     """Bytes and operations per token of one benchmark row."""
-    layer_bytes, layer_weights, head_bytes, head_weights = _weights(llm)
+    used = weights_used(llm)
+    read = used.layer_bytes + used.head_bytes
     config = llm.config
     # Two operations per multiply-add; queries times keys, then weights times values.
     per_position = 4 * config.num_layers * config.num_heads * config.head_dim
     if kind == "prefill":
         # Only the last token needs the output matrix. A token at p sees p + 1 positions.
-        total_bytes = layer_bytes + head_bytes + llm.kv_bytes_per_token * tokens
+        total_bytes = read + llm.kv_bytes_per_token * tokens
         operations = (
-            2 * layer_weights * tokens + 2 * head_weights + per_position * tokens * (tokens + 1) / 2
+            2 * used.layer_elements * tokens
+            + 2 * used.head_elements
+            + per_position * tokens * (tokens + 1) / 2
         )
         return Work(total_bytes / tokens, operations / tokens)
     seen = max(depth, 1) + (tokens + 1) / 2
-    step_bytes = layer_bytes + head_bytes + streams * llm.kv_bytes_read(seen)
-    operations = 2 * (layer_weights + head_weights) + per_position * seen
+    step_bytes = read + streams * llm.kv_bytes_read(seen)
+    operations = 2 * (used.layer_elements + used.head_elements) + per_position * seen
     return Work(step_bytes / streams, operations)
 
 
@@ -69,22 +75,30 @@ def limit(task: Work, limits: Mapping[str, float] | None) -> float | None:
     return 1 / seconds
 
 
-def _weights(llm: LLM) -> tuple[int, int, int, int]:
-    """Bytes and elements of the layers' matrices, and of the output matrix."""
-    layers = [0, 0]
-    heads = [0, 0]
-    embedding = [0, 0]
+@dataclass(frozen=True)
+class WeightsUsed:
+    """Of the matrices that one token is multiplied by."""
+
+    layer_bytes: float
+    layer_elements: float
+    head_bytes: float  # the output matrix
+    head_elements: float
+
+
+def weights_used(llm: LLM) -> WeightsUsed:
+    """What one token takes of the file. Of experts these are the chosen ones: several tokens in
+    one step may need more of them, never fewer, so the limit stays one."""
+    layers, heads, embedding = [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]
+    moe = llm.config.moe
+    chosen = moe.routing.top_k / moe.num_experts if moe else 1.0
     for name, tensor in llm.checkpoint.tensors.items():
         if len(tensor.shape) < 2:
             continue
-        target = layers
-        if name in _OUTPUTS:
-            target = heads
-        elif name in _EMBEDDINGS:
-            target = embedding
-        target[0] += tensor.nbytes
-        target[1] += tensor.num_elements
+        share = chosen if _EXPERTS.search(name) else 1.0
+        target = heads if name in _OUTPUTS else embedding if name in _EMBEDDINGS else layers
+        target[0] += tensor.nbytes * share
+        target[1] += tensor.num_elements * share
     # A tied embedding is the output matrix; an untied one is read a row at a time.
     if llm.config.tied_embeddings:
         heads = embedding
-    return layers[0], layers[1], heads[0], heads[1]
+    return WeightsUsed(*layers, *heads)
