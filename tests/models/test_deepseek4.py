@@ -19,10 +19,12 @@ import tiny_models
 from batching import PagedRunner, full_logits, make_batch
 from budgets import limit, logits_error
 from devices import best_params, open_device
+from engine_invariants import (
+    assert_chunks_and_company_change_nothing,
+    assert_prefixes_and_preemption_change_nothing,
+)
 from freehold import backends
 from freehold.cli.main import run
-from freehold.config import EngineConfig
-from freehold.engine.engine import Engine
 from freehold.engine.kv_cache import block_bytes
 from freehold.errors import MalformedFileError, UnsupportedModelError
 from freehold.formats.checkpoint import open_checkpoint
@@ -30,7 +32,6 @@ from freehold.models.config import read_config
 from freehold.models.deepseek4 import DIALECT
 from freehold.models.loader import load_model
 from freehold.quantize import quantize
-from freehold.types import SamplingParams
 
 IDS = tiny_models.prompt()
 CASES = list(tiny_deepseek4.CASES)
@@ -160,48 +161,16 @@ def test_every_part_counts(model_path):
 def test_chunks_and_company_change_nothing(case, device, model_path):
     ops = open_device(device)
     model = load(model_path(case), ops)
-    other = tiny_models.prompt(seed=1)
-    # Blocks that entries fill, and blocks that they do not.
+    # Blocks that entries fill, and blocks that they do not: the order of sums hangs on them.
     for size in (16, 5) if ops.name == "reference" else (16, 48):
-        whole = full_logits(model, ops, IDS, block_size=size)  # the order of sums hangs on it
-        runner = PagedRunner(model, ops, block_size=size)
-        pieces = [runner.step({"b": other[:3], "a": IDS[:17]})["a"]]
-        pieces.append(runner.step({"a": IDS[17:22], "b": other[3:36]})["a"])
-        pieces += [runner.step({"a": [t], "c": [other[0]], "b": [5]})["a"] for t in IDS[22:]]
-        assert logits_error(np.concatenate(pieces), whole) <= limit(ops.name, "chunking")
+        assert_chunks_and_company_change_nothing(model, ops, block_size=size)
 
 
 @pytest.mark.parametrize("case", ["v4", "v4-sparse"])
 def test_prefixes_and_preemption_change_nothing(case, model_path):
-    """Answers of requests that share beginnings and too few blocks are those of each alone."""
     ops = backends.create("cpu", threads=1)
     model = load(model_path(case), ops)
-    shared = tiny_models.prompt(seed=1, length=40)
-    prompts = [shared, shared[:33], [*shared[:36], 7, 8, 9], tiny_models.prompt(seed=2, length=50)]
-    params = SamplingParams(temperature=0.0, max_tokens=20, logprobs=1)
-
-    def answers(engine, some):
-        ids = [engine.add(prompt, params) for prompt in some]
-        found: dict = {request: [] for request in ids}
-        while engine.has_unfinished():
-            for output in engine.step():
-                assert output.error is None
-                found[output.request_id] += [lp.logprob for lp in output.logprobs]
-                found[output.request_id] += output.new_token_ids
-        return [found[request] for request in ids]
-
-    def engine(**changes):
-        return Engine(model, ops, EngineConfig(**{"context_length": 96, "num_blocks": 60,
-                                                  "kv_dtype": "f32", **changes}))  # fmt: skip
-
-    alone = [answers(engine(prefix_caching=False), [p])[0] for p in prompts]
-    roomy = engine()
-    assert answers(roomy, prompts) == alone
-    assert answers(roomy, prompts) == alone  # every prefix is known now
-    assert roomy.stats.cached_tokens > 0
-    tight = engine(num_blocks=8, max_num_batched_tokens=24)
-    assert answers(tight, prompts) == alone
-    assert tight.stats.preemptions > 0
+    assert_prefixes_and_preemption_change_nothing(model, ops)
 
 
 @pytest.mark.parametrize("device", best_params())

@@ -17,6 +17,7 @@ import tiny_models
 from batching import PagedRunner, full_logits, make_batch
 from budgets import limit, logits_error
 from devices import best_params, cpu_params, open_device
+from engine_invariants import assert_chunks_and_company_change_nothing
 from freehold import backends
 from freehold.errors import MalformedFileError, UnsupportedModelError
 from freehold.formats.checkpoint import open_checkpoint
@@ -80,14 +81,7 @@ def test_logits_equal_transformers(case, form, device, model_path):
 def test_chunks_and_company_change_nothing(device, case, form, model_path):
     ops = open_device(device)
     model = load(model_path(case, form), ops)
-    whole = full_logits(model, ops, IDS)
-    other = tiny_models.prompt(seed=1)
-    runner = PagedRunner(model, ops)
-    pieces = [runner.step({"b": other[:3], "a": IDS[:17]})["a"]]
-    pieces.append(runner.step({"a": IDS[17:22], "b": other[3:36]})["a"])
-    pieces.append(runner.step({"a": IDS[22:33]})["a"])
-    pieces += [runner.step({"a": [t], "c": [other[0]], "b": [5]})["a"] for t in IDS[33:]]
-    assert logits_error(np.concatenate(pieces), whole) <= limit(ops.name, "chunking")
+    assert_chunks_and_company_change_nothing(model, ops)
 
 
 @pytest.mark.parametrize("case", tiny_gemma.SMALL)

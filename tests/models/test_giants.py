@@ -12,9 +12,10 @@ import pytest
 
 import tiny_giants
 import tiny_models
-from batching import PagedRunner, full_logits
+from batching import full_logits
 from budgets import limit, logits_error
 from devices import best_params, open_device
+from engine_invariants import assert_chunks_and_company_change_nothing
 from freehold import backends
 from freehold.formats.checkpoint import open_checkpoint
 from freehold.models.loader import load_model
@@ -92,13 +93,7 @@ def test_converted_files_hold_what_other_readers_expect(case, model_path):
 def test_chunks_and_company_change_nothing(device, case, model_path):
     ops = open_device(device)
     model = load(model_path(case, "F32"), ops)
-    whole = full_logits(model, ops, IDS)
-    other = tiny_models.prompt(seed=1)
-    runner = PagedRunner(model, ops)
-    pieces = [runner.step({"b": other[:3], "a": IDS[:17]})["a"]]
-    pieces.append(runner.step({"a": IDS[17:22], "b": other[3:36]})["a"])
-    pieces += [runner.step({"a": [t], "c": [other[0]], "b": [5]})["a"] for t in IDS[22:]]
-    assert logits_error(np.concatenate(pieces), whole) <= limit(ops.name, "chunking")
+    assert_chunks_and_company_change_nothing(model, ops)
 
 
 # Every expert at work, so that what rounding does to a router moves a result and swaps nothing.

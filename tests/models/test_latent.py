@@ -20,15 +20,16 @@ import tiny_models
 from batching import PagedRunner, full_logits, make_batch
 from budgets import limit, logits_error
 from devices import best_params, open_device
+from engine_invariants import (
+    assert_chunks_and_company_change_nothing,
+    assert_prefixes_and_preemption_change_nothing,
+)
 from freehold import backends
 from freehold.cli.main import run
-from freehold.config import EngineConfig
-from freehold.engine.engine import Engine
 from freehold.formats.checkpoint import open_checkpoint
 from freehold.models.config import read_config
 from freehold.models.loader import load_model
 from freehold.quantize import quantize
-from freehold.types import SamplingParams
 
 IDS = tiny_models.prompt()
 CASES = [name for name in tiny_latent.CASES if name != "v3-wide"]
@@ -115,46 +116,14 @@ def test_every_part_counts(case, model_path):
 def test_chunks_and_company_change_nothing(device, case, model_path):
     ops = open_device(device)
     model = load(model_path(case, "F32"), ops)
-    whole = full_logits(model, ops, IDS)
-    other = tiny_models.prompt(seed=1)
-    runner = PagedRunner(model, ops)
-    pieces = [runner.step({"b": other[:3], "a": IDS[:17]})["a"]]
-    pieces.append(runner.step({"a": IDS[17:22], "b": other[3:36]})["a"])
-    pieces += [runner.step({"a": [t], "c": [other[0]], "b": [5]})["a"] for t in IDS[22:]]
-    assert logits_error(np.concatenate(pieces), whole) <= limit(ops.name, "chunking")
+    assert_chunks_and_company_change_nothing(model, ops)
 
 
 @pytest.mark.parametrize("case", ["v3", "v3.2-sparse"])
 def test_prefixes_and_preemption_change_nothing(case, model_path):
-    """Answers of requests that share beginnings and too few blocks are those of each alone."""
     ops = backends.create("cpu", threads=1)
     model = load(model_path(case, "F32"), ops)
-    shared = tiny_models.prompt(seed=1, length=40)
-    prompts = [shared, shared[:33], [*shared[:36], 7, 8, 9], tiny_models.prompt(seed=2, length=50)]
-    params = SamplingParams(temperature=0.0, max_tokens=20, logprobs=1)
-
-    def answers(engine, some):
-        ids = [engine.add(prompt, params) for prompt in some]
-        found: dict = {request: [] for request in ids}
-        while engine.has_unfinished():
-            for output in engine.step():
-                assert output.error is None
-                found[output.request_id] += [lp.logprob for lp in output.logprobs]
-                found[output.request_id] += output.new_token_ids
-        return [found[request] for request in ids]
-
-    def engine(**changes):
-        return Engine(model, ops, EngineConfig(**{"context_length": 96, "num_blocks": 60,
-                                                  "kv_dtype": "f32", **changes}))  # fmt: skip
-
-    alone = [answers(engine(prefix_caching=False), [p])[0] for p in prompts]
-    roomy = engine()
-    assert answers(roomy, prompts) == alone
-    assert answers(roomy, prompts) == alone  # every prefix is known now
-    assert roomy.stats.cached_tokens > 0
-    tight = engine(num_blocks=8, max_num_batched_tokens=24)
-    assert answers(tight, prompts) == alone
-    assert tight.stats.preemptions > 0
+    assert_prefixes_and_preemption_change_nothing(model, ops)
 
 
 def test_only_the_latent_is_cached(model_path):

@@ -16,6 +16,7 @@ import tiny_moe
 from batching import PagedRunner, full_logits
 from budgets import limit, logits_error
 from devices import best_params, cpu_params, open_device
+from engine_invariants import assert_chunks_and_company_change_nothing
 from freehold import backends
 from freehold.formats.checkpoint import open_checkpoint
 from freehold.models.loader import load_model
@@ -104,14 +105,7 @@ def test_the_tests_tell_experts_apart(case, model_path):
 def test_chunks_and_company_change_nothing(device, case, form, model_path):
     ops = open_device(device)
     model = load(model_path(case, form), ops)
-    whole = full_logits(model, ops, IDS)
-    other = tiny_models.prompt(seed=1)
-    runner = PagedRunner(model, ops)
-    pieces = [runner.step({"b": other[:3], "a": IDS[:17]})["a"]]
-    pieces.append(runner.step({"a": IDS[17:22], "b": other[3:36]})["a"])
-    pieces.append(runner.step({"a": IDS[22:33]})["a"])
-    pieces += [runner.step({"a": [t], "c": [other[0]], "b": [5]})["a"] for t in IDS[33:]]
-    assert logits_error(np.concatenate(pieces), whole) <= limit(ops.name, "chunking")
+    assert_chunks_and_company_change_nothing(model, ops)
 
 
 @pytest.mark.parametrize("form", ["Q8_0", "BF16", "Q4_K", "Q8_0-one-by-one"])

@@ -13,6 +13,7 @@ import tiny_models
 from batching import PagedRunner, full_logits, make_batch
 from budgets import limit, logits_error
 from devices import all_params, best_params, open_device
+from engine_invariants import assert_chunks_and_company_change_nothing
 from freehold.formats.checkpoint import open_checkpoint
 from freehold.models.loader import load_model
 
@@ -66,15 +67,7 @@ def test_logits_equal_transformers(case, form, device, model_path):
 def test_chunks_and_company_change_nothing(device, case, model_path):
     ops = open_device(device)
     model = load(model_path(case, "F32"), ops)
-    whole = full_logits(model, ops, IDS)
-    other = tiny_models.prompt(seed=1)
-    budget = limit(ops.name, "chunking")
-    # Prefill in uneven chunks beside a second sequence, then single tokens.
-    runner = PagedRunner(model, ops)
-    pieces = [runner.step({"b": other[:3], "a": IDS[:17]})["a"]]
-    pieces.append(runner.step({"a": IDS[17:22], "b": other[3:36]})["a"])
-    pieces += [runner.step({"a": [t], "c": [other[0]], "b": [5]})["a"] for t in IDS[22:]]
-    assert logits_error(np.concatenate(pieces), whole) <= budget
+    assert_chunks_and_company_change_nothing(model, ops)
 
 
 @pytest.mark.parametrize("kv_dtype", ["f16", "bf16", "q8_0"])
