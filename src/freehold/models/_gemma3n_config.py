@@ -25,17 +25,21 @@ from freehold.models._gemma4_config import (
     GLOBAL_BASE,
     LAYER_NAMES,
     LOCAL_BASE,
-    LOCAL_ROPE,
     MAX_WIDTH,
     Gemma4Config,
-    every_token_embedded,
     finished,
+    widened,
+)
+from freehold.models._gemma4_gguf import (
     gguf_local_rope,
     layer_keys,
     read_plain_gguf,
+)
+from freehold.models._gemma4_hf import (
+    LOCAL_ROPE,
+    every_token_embedded,
     read_plain_hf,
     rope_split,
-    widened,
 )
 from freehold.models._hf_config import text_fields
 from freehold.models.base import ModelConfig

@@ -22,6 +22,7 @@ from freehold.models._family import Dialect
 from freehold.models._fields import Fields, shown
 from freehold.models._gguf_config import config_from_gguf
 from freehold.models._hf_config import config_from_hf, text_fields
+from freehold.models._layer_kinds import rope_of_kind
 from freehold.models.base import ModelConfig
 from freehold.models.rope import RopeScaling, inverse_frequencies, plain_base
 from freehold.ops import RawTensor, RopeSpec
@@ -176,10 +177,7 @@ def _rope_part(keys: Fields, part: str) -> dict[str, Any]:
 
 
 def _global_rope(keys: Fields) -> dict[str, Any]:
-    values = _rope_part(keys, "full_attention")
-    table, old = keys.table("rope_parameters"), keys.table("rope_scaling")
-    if table is not None and not values and "sliding_attention" not in table:
-        values = dict(table.values)  # one for all layers
+    values, old = rope_of_kind(keys, "full_attention"), keys.table("rope_scaling")
     if old is not None:
         values |= old.values
     values.setdefault("rope_theta", keys.number("rope_theta", _GLOBAL_BASE, above=1.0))
