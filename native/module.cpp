@@ -1,64 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-// The only file that knows Python. Every number that comes from outside is checked here against
-// the arrays it describes; behind this file sizes are trusted.
+// Python's view of matrices and of what is computed on rows; module_cache.cpp has the cache's. In
+// these two files alone every number from outside is checked against the arrays it describes;
+// behind them sizes are trusted.
 #include <fcntl.h>
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-#include <nanobind/stl/optional.h>
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/vector.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <optional>
-#include <string>
 
+#include "bindings.h"
 #include "dispatch.h"
-#include "kv_store.h"
-#include "ops.h"
 
-namespace nb = nanobind;
 using namespace freehold;
 
-namespace {
-
-using Floats1 = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Floats2 = nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>;
-using Floats2c = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using IntsOut = nb::ndarray<int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using FloatsOut = nb::ndarray<float, nb::ndim<2>, nb::device::cpu>;
-using Ints1 = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Ints2 = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using Bits = nb::ndarray<const uint64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using BitsOut = nb::ndarray<uint64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
-constexpr int64_t kMaxDim = int64_t(1) << 31;       // rows, columns
-constexpr int64_t kMaxElements = int64_t(1) << 42;  // of one matrix; byte counts then fit easily
-
-// freehold.errors.InvalidParameterError, a ValueError; set when the module is loaded.
+namespace freehold {
 PyObject* g_invalid = nullptr;
-
-[[noreturn]] void refuse(const char* what) {
-  PyErr_SetString(g_invalid, what);
-  throw nb::python_error();
-}
-void need(bool ok, const char* what) {
-  if (!ok) refuse(what);
 }
 
-template <class A>
-const float* rows_of(const A& a, int64_t width, const char* what) {
-  need(int64_t(a.shape(1)) == width && (a.shape(1) <= 1 || a.stride(1) == 1) && a.stride(0) >= 0,
-       what);
-  return a.data();
-}
-float* out_rows(const FloatsOut& a, int64_t rows, int64_t width, const char* what) {
-  need(int64_t(a.shape(0)) == rows, what);
-  rows_of(a, width, what);
-  need(rows <= 1 || a.stride(0) >= width, what);
-  return a.data();
-}
+namespace {
 
 const char* const kTypeNames[] = {
     "F32",   "F16",   "BF16",  "Q8_0",    "Q4_0",   "Q4_1",  "Q5_0",    "Q5_1", "Q2_K", "Q3_K",
@@ -381,155 +339,6 @@ void rope(Context& c, const FloatsOut& x, const Floats2& cos, const Floats2& sin
          interleaved);
 }
 
-KVStore make_kv_store(const std::vector<std::vector<int>>& layers, int64_t num_blocks,
-                      int block_size, const std::string& dtype) {
-  const KVType type = dtype == "f32"    ? KVType::F32
-                      : dtype == "f16"  ? KVType::F16
-                      : dtype == "bf16" ? KVType::BF16
-                                        : KVType::Q8_0;
-  need(dtype == "q8_0" || type != KVType::Q8_0, "unknown cache type");
-  need(block_size > 0 && block_size <= 4096 && block_size % 16 == 0,
-       "block_size must be a multiple of 16");
-  need(num_blocks > 0 && num_blocks < (int64_t(1) << 27), "number of blocks out of range");
-  need(layers.size() <= 4096, "too many cache layers");
-  std::vector<KVShape> shapes;
-  for (const auto& l : layers) {
-    need(l.size() == 3, "a layer is (kv_heads, key_dim, value_dim)");
-    need(l[0] > 0 && l[0] <= 4096 && l[1] > 0 && l[1] <= kMaxHeadDim && l[2] >= 0 &&
-             l[2] <= kMaxHeadDim,
-         "cache layer shape out of range");
-    need(type != KVType::Q8_0 || (l[1] % 32 == 0 && l[2] % 32 == 0),
-         "q8_0 needs head sizes divisible by 32");
-    shapes.push_back({l[0], l[1], l[2]});
-  }
-  return KVStore(shapes, num_blocks, block_size, type);
-}
-
-void copy_blocks(KVStore& store, const Ints1& src, const Ints1& dst) {
-  need(src.shape(0) == dst.shape(0), "as many sources as destinations");
-  for (size_t i = 0; i < src.shape(0); ++i)
-    need(src.data()[i] >= 0 && dst.data()[i] >= 0 && src.data()[i] < store.num_blocks() &&
-             dst.data()[i] < store.num_blocks(),
-         "block outside the cache");
-  store.copy_blocks(src.data(), dst.data(), src.shape(0));
-}
-
-const KVLayer& layer_of(const KVStore& store, int i) {
-  need(i >= 0 && size_t(i) < store.layers().size(), "no such cache layer");
-  return store.layers()[size_t(i)];
-}
-
-void write_kv(Context& c, const KVStore& store, int layer, const Floats2& k,
-              const std::optional<Floats2>& v, const Ints1& slots) {
-  const KVLayer& kv = layer_of(store, layer);
-  const int64_t rows = int64_t(slots.shape(0));
-  need(v.has_value() == (kv.value_dim > 0), "values go to layers that store some, and to no other");
-  need(int64_t(k.shape(0)) == rows && (!v || int64_t(v->shape(0)) == rows), "one slot per row");
-  const float* kp =
-      rows_of(k, int64_t(kv.num_kv_heads) * kv.key_dim, "key width does not match the cache");
-  const float* vp = v ? rows_of(*v, int64_t(kv.num_kv_heads) * kv.value_dim,
-                                "value width does not match the cache")
-                      : nullptr;
-  for (int64_t i = 0; i < rows; ++i)
-    need(slots.data()[i] >= 0 && slots.data()[i] < kv.num_blocks * kv.block_size,
-         "slot outside the cache");
-  nb::gil_scoped_release nogil;
-  std::lock_guard<std::mutex> lock(c.mutex());
-  c.write_kv(kv, slots.data(), rows, kp, k.stride(0), vp, v ? v->stride(0) : 0);
-}
-
-// The sequences of a batch that have rows; their tables point into the cache.
-std::vector<Context::Sequence> sequences_of(const KVLayer& kv, int64_t rows,
-                                            const Ints1& query_start, const Ints1& seq_lens,
-                                            const Ints2& block_tables) {
-  const int64_t count = int64_t(seq_lens.shape(0)), width = int64_t(block_tables.shape(1));
-  need(int64_t(query_start.shape(0)) == count + 1 && int64_t(block_tables.shape(0)) >= count,
-       "batch arrays disagree");
-  const int32_t* start = query_start.data();
-  need(start[0] == 0 && start[count] == rows, "query_start_loc does not cover the rows");
-  std::vector<Context::Sequence> sequences;
-  for (int64_t s = 0; s < count; ++s) {
-    const int64_t n = int64_t(start[s + 1]) - start[s], length = seq_lens.data()[s];
-    need(n >= 0 && n <= length && start[s + 1] <= rows, "sequence length and rows disagree");
-    if (n == 0) continue;
-    const int32_t* table = block_tables.data() + s * width;
-    const int64_t blocks = (length + kv.block_size - 1) / kv.block_size;
-    need(blocks <= width, "block table too short for the sequence");
-    for (int64_t b = 0; b < blocks; ++b)
-      need(table[b] >= 0 && table[b] < kv.num_blocks, "block outside the cache");
-    sequences.push_back({start[s], n, length, table});
-  }
-  return sequences;
-}
-
-// A row of bits for every row of the batch, long enough for the longest sequence.
-template <class A>
-auto bits_of(const A& bits, int64_t rows, const std::vector<Context::Sequence>& sequences) {
-  need(int64_t(bits.shape(0)) == rows, "one row of selected positions per query");
-  for (const Context::Sequence& s : sequences)
-    need(s.length <= int64_t(bits.shape(1)) * 64, "too few selected positions for the sequence");
-  return bits.data();
-}
-
-void attention(Context& c, const Floats2& q, const KVStore& store, int layer, const FloatsOut& out,
-               const Ints1& query_start, const Ints1& seq_lens, const Ints2& block_tables,
-               int num_heads, int value_dim, float scale, int window, int chunk, float softcap,
-               const std::optional<Floats1>& sinks, const std::optional<Bits>& selected) {
-  const KVLayer& kv = layer_of(store, layer);
-  need(num_heads > 0 && num_heads <= 65536 && num_heads % kv.num_kv_heads == 0,
-       "heads do not divide");
-  need(window >= 0 && chunk >= 0 && softcap >= 0.0f,
-       "window, chunk and softcap must not be negative");
-  need(kv.value_dim ? value_dim == kv.value_dim : value_dim > 0 && value_dim <= kv.key_dim,
-       "value_dim does not match the cache");
-  need(!sinks || int64_t(sinks->shape(0)) == num_heads, "one sink per head");
-  const int64_t rows = int64_t(q.shape(0));
-  AttentionTask t{};
-  t.kv = &kv;
-  t.q = rows_of(q, int64_t(num_heads) * kv.key_dim, "query width does not match the cache");
-  t.ldq = q.stride(0);
-  t.out = out_rows(out, rows, int64_t(num_heads) * value_dim, "output shape does not match");
-  t.ldo = out.stride(0);
-  t.num_heads = num_heads;
-  t.value_dim = value_dim;
-  t.scale = scale;
-  t.softcap = softcap;
-  t.window = window;
-  t.chunk = chunk;
-  t.sinks = sinks ? sinks->data() : nullptr;
-  const auto sequences = sequences_of(kv, rows, query_start, seq_lens, block_tables);
-  if (selected) {
-    t.selected = bits_of(*selected, rows, sequences);
-    t.lds = int64_t(selected->shape(1));
-  }
-  nb::gil_scoped_release nogil;
-  std::lock_guard<std::mutex> lock(c.mutex());
-  c.attention(t, sequences);
-}
-
-void top_keys(Context& c, const Floats2& q, const Floats2& weights, const KVStore& store, int layer,
-              const BitsOut& bits, const Ints1& query_start, const Ints1& seq_lens,
-              const Ints2& block_tables, int64_t count) {
-  const KVLayer& kv = layer_of(store, layer);
-  const int64_t rows = int64_t(q.shape(0)), heads = int64_t(weights.shape(1));
-  need(kv.num_kv_heads == 1, "keys are searched in a cache of one head");
-  need(count > 0, "at least one key must be kept");
-  need(heads > 0 && heads <= 65536, "heads out of range");
-  need(int64_t(weights.shape(0)) == rows, "one row of weights per query");
-  IndexTask t{};
-  t.kv = &kv;
-  t.q = rows_of(q, heads * kv.key_dim, "query width does not match the cache");
-  t.ldq = q.stride(0);
-  t.weights = rows_of(weights, heads, "rows must be contiguous");
-  t.ldw = weights.stride(0);
-  t.heads = int(heads);
-  const auto sequences = sequences_of(kv, rows, query_start, seq_lens, block_tables);
-  uint64_t* b = bits_of(bits, rows, sequences);
-  nb::gil_scoped_release nogil;
-  std::lock_guard<std::mutex> lock(c.mutex());
-  c.top_keys(t, sequences, count, b, int64_t(bits.shape(1)));
-}
-
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -546,19 +355,19 @@ NB_MODULE(_native, m) {
       },
       "Kernel levels of this build that this processor runs, slowest first.");
 
+  m.def(
+      "weight_types",
+      [] { return std::vector<std::string>(std::begin(kTypeNames), std::end(kTypeNames)); },
+      "Names of the stored types that have kernels.");
+
   nb::class_<Matrix>(m, "Matrix")
       .def_ro("out_features", &Matrix::n)
       .def_ro("in_features", &Matrix::k)
       .def_prop_ro("qtype", [](const Matrix& w) { return kTypeNames[int(w.type)]; })
       .def_prop_ro("nbytes", [](const Matrix& w) { return w.groups * w.group_bytes; });
 
-  nb::class_<KVStore>(m, "KVStore")
-      .def(nb::new_(&make_kv_store), nb::arg("layers"), nb::arg("num_blocks"),
-           nb::arg("block_size"), nb::arg("dtype"))
-      .def("copy_blocks", &copy_blocks)
-      .def_prop_ro("nbytes", &KVStore::nbytes);
-
-  nb::class_<Context>(m, "Context")
+  nb::class_<Context> context(m, "Context");
+  context
       .def(
           "__init__",
           [](Context* self, int threads, const std::optional<std::string>& isa) {
@@ -595,14 +404,6 @@ NB_MODULE(_native, m) {
       .def("sparse_gate", &sparse_gate)
       .def("mix_streams", &mix_streams)
       .def("rope", &rope)
-      .def("write_kv", &write_kv, nb::arg("store"), nb::arg("layer"), nb::arg("k"),
-           nb::arg("v").none(), nb::arg("slots"))
-      .def("attention", &attention, nb::arg("q"), nb::arg("store"), nb::arg("layer"),
-           nb::arg("out"), nb::arg("query_start"), nb::arg("seq_lens"), nb::arg("block_tables"),
-           nb::arg("num_heads"), nb::arg("value_dim"), nb::arg("scale"), nb::arg("window"),
-           nb::arg("chunk"), nb::arg("softcap"), nb::arg("sinks").none(),
-           nb::arg("selected").none())
-      .def("top_keys", &top_keys)
       .def("read_gbps",
            [](Context& c, int64_t bytes) {
              need(bytes >= (int64_t(4) << 20) && bytes <= (int64_t(1) << 40), "bytes out of range");
@@ -616,4 +417,5 @@ NB_MODULE(_native, m) {
         std::lock_guard<std::mutex> lock(c.mutex());
         return c.int8_gops(seconds);
       });
+  bind_cache(m, context);
 }

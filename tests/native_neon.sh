@@ -11,7 +11,7 @@ $isa -DFH_NAME='"baseline"' -DFH_TABLE=kernels_baseline -o "$out/baseline.o" &
 $isa -DFH_NAME='"neon"' -DFH_TABLE=kernels_neon -DFH_ISA_NEON -march=armv8.2-a+dotprod+fp16 -o "$out/neon.o" &
 wait -n
 wait -n
-sources=$(find native -maxdepth 1 -name '*.cpp' ! -name module.cpp)
+sources=$(find native -maxdepth 1 -name '*.cpp' ! -name 'module*.cpp')
 $cxx -DFREEHOLD_HAVE_NEON tests/native/kernel_check.cpp $sources "$out/baseline.o" "$out/neon.o" \
   -static -pthread -o "$out/kernel_check"
 qemu-aarch64 -cpu max "$out/kernel_check" | tee "$out/log"

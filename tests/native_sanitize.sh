@@ -22,7 +22,7 @@ PATH="$bin:$PATH" "$bin/python" -m pip --quiet install --no-build-isolation --no
 
 objects=$(find "$out/build" -path '*isa_*' -name 'kernels.cpp.o')
 vnni=$(find "$out/build" -path '*isa_avxvnni*' -name 'kernels.cpp.o' | grep -q . && echo -DFREEHOLD_HAVE_AVXVNNI || true)
-sources=$(find native -maxdepth 1 -name '*.cpp' ! -name module.cpp)
+sources=$(find native -maxdepth 1 -name '*.cpp' ! -name 'module*.cpp')
 # shellcheck disable=SC2086
 g++ -std=gnu++20 -O1 -g $vnni -fsanitize=address,undefined -fno-sanitize-recover=undefined \
   tests/native/kernel_check.cpp $sources \

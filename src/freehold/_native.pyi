@@ -12,6 +12,7 @@ _Floats = npt.NDArray[np.float32]
 _Ints = npt.NDArray[np.int32]
 
 def available_isas() -> list[str]: ...
+def weight_types() -> list[str]: ...
 
 class Matrix:
     @property

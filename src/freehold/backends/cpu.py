@@ -12,9 +12,7 @@ whatever else is in the batch.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -22,14 +20,13 @@ import psutil
 
 from freehold import _native
 from freehold.backends._compressed import (
-    RowLayer,
     attend_with_entries,
     compress,
     search_entries,
     stream_weights,
 )
+from freehold.backends._cpu_memory import CpuKVCache, Pool, allocate_cache
 from freehold.backends._experts import choose_experts
-from freehold.backends._kv_store import allocate_rows
 from freehold.batch import ForwardBatch
 from freehold.config import env_isa, env_threads
 from freehold.errors import (
@@ -53,18 +50,9 @@ from freehold.ops import (
     RoutingSpec,
     Weight,
     Xielu,
-    blocks_per_group,
-    kv_groups,
 )
 
-NATIVE_TYPES = frozenset(
-    ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K",
-     "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4", "NVFP4", "Q1_0", "Q2_0", "TQ1_0", "TQ2_0",
-     "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")
-)  # fmt: skip
-# Below this many bytes NumPy's allocator answers from its own cache; above, every new array costs
-# page faults as long as the multiplication that fills it.
-_POOLED_BYTES = 1 << 16
+NATIVE_TYPES = frozenset(_native.weight_types())
 
 
 def available_isas() -> list[str]:
@@ -77,54 +65,6 @@ def default_threads() -> int:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     physical = psutil.cpu_count(logical=False)
     return max(1, min(usable or 1, physical or usable or 1))
-
-
-@dataclass(slots=True)
-class _KVCache:
-    """Handle given to models; the memory is native, one store for each group of layers, but for
-    layers with rows, which NumPy reads."""
-
-    num_blocks: tuple[int, ...]
-    block_size: int
-    dtype: KVDtype
-    nbytes: int
-    stores: list[_native.KVStore | None]  # None for a group of layers with rows alone
-    places: list[tuple[int, int]]  # of each layer: its group, and its index in the group's store
-    rows: dict[int, RowLayer]  # layers with rows, which have no place in a store
-
-    def native(self, layer: int) -> tuple[_native.KVStore, int, int]:
-        """The store of a layer, its index there, and its group."""
-        group, index = self.places[layer]
-        store = self.stores[group]
-        assert store is not None
-        return store, index, group
-
-
-class _Pool:
-    """Recycles large result arrays once nobody refers to them."""
-
-    def __init__(self) -> None:
-        self._buffers: list[npt.NDArray[np.float32]] = []
-
-    def take(self, rows: int, width: int) -> FloatArray:
-        size = rows * width
-        if size * 4 < _POOLED_BYTES:
-            return np.empty((rows, width), np.float32)
-        best = None
-        for buffer in self._buffers:
-            # list, loop variable, getrefcount's argument: three references mean it is free
-            if (
-                buffer.size >= size
-                and sys.getrefcount(buffer) <= 3
-                and (best is None or buffer.size < best.size)
-            ):
-                best = buffer
-        if best is None:
-            # drop what is free and too small, or the pool would keep every size ever asked for
-            self._buffers = [b for b in self._buffers if sys.getrefcount(b) > 3]
-            best = np.empty(size, np.float32)
-            self._buffers.append(best)
-        return best[:size].reshape(rows, width)
 
 
 class CpuOps:
@@ -152,7 +92,7 @@ class CpuOps:
                 f"the {self.isa} kernels give wrong results on this processor",
                 hint="set FREEHOLD_ISA=baseline and please report the processor",
             )
-        self._pool = _Pool()
+        self._pool = Pool()
 
     @property
     def isa(self) -> str:
@@ -197,33 +137,7 @@ class CpuOps:
         block_size: int,
         dtype: KVDtype,
     ) -> KVCache:
-        counts = blocks_per_group(layers, num_blocks)
-        shapes: list[list[list[int]]] = [[] for _ in counts]
-        places = []
-        for spec, group in zip(layers, kv_groups(layers), strict=True):
-            places.append((group, len(shapes[group])))
-            if not spec.rows:
-                shapes[group].append([spec.num_kv_heads, spec.key_dim, spec.value_dim])
-        try:
-            stores = [
-                _native.KVStore(shape, count, block_size, dtype) if shape else None
-                for shape, count in zip(shapes, counts, strict=True)
-            ]
-        except ValueError as error:
-            raise InvalidParameterError(f"cannot make this cache: {error}") from error
-        except MemoryError as error:
-            raise CapacityError(
-                f"not enough memory for {sum(counts)} cache blocks of {block_size} tokens",
-                hint="use a shorter context, fewer sequences or a smaller cache type",
-            ) from error
-        rows = {}
-        for layer, (spec, (group, _)) in enumerate(zip(layers, places, strict=True)):
-            if spec.rows:
-                pair = allocate_rows(spec, counts[group], block_size, dtype)
-                rows[layer] = RowLayer(*pair, group, spec.stride, block_size)
-        nbytes = sum(store.nbytes for store in stores if store is not None)
-        nbytes += sum(layer.keys.nbytes + layer.values.nbytes for layer in rows.values())
-        return _KVCache(counts, block_size, dtype, nbytes, stores, places, rows)
+        return allocate_cache(layers, num_blocks, block_size, dtype)
 
     # -- per token -------------------------------------------------------------------------
 
@@ -417,7 +331,7 @@ class CpuOps:
         v: FloatArray | None,
         batch: ForwardBatch,
     ) -> None:
-        assert isinstance(cache, _KVCache)
+        assert isinstance(cache, CpuKVCache)
         if layer in cache.rows:
             cache.rows[layer].write(k, v, batch)
         else:
@@ -434,7 +348,7 @@ class CpuOps:
         sinks: FloatArray | None = None,
         selected: npt.NDArray[np.uint64] | None = None,
     ) -> FloatArray:
-        assert isinstance(cache, _KVCache)
+        assert isinstance(cache, CpuKVCache)
         store, index, group = cache.native(layer)
         out = self._pool.take(q.shape[0], spec.num_heads * spec.value_dim)
         self._context.attention(
@@ -453,7 +367,7 @@ class CpuOps:
         batch: ForwardBatch,
         count: int,
     ) -> npt.NDArray[np.uint64] | None:
-        assert isinstance(cache, _KVCache)
+        assert isinstance(cache, CpuKVCache)
         if layer in cache.rows:
             return search_entries(q, weights, cache.rows[layer], batch, count)
         if count < 1:
@@ -472,7 +386,7 @@ class CpuOps:
     def compress(
         self, cache: KVCache, layer: int, batch: ForwardBatch, bias: FloatArray, overlap: bool
     ) -> FloatArray:
-        assert isinstance(cache, _KVCache)
+        assert isinstance(cache, CpuKVCache)
         return compress(cache.rows[layer], batch, bias, overlap)
 
     def attention_with_entries(
@@ -486,7 +400,7 @@ class CpuOps:
         sinks: FloatArray,
         selected: npt.NDArray[np.uint64] | None = None,
     ) -> FloatArray:
-        assert isinstance(cache, _KVCache)
+        assert isinstance(cache, CpuKVCache)
         layers = cache.rows[layer], cache.rows[entries]
         return attend_with_entries(q, *layers, batch, spec, sinks, selected)
 
@@ -498,7 +412,7 @@ class CpuOps:
     def copy_blocks(
         self, cache: KVCache, group: int, src: npt.NDArray[np.int32], dst: npt.NDArray[np.int32]
     ) -> None:
-        assert isinstance(cache, _KVCache)
+        assert isinstance(cache, CpuKVCache)
         store = cache.stores[group]
         if store is not None:
             store.copy_blocks(src, dst)
