@@ -221,6 +221,12 @@ FH_INLINE int64_t part_index(const KVLayer& kv, const int32_t* table, int head, 
   return tile_index(kv, table[part / per_block], head, int(part % per_block));
 }
 
+// A part is 1 to 4 KiB, and the next one lies elsewhere: too short for the hardware to run ahead.
+// So values are asked for while their keys are multiplied, and the next keys meanwhile in turn.
+FH_INLINE void ask_for(const uint8_t* p, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
+}
+
 template <class T>
 void attention_typed(const AttentionTask& t) {
   const KVLayer& kv = *t.kv;
@@ -237,6 +243,8 @@ void attention_typed(const AttentionTask& t) {
   float* kf = s.row_sum + kAttnRows;
   float* vfl = kf + kAttnKeys * kd;
   begin_rows(t, s);
+  const int64_t key_bytes = int64_t(kd) * 16 * T::kBytes;
+  const int64_t value_bytes = int64_t(kv.value_dim) * 16 * T::kBytes;
 
   const int64_t last = t.first_pos + t.tokens - 1, start = first_visible(t, t.first_pos);
   for (int64_t base = start / kAttnKeys * kAttnKeys; base <= last; base += kAttnKeys) {
@@ -247,23 +255,29 @@ void attention_typed(const AttentionTask& t) {
     for (int i = 0; i < tiles; ++i) {
       if (!(seen >> i & 1)) continue;
       index[i] = part_index(kv, t.block_table, t.kv_head, base / 16 + i);
+      ask_for((const uint8_t*)kv.v + index[i] * value_bytes, value_bytes);
       if (shared) {
         float* k = kf + i * kd * 16;
         decode_part<T>(kv, index[i], vd, k, vfl + i * vd * 16);
         scores_for<KvF32>(s.q, rows, kd, (const uint8_t*)k, s.scores + 16 * i);
       } else if constexpr (!kQ8) {
-        scores_for<T>(s.q, rows, kd, kv.k + index[i] * kd * 16 * T::kBytes, s.scores + 16 * i);
+        scores_for<T>(s.q, rows, kd, kv.k + index[i] * key_bytes, s.scores + 16 * i);
       }
     }
     weigh_rows(t, s, base, tiles);
     for (int i = 0; i < tiles; ++i) {
+      if (base + kAttnKeys + 16 * i <= last) {
+        const int64_t part = (base + kAttnKeys) / 16 + i;
+        const int64_t next = part_index(kv, t.block_table, t.kv_head, part);
+        ask_for((const uint8_t*)kv.k + next * key_bytes, key_bytes);
+      }
       if (!(seen >> i & 1)) continue;
       const int n = count - 16 * i < 16 ? count - 16 * i : 16;
       const float* p = s.scores + 16 * i;
       if (shared)
         values_for<KvF32>(p, rows, n, (const uint8_t*)(vfl + i * vd * 16), vd, s.acc);
       else if constexpr (!kQ8)
-        values_for<T>(p, rows, n, kv.v + index[i] * vd * 16 * T::kBytes, vd, s.acc);
+        values_for<T>(p, rows, n, kv.v + index[i] * value_bytes, vd, s.acc);
     }
   }
   end_rows(t, s);
