@@ -240,8 +240,8 @@ class LLM:
         Completions come back in the order of the prompts.
         """
         if is_single(prompts):
-            return self._answer([self._ids(prompts)], params, stream, single=True, continues=True)
-        ids = [self._ids(prompt) for prompt in prompts]
+            return self._answer([self.ids(prompts)], params, stream, single=True, continues=True)
+        ids = [self.ids(prompt) for prompt in prompts]
         return self._answer(ids, params, stream, single=False, continues=True)
 
     def chat(
@@ -302,7 +302,7 @@ class LLM:
         each = per_prompt(params, len(prompts))
         given = parsers or [None] * len(prompts)
         requests = [
-            self._request(ids, settings, continues, parser)
+            self.make_request(ids, settings, continues=continues, parser=parser)
             for ids, settings, parser in zip(prompts, each, given, strict=True)
         ]
         self._start(requests)
@@ -311,9 +311,19 @@ class LLM:
         completions = [self._wait(request, requests) for request in requests]
         return completions[0] if single else completions
 
-    def _request(
-        self, ids: list[int], params: SamplingParams, continues: bool, parser: OutputParser | None
+    def make_request(
+        self,
+        ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        continues: bool,
+        parser: OutputParser | None = None,
     ) -> Request:
+        """What turns the engine's answer to these ids into text; it is not queued.
+
+        `continues`: the text goes on from the prompt. Raises TokenizerError for stop strings where
+        there is no tokenizer.
+        """
         if params.stop and self._tokenizer is None:
             raise TokenizerError(
                 "stop strings need a tokenizer, and the model has none", hint="use stop_token_ids"
@@ -375,11 +385,11 @@ class LLM:
         prompt token after the first. Two texts are joined before they are split into tokens:
         where a token spans the border, it counts to the continuation.
         """
-        ids = self._ids(prompt)
+        ids = self.ids(prompt)
         first = 1
         if continuation is not None:
             if isinstance(prompt, str) and isinstance(continuation, str):
-                joined = self._ids(prompt + continuation)
+                joined = self.ids(prompt + continuation)
                 first = common_prefix(ids, joined)
                 ids = joined
             else:
@@ -401,7 +411,7 @@ class LLM:
         if pooling not in ("mean", "last"):
             raise InvalidParameterError(f"pooling must be mean or last, not {pooling!r}")
         prompts: list[Any] = [texts] if is_single(texts) else list(texts)
-        ids = [self._ids(prompt) for prompt in prompts]
+        ids = [self.ids(prompt) for prompt in prompts]
         vectors = np.zeros((len(ids), self.config.hidden_size), np.float32)
         for row, each in enumerate(ids):
             vectors[row] = self.engine.embed(each, pooling)
@@ -411,7 +421,7 @@ class LLM:
 
     def logits(self, ids: Sequence[int]) -> FloatArray:
         """Logits after every token: float32 [tokens, vocab]. Needs no tokenizer."""
-        return self.engine.logits(self._ids(ids))
+        return self.engine.logits(self.ids(ids))
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -427,7 +437,7 @@ class LLM:
             self.ops,
             EngineConfig(**settings),
             eos_token_ids=() if tokenizer is None else tokenizer.eos_ids,
-            token_bytes=None if tokenizer is None else self._token_bytes,
+            token_bytes=None if tokenizer is None else self.token_bytes,
         )
 
     def close(self) -> None:
@@ -448,8 +458,11 @@ class LLM:
     ) -> None:
         self.close()
 
-    def _ids(self, prompt: Prompt) -> list[int]:
-        """Token ids of a prompt; text gets the begin token the tokenizer asks for."""
+    def ids(self, prompt: Prompt) -> list[int]:
+        """Token ids of a prompt; text gets the begin token the tokenizer asks for.
+
+        Raises InvalidParameterError for ids outside the vocabulary.
+        """
         if isinstance(prompt, str):
             return self.tokenizer.encode(prompt)
         ids = [int(token) for token in prompt]
@@ -463,9 +476,9 @@ class LLM:
     def _continuation_ids(self, text: Prompt) -> list[int]:
         if isinstance(text, str):
             return self.tokenizer.encode(text, add_special=False)
-        return self._ids(text)
+        return self.ids(text)
 
-    def _token_bytes(self, token_id: int) -> bytes:
+    def token_bytes(self, token_id: int) -> bytes:
         """Bytes of a token; rows of the embedding beyond the vocabulary stand for none."""
         tokenizer = self.tokenizer
         return tokenizer.token_bytes(token_id) if token_id < tokenizer.vocab_size else b""

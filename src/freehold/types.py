@@ -249,3 +249,17 @@ class StreamEvent:
 
 
 Prompt: TypeAlias = str | Sequence[int]
+
+ConstraintKind = Literal["json", "json_schema", "regex", "choice", "lark"]
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What form an answer must have.
+
+    `value` is the schema (a mapping or true/false) for "json_schema", the pattern for "regex", the
+    texts to choose from for "choice", the grammar for "lark", and None for "json": any object.
+    """
+
+    kind: ConstraintKind
+    value: Any = None

@@ -26,6 +26,7 @@ ROWS = {
     "_llm_advice": 5,
     "_llm_inputs": 5,
     "_llm_request": 5,
+    "async_llm": 5,
     "documents": 6, "tune": 6, "evaluate": 6,
     "cli": 7, "server": 7, "web": 7,
 }  # fmt: skip
@@ -39,6 +40,9 @@ FORBIDDEN = {
 }
 SAME_ROW_ALLOWED = {
     ("formats", "quants"),
+    ("async_llm", "llm"),
+    ("async_llm", "_llm_request"),
+    ("cli", "server"),
     ("llm", "_llm_advice"),
     ("llm", "_llm_inputs"),
     ("llm", "_llm_request"),

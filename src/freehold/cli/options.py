@@ -313,11 +313,9 @@ class EngineFlags:
         ),
     ] = 0
 
-    def open(self, model: str, **overrides: Any) -> LLM:
-        """Load the model as the flags say."""
-        from freehold.llm import LLM
-
-        settings: dict[str, Any] = {
+    def settings(self) -> dict[str, Any]:
+        """Keyword arguments of `LLM`."""
+        return {
             "backend": self.backend,
             "threads": self.threads,
             "isa": self.isa,
@@ -326,7 +324,12 @@ class EngineFlags:
             "kv_dtype": self.kv_type.value,
             "speculative_tokens": self.speculative_tokens,
         }
-        return LLM(model, **{**settings, **overrides})
+
+    def open(self, model: str, **overrides: Any) -> LLM:
+        """Load the model as the flags say."""
+        from freehold.llm import LLM
+
+        return LLM(model, **{**self.settings(), **overrides})
 
 
 def resolve(flags: SamplingFlags, llm: LLM, recommended: bool) -> SamplingParams:

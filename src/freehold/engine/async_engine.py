@@ -8,15 +8,19 @@ receive each request's outputs in a queue of their own. Knows nothing of HTTP or
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from freehold.engine.engine import Engine
 from freehold.engine.sequence import LogitsProcessor, StepOutput
 from freehold.errors import CapacityError, EngineError
 from freehold.types import SamplingParams
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(slots=True)
@@ -59,7 +63,7 @@ class AsyncEngine:
         params: SamplingParams,
         *,
         logits_processor: LogitsProcessor | None = None,
-    ) -> AsyncIterator[StepOutput]:
+    ) -> AsyncGenerator[StepOutput, None]:
         """Outputs of one request as they come. Leaving the iteration early aborts the request.
 
         Raises what `Engine.add` raises, the request's own error, CapacityError when too many are
@@ -83,6 +87,27 @@ class AsyncEngine:
                 self._open -= 1
             if not over:
                 self._send(lambda: self._abort(request_id))
+
+    async def call(self, function: Callable[[Engine], _Result]) -> _Result:
+        """Run `function` on the engine's thread between two steps: scores, embeddings, statistics.
+
+        Requests that run meanwhile lose nothing. Raises what it raises, and EngineError when the
+        engine has stopped.
+        """
+        future: concurrent.futures.Future[_Result] = concurrent.futures.Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(function(self._engine))
+            except BaseException as error:
+                future.set_exception(error)
+
+        with self._wake:
+            self._refuse_when_closed()
+            self._send(run)
+        return await asyncio.wrap_future(future)
 
     async def drain(self) -> None:
         """Take no more requests and wait until those accepted are over."""
@@ -113,10 +138,7 @@ class AsyncEngine:
         """Hand the request over, or refuse it: in one go, lest the engine stop in between and
         nobody answer."""
         with self._wake:
-            if self._failure is not None:
-                raise EngineError(f"the engine has stopped: {self._failure}") from self._failure
-            if self._closing or self._draining:
-                raise EngineError("the engine is shutting down")
+            self._refuse_when_closed()
             if self._open >= self._limit:
                 raise CapacityError(
                     f"{self._open} requests are running or waiting", hint="try again later"
@@ -126,6 +148,13 @@ class AsyncEngine:
             request_id = f"stream-{self._count}"
             self._send(lambda: self._add(request_id, ids, params, logits_processor, listener))
             return request_id
+
+    def _refuse_when_closed(self) -> None:
+        """Raise EngineError where nothing may be asked any more; the lock is held."""
+        if self._failure is not None:
+            raise EngineError(f"the engine has stopped: {self._failure}") from self._failure
+        if self._closing or self._draining:
+            raise EngineError("the engine is shutting down")
 
     def _send(self, command: Callable[[], None]) -> None:
         with self._wake:  # its lock is reentrant

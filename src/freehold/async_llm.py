@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`AsyncLLM`: one loaded model shared by any number of coroutines.
+
+Puts `LLM`, which knows text, on top of `AsyncEngine`, which owns the loop's thread. Whatever
+touches text before the first token (templates, tokenizers) runs on one thread of its own, so a
+long prompt delays nobody's stream. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from functools import partial
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from freehold.chat.output_parser import OutputParser
+from freehold.engine.async_engine import AsyncEngine
+from freehold.engine.engine import Engine
+from freehold.engine.sequence import LogitsProcessor
+from freehold.llm import LLM
+from freehold.ops import FloatArray
+from freehold.types import SamplingParams, StreamEvent
+
+_Result = TypeVar("_Result")
+
+
+class AsyncLLM:
+    """Takes `llm` over: nobody else may call its methods from now on, and `close` closes it."""
+
+    def __init__(self, llm: LLM, *, max_waiting: int = 1024) -> None:
+        self.llm = llm
+        self._engine = AsyncEngine(llm.engine, max_waiting=max_waiting)
+        self._text = ThreadPoolExecutor(1, thread_name_prefix="freehold-text")
+
+    async def text(self, function: Callable[[LLM], _Result]) -> _Result:
+        """Run `function` on the thread for text: rendering, tokenizing, compiling grammars."""
+        return await asyncio.get_running_loop().run_in_executor(self._text, function, self.llm)
+
+    async def stream(
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        *,
+        continues: bool = False,
+        parser: OutputParser | None = None,
+        logits_processor: LogitsProcessor | None = None,
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """Events of one answer; the last carries the completion. Leaving early aborts it.
+
+        Close the iterator (`contextlib.aclosing`) where it may be left early. Raises what
+        `AsyncEngine.stream` raises.
+        """
+        request = self.llm.make_request(prompt, params, continues=continues, parser=parser)
+        outputs = self._engine.stream(prompt, params, logits_processor=logits_processor)
+        async with aclosing(outputs) as steps:
+            async for output in steps:
+                request.take(output)
+                while request.events:
+                    yield request.events.popleft()
+                if request.done:
+                    break
+        if request.error is not None:
+            raise request.error
+
+    async def embed(
+        self, prompts: Sequence[Sequence[int]], pooling: Literal["mean", "last"] = "mean"
+    ) -> FloatArray:
+        """Final hidden states of each prompt as one vector of length 1: float32 [n, hidden]."""
+        vectors = np.zeros((len(prompts), self.llm.config.hidden_size), np.float32)
+        for row, ids in enumerate(prompts):
+            vectors[row] = await self.on_engine(partial(Engine.embed, ids=ids, pooling=pooling))
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return vectors
+
+    async def score(self, ids: Sequence[int], first: int = 1) -> FloatArray:
+        """Log-probability of each token from position `first` on: float32 [len(ids) - first]."""
+        return await self.on_engine(lambda engine: engine.score(ids, first))
+
+    async def on_engine(self, function: Callable[[Engine], _Result]) -> _Result:
+        """Run `function` on the engine's thread between two steps."""
+        return await self._engine.call(function)
+
+    async def drain(self) -> None:
+        """Take no more requests and wait until those accepted are over."""
+        await self._engine.drain()
+
+    def close(self) -> None:
+        """End what runs with EngineError and give the model's memory back."""
+        self._engine.close()
+        self._text.shutdown(wait=True, cancel_futures=True)
+        self.llm.close()

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The private endpoint: dialects over one request type. Nothing is imported until it is used."""

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts the server together: dialects on one application, errors in each dialect's own words.
+
+A dialect is a module of this folder that has a `DIALECT`; `DIALECTS` names them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from freehold import __version__
+from freehold.errors import FreeholdError
+from freehold.server.failures import Failure, failure_of
+from freehold.server.registry import ModelRegistry
+from freehold.server.services import Dialect, Services
+from freehold.server.settings import ServerSettings
+from freehold.server.sse import ClientGoneError
+
+DIALECTS = ("openai_models", "openai_chat")
+_FALLBACK = "openai_chat"
+_log = logging.getLogger("freehold.server")
+
+
+def load_dialects() -> list[Dialect]:
+    """All dialects, in the order of `DIALECTS`."""
+    return [importlib.import_module(f"freehold.server.{name}").DIALECT for name in DIALECTS]
+
+
+def create_app(settings: ServerSettings, registry: ModelRegistry | None = None) -> FastAPI:
+    """The ASGI application. Models are loaded when they are first asked for."""
+    services = Services(settings, registry or ModelRegistry(settings))
+    dialects = load_dialects()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await services.registry.close()
+
+    app = FastAPI(title="freehold", version=__version__, lifespan=lifespan, redoc_url=None)
+    app.state.services = services
+    for dialect in dialects:
+        app.include_router(dialect.router(services))
+
+    def answer(request: Request, failure: Failure) -> Response:
+        body = dialect_of(dialects, request.url.path).error_body(failure)
+        headers = {"Retry-After": str(failure.retry_after)} if failure.retry_after else {}
+        return JSONResponse(body, failure.status, headers)
+
+    async def on_error(request: Request, error: Exception) -> Response:
+        failure = failure_of(error)
+        if failure.kind == "internal":
+            _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return answer(request, failure)
+
+    async def on_invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return answer(request, invalid_body(error))
+
+    async def on_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        kind = {404: "not_found", 413: "too_large"}.get(error.status_code, "invalid_request")
+        message = f"{request.method} {request.url.path:.200}: {str(error.detail).lower()}"
+        return answer(request, Failure(kind, message, status_code=error.status_code))  # type: ignore[arg-type]
+
+    async def on_gone(request: Request, error: Exception) -> Response:
+        return Response(status_code=499)  # nobody reads it
+
+    app.add_exception_handler(FreeholdError, on_error)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(ClientGoneError, on_gone)
+    app.add_exception_handler(Exception, on_error)
+    return app
+
+
+def dialect_of(dialects: list[Dialect], path: str) -> Dialect:
+    """Whose words an error on this path is told in."""
+    fits = [
+        (len(prefix), dialect)
+        for dialect in dialects
+        for prefix in dialect.prefixes
+        if path == prefix or path.startswith(prefix.rstrip("/") + "/")
+    ]
+    if fits:
+        return max(fits, key=lambda item: item[0])[1]
+    return next(dialect for dialect in dialects if dialect.name == _FALLBACK)
+
+
+def invalid_body(error: RequestValidationError) -> Failure:
+    """The first thing that is wrong with a body, by the name of its field."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part != "body")
+    if first["type"] == "json_invalid":
+        return Failure("invalid_request", "the body is not valid JSON")
+    if first["type"] == "extra_forbidden":
+        return Failure("invalid_request", f"unknown parameter: {where!r:.120}", where[:120])
+    return Failure(
+        "invalid_request", f"{where or 'body'}: {first['msg']}"[:500], where[:120] or None
+    )

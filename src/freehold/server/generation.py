@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One request of any dialect, and the answers to it as they come.
+
+A dialect turns its JSON into a `GenerationRequest`, starts it on a leased model and turns the
+events back. Knows no dialect and no HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from freehold.async_llm import AsyncLLM
+from freehold.errors import TemplateError
+from freehold.llm import LLM
+from freehold.server.failures import RequestError
+from freehold.types import Completion, Constraint, Message, Prompt, SamplingParams, StreamEvent
+
+MAX_CHOICES = 128  # answers to one prompt; a client that wants more sends more requests
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """Whether tools may, must or must not be called, and which."""
+
+    mode: str = "auto"  # "auto", "none", "required" or "named"
+    name: str | None = None  # of the one tool, with "named"
+    parallel: bool = True  # several calls in one answer
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """What all dialects can say. Either `messages` or `prompt` is given.
+
+    `sampling` holds only fields of `SamplingParams` that the request named; the rest is the model's
+    recommendation or neutral.
+    """
+
+    messages: Sequence[Message] | None = None
+    prompt: Prompt | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    n: int = 1
+    tools: Sequence[Mapping[str, Any]] | None = None
+    tool_choice: ToolChoice = field(default_factory=ToolChoice)
+    constraint: Constraint | None = None
+    template_variables: Mapping[str, Any] = field(default_factory=dict)
+    parse: bool = True  # take reasoning and calls out of the text
+    recommended: bool = True  # the vendor's sampling where `sampling` says nothing
+
+
+class Generation:
+    """The answers to one request. `start` makes it; then take `events` or `results`, once."""
+
+    def __init__(
+        self, model: AsyncLLM, request: GenerationRequest, prompt: list[int],
+        params: list[SamplingParams],
+    ) -> None:  # fmt: skip
+        self._model, self._request, self._params = model, request, params
+        self.prompt_token_ids = prompt
+
+    @classmethod
+    async def start(cls, model: AsyncLLM, request: GenerationRequest) -> Generation:
+        """Render and tokenize; whatever can be refused is refused here.
+
+        Raises UserErrors that name what is wrong with the request.
+        """
+        if not 1 <= request.n <= MAX_CHOICES:
+            raise RequestError(f"n must be between 1 and {MAX_CHOICES}, not {request.n}", param="n")
+        if request.constraint is not None:
+            raise RequestError("answers of a given form are not available", param="response_format")
+        vendor = dict(model.llm.recommended_sampling) if request.recommended else {}
+        params = SamplingParams(**{**vendor, **request.sampling})
+        each = [params] * request.n
+        if params.seed is not None:  # the same seed n times would be the same answer n times
+            each = [replace(params, seed=(params.seed + i) % 2**64) for i in range(request.n)]
+        return cls(model, request, await model.text(lambda llm: _prompt_ids(llm, request)), each)
+
+    async def events(self) -> AsyncGenerator[tuple[int, StreamEvent], None]:
+        """(index of the answer, event) as they come. Leaving early aborts all answers; close the
+        iterator (`contextlib.aclosing`) where that may happen."""
+        if len(self._params) == 1:
+            async with aclosing(self._one(0)) as stream:
+                async for event in stream:
+                    yield 0, event
+            return
+        queue: asyncio.Queue[tuple[int, StreamEvent | BaseException | None]] = asyncio.Queue()
+
+        async def pump(index: int) -> None:
+            try:
+                async with aclosing(self._one(index)) as stream:
+                    async for event in stream:
+                        queue.put_nowait((index, event))
+                queue.put_nowait((index, None))
+            except Exception as error:
+                queue.put_nowait((index, error))
+
+        tasks = [asyncio.create_task(pump(i)) for i in range(len(self._params))]
+        try:
+            running = len(tasks)
+            while running:
+                index, item = await queue.get()
+                if isinstance(item, BaseException):
+                    raise item
+                if item is None:
+                    running -= 1
+                else:
+                    yield index, item
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def results(self) -> list[Completion]:
+        """All answers, whole."""
+        done: dict[int, Completion] = {}
+        async with aclosing(self.events()) as events:
+            async for index, event in events:
+                if event.completion is not None:
+                    done[index] = event.completion
+        return [done[i] for i in range(len(self._params))]
+
+    async def _one(self, index: int) -> AsyncGenerator[StreamEvent, None]:
+        request, llm = self._request, self._model.llm
+        parser = None
+        if request.messages is not None and request.parse and not llm.answer_format.plain:
+            parser = llm.answer_parser(self.prompt_token_ids, tools=_offered(request))
+        stream = self._model.stream(
+            self.prompt_token_ids, self._params[index],
+            continues=request.messages is None, parser=parser,
+        )  # fmt: skip
+        async with aclosing(stream) as events:
+            async for event in events:
+                yield event
+
+
+def _offered(request: GenerationRequest) -> Sequence[Mapping[str, Any]] | None:
+    return None if request.tool_choice.mode == "none" else request.tools or None
+
+
+def _prompt_ids(llm: LLM, request: GenerationRequest) -> list[int]:
+    if request.messages is None:
+        assert request.prompt is not None
+        return llm.ids(request.prompt)
+    if not llm.has_chat_template:
+        raise TemplateError(
+            f"the model has no chat template: {llm.path.rpartition('/')[2]}",
+            hint="ask for a completion instead of a chat",
+        )
+    return llm.chat_ids(
+        request.messages, tools=_offered(request), **dict(request.template_variables)
+    )

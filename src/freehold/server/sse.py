@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Server-sent events, and noticing that the client has gone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+
+from freehold.server.failures import Failure, failure_of
+
+_Result = TypeVar("_Result")
+HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+class ClientGoneError(Exception):
+    """Nobody waits for the answer any more."""
+
+
+def dumps(value: Any) -> str:
+    """Compact JSON, on one line, characters as they are. What is no number is null in JSON."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def frame(data: Mapping[str, Any] | str, event: str | None = None) -> str:
+    """One event. Its data has no line breaks, since JSON writes them escaped."""
+    text = data if isinstance(data, str) else dumps(data)
+    return f"data: {text}\n\n" if event is None else f"event: {event}\ndata: {text}\n\n"
+
+
+def stream_response(
+    frames: AsyncGenerator[str, None],
+    on_error: Callable[[Failure], str],
+    *,
+    holding: AsyncExitStack | None = None,
+    media_type: str = "text/event-stream",
+) -> StreamingResponse:
+    """A response that sends `frames` as they come.
+
+    An error on the way is the last frame, as `on_error` writes it: the status has been sent. When
+    the client goes, `frames` is closed. `holding` (a lease) is let go at the end in any case.
+    """
+
+    async def body() -> AsyncIterator[bytes]:
+        async with holding or AsyncExitStack():
+            try:
+                async with aclosing(frames) as items:
+                    async for item in items:
+                        yield item.encode()
+            except Exception as error:
+                yield on_error(failure_of(error)).encode()
+
+    return StreamingResponse(body(), media_type=media_type, headers=dict(HEADERS))
+
+
+async def while_connected(request: Request, work: Awaitable[_Result]) -> _Result:
+    """`work`'s result; it is cancelled when the client hangs up before.
+
+    Raises ClientGoneError then.
+    """
+    task = asyncio.ensure_future(work)
+    watch = asyncio.create_task(_gone(request))
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGoneError
+        return task.result()
+    finally:
+        for each in (task, watch):
+            each.cancel()
+        await asyncio.gather(task, watch, return_exceptions=True)
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
