@@ -84,6 +84,11 @@ class AsyncLLM:
         """Run `function` on the engine's thread between two steps."""
         return await self._engine.call(function)
 
+    @property
+    def failure(self) -> BaseException | None:
+        """What stopped the engine for good, if something did: load the model again."""
+        return self._engine.failure
+
     async def drain(self) -> None:
         """Take no more requests and wait until those accepted are over."""
         await self._engine.drain()

@@ -8,7 +8,7 @@ and `_llm_request` turns what comes back into text.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -76,6 +76,7 @@ class LLM:
         kv_memory_bytes: int | None = None,
         skip_tokenizer_init: bool = False,
         pre: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """Load `model`: a GGUF file, a safetensors file, a model directory or a model's name.
 
@@ -84,7 +85,8 @@ class LLM:
         `context_length` is the number of positions one sequence may use. None takes the model's
         own, or what free memory holds if that is less; `notices` then says so.
         `skip_tokenizer_init` loads no vocabulary: token ids in, token ids out. `pre` names the
-        text splitter of a vocabulary that names none, or one that is not known.
+        text splitter of a vocabulary that names none, or one that is not known. `progress` is
+        called with the bytes of weights loaded so far and the bytes in all.
 
         Raises a UserError that names what is wrong with the file or a parameter, and
         CapacityError when the memory is not there.
@@ -111,7 +113,7 @@ class LLM:
             if not skip_tokenizer_init and has_tokenizer(self.checkpoint):
                 self._tokenizer = load_tokenizer(self.checkpoint, pre=pre)
             self.ops = backends.create(backend, **backend_options(threads, isa))
-            self._model: CausalLM | None = load_model(self.checkpoint, self.ops)
+            self._model: CausalLM | None = load_model(self.checkpoint, self.ops, progress)
             self.config = self.model.config
             self.context_length = context_length or own
             if context_length is None:
@@ -210,6 +212,11 @@ class LLM:
         """Whether an answer ended because its sequence reached `context_length`."""
         used = len(completion.prompt_token_ids) + len(completion.token_ids)
         return completion.finish_reason == "length" and used >= self.context_length
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the weights and the cache take."""
+        return self.model.weight_bytes() + self.engine.kv_bytes
 
     # -- text and tokens ---------------------------------------------------------------------
 

@@ -23,10 +23,29 @@ def command(
     ],
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="0: any.")] = 8484,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory", help="For all loaded models together, e.g. 12GiB; default: 80 % of free."
+        ),
+    ] = None,
+    keep_alive: Annotated[
+        str,
+        typer.Option("--keep-alive", help="How long a model stays loaded unused; -1: for good."),
+    ] = "10m",
+    pin: Annotated[
+        list[str] | None,
+        typer.Option("--pin", help="Load this model first and never unload it; repeatable."),
+    ] = None,
+    preload: Annotated[
+        list[str] | None,
+        typer.Option("--preload", help="Load this model before it is asked for; repeatable."),
+    ] = None,
     recommended: options.Recommended = True,
     engine: options.EngineFlags = options.EngineFlags(),  # noqa: B008 - frozen
 ) -> None:
     """Serve models to OpenAI, Anthropic and Ollama clients."""
+    from freehold.server.quantities import parse_bytes, parse_keep_alive
     from freehold.server.run import serve
     from freehold.server.settings import ServerSettings
 
@@ -41,6 +60,10 @@ def command(
         port=port,
         engine=engine.settings(),
         recommended_sampling=recommended,
+        memory_bytes=None if memory is None else parse_bytes(memory),
+        keep_alive=parse_keep_alive(keep_alive),
+        pinned=tuple(pin or ()),
+        preload=tuple(preload or ()),
     )
     serve(settings, lambda url: console.note(f"serving on {url} (Ctrl-C stops)"))
 

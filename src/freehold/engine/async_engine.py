@@ -109,6 +109,11 @@ class AsyncEngine:
             self._send(run)
         return await asyncio.wrap_future(future)
 
+    @property
+    def failure(self) -> BaseException | None:
+        """What stopped the engine for good, if something did; nothing can be asked of it then."""
+        return self._failure
+
     async def drain(self) -> None:
         """Take no more requests and wait until those accepted are over."""
         with self._wake:

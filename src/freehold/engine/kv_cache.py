@@ -77,8 +77,7 @@ def count_blocks(
         if available_bytes is None:
             available_bytes = int(psutil.virtual_memory().available)
         budget = int(available_bytes * FREE_MEMORY_SHARE)
-        wanted = max(sizes.per_context, DEFAULT_CACHE_TOKENS // config.block_size)
-        wanted = min(wanted, config.max_num_seqs * sizes.per_context)
+        wanted = sizes.wanted(config)
         source, hint = "free memory allows", "lower context_length, or choose kv_dtype q8_0"
     if sizes.nbytes(0) > budget:
         raise CapacityError(
@@ -87,6 +86,13 @@ def count_blocks(
             hint=hint,
         )
     return sizes.blocks(longest_context(wanted, budget, sizes.nbytes, 1))
+
+
+def cache_need(layers: Sequence[KVLayerSpec], config: EngineConfig) -> tuple[int, int]:
+    """Bytes of the cache that holds one whole context, and of the one that is made where memory is
+    no limit (never less)."""
+    sizes = _Sizes(layers, group_windows(layers), config)
+    return sizes.nbytes(0), sizes.nbytes(sizes.wanted(config))
 
 
 class _Sizes:
@@ -104,6 +110,10 @@ class _Sizes:
             max(1, block_bytes([s for s in layers if s.window == window], size, config.kv_dtype))
             for window in windows
         ]
+
+    def wanted(self, config: EngineConfig) -> int:
+        """Blocks of positions to hold where nobody says how many."""
+        return min(max(self.per_context, self._default), config.max_num_seqs * self.per_context)
 
     def blocks(self, positions: int) -> tuple[int, ...]:
         """Blocks of each group.

@@ -6,6 +6,7 @@ A dialect is a module of this folder that has a `DIALECT`; `DIALECTS` names them
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import logging
 from collections.abc import AsyncIterator
@@ -42,7 +43,9 @@ def create_app(settings: ServerSettings, registry: ModelRegistry | None = None) 
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        loading = asyncio.create_task(services.registry.preload())
         yield
+        loading.cancel()
         await services.registry.close()
 
     app = FastAPI(title="freehold", version=__version__, lifespan=lifespan, redoc_url=None)

@@ -1,59 +1,71 @@
 # SPDX-License-Identifier: Apache-2.0
 """The models a server answers for: which names there are, which are loaded, who uses them.
 
-Knows when a model is loaded and let go; knows nothing of requests or of HTTP.
+Models are loaded when they are asked for and share a budget of memory. Where it is short, the
+least recently used one that nobody uses and that is not pinned is let go; where all are in use,
+a request waits a while and is then told to come back. Whoever holds a lease keeps the model
+loaded; a model nobody asks for is let go after a while. A load happens once, however many ask for
+it, and all of them learn how it went. Knows nothing of requests, and of HTTP only what
+`RequestError` does.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from freehold.async_llm import AsyncLLM
-from freehold.errors import InvalidParameterError, ModelNotFoundError
+from freehold.errors import FreeholdError, InvalidParameterError, ModelNotFoundError
 from freehold.llm import LLM
+from freehold.server.failures import RequestError
+from freehold.server.model_memory import MemoryNeed, default_budget, memory_need
+from freehold.server.served_model import ServedModel
 from freehold.server.settings import ServerSettings
 
-Opener = Callable[[str], LLM]
+__all__ = ["ModelRegistry", "ServedModel", "short_name"]
 
-
-@dataclass(slots=True)
-class ServedModel:
-    """One name that requests may ask for."""
-
-    name: str
-    source: str  # what `LLM` opens
-    created: int = field(default_factory=lambda: int(time.time()))
-    llm: AsyncLLM | None = None  # while loaded
-    users: int = 0  # requests that hold it
-    last_used: float = 0.0  # time.monotonic()
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    @property
-    def loaded(self) -> AsyncLLM:
-        """The model, for whoever holds a lease."""
-        assert self.llm is not None
-        return self.llm
+# (source, keyword arguments of `LLM` beyond the server's own) -> the loaded model
+Opener = Callable[..., LLM]
+CRASH_GRACE_SECONDS = 5.0  # that requests get to take notice of a broken engine
+_log = logging.getLogger("freehold.server")
 
 
 class ModelRegistry:
     """Names and the models behind them. All methods belong to one event loop."""
 
-    def __init__(self, settings: ServerSettings, open_model: Opener | None = None) -> None:
+    def __init__(
+        self, settings: ServerSettings, open_model: Opener | None = None,
+        estimate: Callable[[str], MemoryNeed] | None = None,
+    ) -> None:  # fmt: skip
         self.settings = settings
-        self._open = open_model or (lambda source: LLM(source, **settings.engine))
+        self.memory_bytes = settings.memory_bytes or default_budget()
+        self._open = open_model or self._open_llm
+        self._estimate = estimate or (lambda source: memory_need(source, settings.engine))
         self._models: dict[str, ServedModel] = {}
+        self._room = asyncio.Lock()  # first come, first served: a large model is not starved
+        self._changed = asyncio.Event()  # somebody let go of something
+        self._closing = False
         for given in settings.models:
             name, equals, source = given.partition("=")
             if equals and name and "/" not in name:
                 self.add(source, name)
             else:
                 self.add(given)
+        for name in (*settings.pinned, *settings.preload):
+            self.find(name)  # a name that is not there is told at once
+        for name in settings.pinned:
+            self.find(name).pinned = True
 
+    def _open_llm(self, source: str, **given: Any) -> LLM:
+        return LLM(source, **{**self.settings.engine, **given})
+
+    # -- names -----------------------------------------------------------------------------------
     def add(self, source: str, name: str | None = None) -> ServedModel:
         """Serve `source` under `name`; nothing is loaded yet."""
         name = name or short_name(source)
@@ -81,37 +93,255 @@ class ModelRegistry:
             )
         return model
 
+    @property
+    def memory_used(self) -> int:
+        """Bytes of the budget that models take, those that are coming or going included."""
+        return sum(model.nbytes for model in self._models.values())
+
+    # -- use -------------------------------------------------------------------------------------
     @asynccontextmanager
-    async def lease(self, name: str) -> AsyncIterator[ServedModel]:
+    async def lease(self, name: str, keep_alive: float | None = None) -> AsyncIterator[ServedModel]:
         """The model of a name, loaded, and kept so while the lease is held.
 
-        Raises ModelNotFoundError, and what loading raises.
+        `keep_alive` is how many seconds it stays loaded once nobody holds it (infinity: for good);
+        None is the server's setting. Of several leases the last to end decides. A pinned model
+        stays in any case.
+
+        Raises ModelNotFoundError, what loading raises, and RequestError (overloaded) when other
+        models use the memory it needs.
         """
         model = self.find(name)
+        self._refuse_when_closing()
         model.users += 1
+        self._stop_timer(model)
+        held = False
         try:
-            await self._load(model)
+            await self._ready(model)
+            model.holders += 1
+            held = True
             yield model
         finally:
             model.users -= 1
+            model.holders -= held
             model.last_used = time.monotonic()
+            self._changed.set()
+            if not model.users and model.state == "loaded":
+                self._start_timer(model, keep_alive)
+
+    async def preload(self) -> None:
+        """Load what was to be loaded before the first request. A model that cannot be loaded is
+        told in the log and by its `error`; whoever asks for it is told again."""
+        for name in dict.fromkeys((*self.settings.preload, *self.settings.pinned)):
+            try:
+                async with self.lease(name):
+                    pass
+            except FreeholdError as error:
+                _log.error("%s could not be loaded: %s", name, error)
+
+    async def unload(self, name: str) -> bool:
+        """Let a model go as soon as the answers that it is giving are over, and wait for that.
+
+        False where it is in use by then again, not loaded, or pinned. Raises ModelNotFoundError.
+        """
+        model = self.find(name)
+        while model.users or model.state in ("loading", "unloading"):
+            if model.users == 0 and model.task is not None:
+                await _over(model.task)
+            else:
+                await self._wait_for_change()
+        if not model.evictable:
+            return False
+        await _over(self._unload(model))
+        return True
+
+    # -- loading ---------------------------------------------------------------------------------
+    async def _ready(self, model: ServedModel) -> None:
+        """Wait until the model is loaded; the first to ask makes it so."""
+        while True:
+            if model.state == "loaded":
+                if model.loaded.failure is None:
+                    return
+                _log.error("%s: the engine has stopped and is loaded anew", model.name)
+                self._unload(model)
+            if model.state == "unloading":
+                assert model.task is not None
+                await _over(model.task)
+                continue
+            self._refuse_when_closing()
+            if model.state == "unloaded":
+                model.state = "loading"
+                model.task = _spawn(self._load(model), model.name)
+            assert model.task is not None
+            # Whoever goes away must not take the others' model with him.
+            await asyncio.shield(model.task)
 
     async def _load(self, model: ServedModel) -> None:
-        async with model.lock:
-            if model.llm is None:
-                llm = await asyncio.to_thread(self._open, model.source)
-                model.llm = AsyncLLM(llm, max_waiting=self.settings.max_waiting)
+        model.progress = 0.0
+        loop = asyncio.get_running_loop()
+
+        def progress(done: int, total: int) -> None:
+            loop.call_soon_threadsafe(setattr, model, "progress", done / max(1, total))
+
+        try:
+            need = await asyncio.to_thread(self._estimate, model.source)
+            cache = await self._reserve(model, need)
+            llm = await asyncio.to_thread(
+                self._open, model.source, kv_memory_bytes=cache, progress=progress
+            )
+            model.nbytes = llm.nbytes
+            model.llm = AsyncLLM(llm, max_waiting=self.settings.max_waiting)
+        except BaseException as error:
+            model.state, model.nbytes = "unloaded", 0
+            model.error = str(error)
+            raise
+        finally:
+            self._changed.set()
+        model.state, model.error, model.progress = "loaded", None, 1.0
+        model.loads += 1
+        for notice in llm.notices:
+            _log.warning("%s: %s", model.name, notice)
+        self._trim()
+        if not model.users:  # those who asked are gone
+            self._start_timer(model, None)
+
+    async def _reserve(self, model: ServedModel, need: MemoryNeed) -> int:
+        """Find memory for a model, which others may have to leave; how much its cache may take."""
+        pinned = sum(m.nbytes for m in self._models.values() if m.pinned and m is not model)
+        if need.least > self.memory_bytes - pinned:
+            kept = f", of which pinned models keep {_mib(pinned)}" if pinned else ""
+            raise RequestError(
+                f"{model.name} needs {_mib(need.least)} and there are "
+                f"{_mib(self.memory_bytes)} for models{kept}",
+                param="model",
+                hint="the server's --memory sets it; a shorter --context needs less",
+            )
+        try:
+            async with asyncio.timeout(self.settings.memory_wait), self._room:
+                room = await self._make_room(need.least)
+                cache = need.cache_of(room, alone=len(self._models) == 1)
+                model.nbytes = need.weights + cache
+                return cache
+        except TimeoutError:
+            raise RequestError(
+                f"{model.name} needs {_mib(need.least)}, and other models that are in use leave "
+                f"{_mib(max(0, self.memory_bytes - self.memory_used))}",
+                kind="overloaded",
+                retry_after=max(1, math.ceil(self.settings.memory_wait / 2)),
+            ) from None
+
+    async def _make_room(self, wanted: int) -> int:
+        """Bytes that are free, at least `wanted`; waits for them as long as it takes."""
+        while True:
+            free = self.memory_bytes - self.memory_used
+            if free >= wanted:
+                return free
+            idle = [model for model in self._models.values() if model.evictable]
+            # Nobody is sent away in vain.
+            if idle and free + sum(model.nbytes for model in idle) >= wanted:
+                victim = min(idle, key=lambda model: model.last_used)
+                _log.info("%s makes room", victim.name)
+                await _over(self._unload(victim))
+            else:
+                await self._wait_for_change()
+
+    def _trim(self) -> None:
+        """Let idle models go where one turned out larger than was thought."""
+        over = self.memory_used - self.memory_bytes
+        idle = sorted((m for m in self._models.values() if m.evictable), key=lambda m: m.last_used)
+        for model in idle:
+            if over <= 0:
+                return
+            over -= model.nbytes
+            self._unload(model)
+
+    async def _wait_for_change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    # -- letting go ------------------------------------------------------------------------------
+    def _unload(self, model: ServedModel) -> asyncio.Task[None]:
+        """Begin to let a loaded model go; nobody holds it, or its engine has stopped."""
+        assert model.state == "loaded"
+        self._stop_timer(model)
+        model.state = "unloading"
+        model.task = _spawn(self._let_go(model), model.name)
+        return model.task
+
+    async def _let_go(self, model: ServedModel) -> None:
+        llm = model.loaded
+        try:
+            if llm.failure is None:
+                await llm.drain()
+            else:
+                deadline = time.monotonic() + CRASH_GRACE_SECONDS
+                while model.holders and time.monotonic() < deadline:
+                    await asyncio.sleep(0.02)
+            await asyncio.to_thread(llm.close)
+        finally:
+            model.llm, model.state, model.nbytes, model.progress = None, "unloaded", 0, 0.0
+            model.expires_at = None
+            self._changed.set()
+
+    def _start_timer(self, model: ServedModel, keep_alive: float | None) -> None:
+        self._stop_timer(model)
+        seconds = self.settings.keep_alive if keep_alive is None else keep_alive
+        if model.pinned or seconds is None or math.isinf(seconds) or self._closing:
+            return
+        # A loop's clock takes no arbitrary number; a year is for good.
+        seconds = min(max(0.0, seconds), 366 * 86400.0)
+        model.expires_at = time.time() + seconds
+        model.timer = asyncio.get_running_loop().call_later(seconds, self._expire, model)
+
+    @staticmethod
+    def _stop_timer(model: ServedModel) -> None:
+        if model.timer is not None:
+            model.timer.cancel()
+        model.timer = model.expires_at = None
+
+    def _expire(self, model: ServedModel) -> None:
+        if model.evictable:
+            self._unload(model)
 
     async def close(self) -> None:
         """Wait for what runs, then let all models go."""
-        for model in self.models():
-            if model.llm is not None:
-                llm, model.llm = model.llm, None
-                await llm.drain()
-                await asyncio.to_thread(llm.close)
+        self._closing = True
+        self._changed.set()
+        for model in self._models.values():
+            self._stop_timer(model)
+            if model.state == "loading" and model.task is not None:
+                await _over(model.task)
+            if model.state == "loaded":
+                self._unload(model)
+            if model.state == "unloading" and model.task is not None:
+                await _over(model.task)
+
+    def _refuse_when_closing(self) -> None:
+        if self._closing:
+            raise RequestError("the server is shutting down", kind="overloaded", retry_after=5)
+
+
+def _spawn(work: Any, name: str) -> asyncio.Task[None]:
+    """A task whose failure is not reported a second time where nobody waits for it any more."""
+    task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+
+    def done(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.info("%s: %s", name, error)
+
+    task.add_done_callback(done)
+    return task
+
+
+async def _over(task: asyncio.Task[None]) -> None:
+    """Wait for a task to end, however it ends; it goes on if the caller is cancelled."""
+    await asyncio.wait([task])
 
 
 def short_name(source: str) -> str:
     """``models/llama-3.2-1b-Q4_K_M.gguf`` is served as ``llama-3.2-1b-Q4_K_M``."""
     path = Path(source)
     return path.stem if path.suffix in (".gguf", ".safetensors") else path.name or source
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB"

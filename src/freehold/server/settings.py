@@ -18,3 +18,8 @@ class ServerSettings:
     engine: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of `LLM`
     max_waiting: int = 256  # requests waiting per model before "come back later"
     recommended_sampling: bool = True  # the vendor's settings where a request names none
+    memory_bytes: int | None = None  # for all loaded models together; None: a share of free memory
+    keep_alive: float | None = 600.0  # seconds a model stays loaded unused; None: for good
+    pinned: tuple[str, ...] = ()  # names of models that nothing but the end of the server unloads
+    preload: tuple[str, ...] = ()  # names of models to load before the first request
+    memory_wait: float = 20.0  # seconds a request waits for memory that other models use

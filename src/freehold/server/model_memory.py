@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a model will need of the memory that all models share, told before it is loaded.
+
+Reads headers only. Knows sizes; which model has to make room is `registry`'s to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from freehold.config import EngineConfig
+from freehold.engine.kv_cache import DEFAULT_CACHE_TOKENS, FREE_MEMORY_SHARE, cache_need
+from freehold.formats.checkpoint import open_checkpoint
+from freehold.model_names import resolve_model
+from freehold.models.loader import read_config
+
+# Fields of `EngineConfig` among the keyword arguments of `LLM`.
+_CACHE_SETTINGS = ("max_num_seqs", "max_num_batched_tokens", "kv_dtype")
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryNeed:
+    """Bytes. A model runs with `weights` and `least_cache`; `full_cache` is what it can use."""
+
+    weights: int
+    least_cache: int
+    full_cache: int
+
+    @property
+    def least(self) -> int:
+        """Without this much it is not loaded."""
+        return self.weights + self.least_cache
+
+    def cache_of(self, room: int, *, alone: bool) -> int:
+        """Bytes of cache for a model that finds `room` bytes free, at least `least` of them.
+
+        Where there are other models it takes no more than half of what it could do without, so
+        that the next one finds room too.
+        """
+        spare = room - self.least
+        return min(self.full_cache, self.least_cache + (spare if alone else spare // 2))
+
+
+def memory_need(source: str, engine: Mapping[str, Any]) -> MemoryNeed:
+    """The need of the model that ``LLM(source, **engine)`` would load.
+
+    Raises what opening raises: ModelNotFoundError, MalformedFileError, UnsupportedModelError.
+    """
+    with open_checkpoint(resolve_model(source)) as checkpoint:
+        weights = checkpoint.nbytes
+        config = read_config(checkpoint)
+    layers = config.kv_layers()
+    given = {name: engine[name] for name in _CACHE_SETTINGS if name in engine}
+    context = engine.get("context_length")
+    fixed = engine.get("kv_memory_bytes")
+    if fixed is not None:
+        return MemoryNeed(weights, fixed, fixed)
+    _, full = cache_need(layers, EngineConfig(context or config.context_length, **given))
+    # Nobody asked for the model's whole context: less will do where memory is short.
+    enough = context or min(config.context_length, DEFAULT_CACHE_TOKENS)
+    least, _ = cache_need(layers, EngineConfig(enough, **given))
+    return MemoryNeed(weights, least, max(least, full))
+
+
+def default_budget() -> int:
+    """Bytes for all models of a server that was told no number: a share of what is free now."""
+    return int(psutil.virtual_memory().available * FREE_MEMORY_SHARE)
