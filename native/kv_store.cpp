@@ -36,6 +36,45 @@ KVStore::KVStore(const std::vector<KVShape>& shapes, int64_t num_blocks, int blo
   }
 }
 
+template <class Move>
+void KVStore::each_stretch(size_t block, Move move) const {
+  for (const KVLayer& l : layers_) {
+    const size_t tokens = size_t(l.block_size);
+    const auto heads = [&](uint8_t* base, size_t bytes) {
+      for (int h = 0; h < l.num_kv_heads; ++h)
+        move(base + (size_t(h) * size_t(l.num_blocks) + block) * bytes, bytes);
+    };
+    heads(l.k, tokens * size_t(l.key_dim) * element_);
+    heads(l.v, tokens * size_t(l.value_dim) * element_);
+    if (l.type == KVType::Q8_0) {
+      heads(reinterpret_cast<uint8_t*>(l.k_scale), tokens * size_t(l.key_dim / 32) * 2);
+      heads(reinterpret_cast<uint8_t*>(l.v_scale), tokens * size_t(l.value_dim / 32) * 2);
+    }
+  }
+}
+
+size_t KVStore::block_nbytes() const {
+  size_t total = 0;
+  each_stretch(0, [&](uint8_t*, size_t bytes) { total += bytes; });
+  return total;
+}
+
+void KVStore::read_blocks(const int32_t* blocks, size_t count, uint8_t* out) const {
+  for (size_t i = 0; i < count; ++i)
+    each_stretch(size_t(blocks[i]), [&](uint8_t* place, size_t bytes) {
+      std::copy_n(place, bytes, out);
+      out += bytes;
+    });
+}
+
+void KVStore::write_blocks(const int32_t* blocks, size_t count, const uint8_t* data) {
+  for (size_t i = 0; i < count; ++i)
+    each_stretch(size_t(blocks[i]), [&](uint8_t* place, size_t bytes) {
+      std::copy_n(data, bytes, place);
+      data += bytes;
+    });
+}
+
 void KVStore::copy_blocks(const int32_t* src, const int32_t* dst, size_t count) {
   for (const KVLayer& l : layers_)
     for (size_t i = 0; i < count; ++i) {

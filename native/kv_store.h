@@ -27,7 +27,16 @@ class KVStore {
   // Block src[i] over block dst[i] in every layer, in order.
   void copy_blocks(const int32_t* src, const int32_t* dst, size_t count);
 
+  // All bytes of one block, layer by layer: keys, values and the scales of both, head by head.
+  size_t block_nbytes() const;
+  void read_blocks(const int32_t* blocks, size_t count, uint8_t* out) const;
+  void write_blocks(const int32_t* blocks, size_t count, const uint8_t* data);
+
  private:
+  // move(place of the block in the store, bytes) for every stretch of a block, in order.
+  template <class Move>
+  void each_stretch(size_t block, Move move) const;
+
   PageBlock block_;
   std::vector<KVLayer> layers_;
   int64_t num_blocks_;

@@ -39,6 +39,26 @@ void copy_blocks(KVStore& store, const Ints1& src, const Ints1& dst) {
   store.copy_blocks(src.data(), dst.data(), src.shape(0));
 }
 
+// Blocks that exist, and as many rows of bytes, each as long as a block.
+template <class A>
+void check_block_bytes(const KVStore& store, const Ints1& blocks, const A& data) {
+  for (size_t i = 0; i < blocks.shape(0); ++i)
+    need(blocks.data()[i] >= 0 && blocks.data()[i] < store.num_blocks(),
+         "block outside the cache");
+  need(data.shape(0) == blocks.shape(0), "one row of bytes per block");
+  need(data.shape(1) == store.block_nbytes(), "a row of bytes is as long as a block");
+}
+
+void read_blocks(const KVStore& store, const Ints1& blocks, const BytesOut2& out) {
+  check_block_bytes(store, blocks, out);
+  store.read_blocks(blocks.data(), blocks.shape(0), out.data());
+}
+
+void write_blocks(KVStore& store, const Ints1& blocks, const Bytes2& data) {
+  check_block_bytes(store, blocks, data);
+  store.write_blocks(blocks.data(), blocks.shape(0), data.data());
+}
+
 const KVLayer& layer_of(const KVStore& store, int i) {
   need(i >= 0 && size_t(i) < store.layers().size(), "no such cache layer");
   return store.layers()[size_t(i)];
@@ -162,6 +182,9 @@ void bind_cache(nb::module_& m, nb::class_<Context>& context) {
       .def(nb::new_(&make_kv_store), nb::arg("layers"), nb::arg("num_blocks"),
            nb::arg("block_size"), nb::arg("dtype"))
       .def("copy_blocks", &copy_blocks)
+      .def("read_blocks", &read_blocks)
+      .def("write_blocks", &write_blocks)
+      .def_prop_ro("block_nbytes", &KVStore::block_nbytes)
       .def_prop_ro("nbytes", &KVStore::nbytes);
   context
       .def("write_kv", &write_kv, nb::arg("store"), nb::arg("layer"), nb::arg("k"),

@@ -6,6 +6,8 @@ Knows shapes and ranges of arguments; knows no engine and no text.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -84,3 +86,22 @@ def context_that_fits(own: int, needs: Callable[[int], int], budget: int | None)
         return own
     # When not even a block fits, the engine says what is missing.
     return longest_context(own, budget, needs, DEFAULT_BLOCK_SIZE) or own
+
+
+def file_marks(checkpoint: Checkpoint) -> tuple[object, ...]:
+    """What tells a model's files from others without reading them whole: of each its size, the time
+    of its last change and a hash of its beginning and of samples all over it."""
+    marks: list[object] = []
+    paths = list(checkpoint.files)
+    if checkpoint.format != "gguf":
+        paths.extend(p for p in [checkpoint.directory / "config.json"] if p.is_file())
+    for path in paths:
+        digest = hashlib.blake2b(digest_size=16)
+        with path.open("rb") as stream:
+            stat = os.fstat(stream.fileno())
+            digest.update(stream.read(1 << 20))
+            for part in range(64):
+                stream.seek(stat.st_size * part // 64)
+                digest.update(stream.read(4096))
+        marks.append((stat.st_size, stat.st_mtime_ns, digest.hexdigest()))
+    return tuple(marks)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
@@ -24,6 +25,7 @@ from freehold._llm_inputs import (
     check_context,
     common_prefix,
     context_that_fits,
+    file_marks,
     has_tokenizer,
     is_single,
     per_prompt,
@@ -42,6 +44,7 @@ from freehold.chat.tokenizer import Tokenizer, load_tokenizer
 from freehold.config import DEFAULT_BLOCK_SIZE, EngineConfig
 from freehold.engine.engine import Engine
 from freehold.engine.kv_cache import block_bytes, check_config, sequence_bytes
+from freehold.engine.kv_snapshot import DEFAULT_SNAPSHOT_BYTES, SnapshotStore, fingerprint_of
 from freehold.errors import InvalidParameterError, TemplateError, TokenizerError
 from freehold.formats.checkpoint import open_checkpoint
 from freehold.model_names import resolve_model
@@ -77,6 +80,8 @@ class LLM:
         skip_tokenizer_init: bool = False,
         pre: str | None = None,
         progress: Callable[[int, int], None] | None = None,
+        snapshot_dir: str | Path | None = None,
+        snapshot_bytes: int = DEFAULT_SNAPSHOT_BYTES,
     ) -> None:
         """Load `model`: a GGUF file, a safetensors file, a model directory or a model's name.
 
@@ -86,7 +91,9 @@ class LLM:
         own, or what free memory holds if that is less; `notices` then says so.
         `skip_tokenizer_init` loads no vocabulary: token ids in, token ids out. `pre` names the
         text splitter of a vocabulary that names none, or one that is not known. `progress` is
-        called with the bytes of weights loaded so far and the bytes in all.
+        called with the bytes of weights loaded so far and the bytes in all. `snapshot_dir` keeps
+        computed prefixes on disk, up to `snapshot_bytes` for all models that share it: prompts can
+        be made out from them.
 
         Raises a UserError that names what is wrong with the file or a parameter, and
         CapacityError when the memory is not there.
@@ -95,6 +102,7 @@ class LLM:
         self.path = str(path)
         self.notices: list[str] = []
         self._requests: dict[str, Request] = {}
+        self._snapshots: SnapshotStore | None = None
         self._settings: dict[str, Any] = {
             "max_num_seqs": max_num_seqs,
             "max_num_batched_tokens": max_num_batched_tokens,
@@ -123,9 +131,17 @@ class LLM:
                     f"the context is {self.context_length:,} tokens: free memory does not hold the "
                     f"cache for all {own:,} of the model; context_length (--context) sets it"
                 )
+            if snapshot_dir is not None:
+                name = fingerprint_of(
+                    file_marks(self.checkpoint), backend, getattr(self.ops, "isa", ""), kv_dtype,
+                    DEFAULT_BLOCK_SIZE, tuple(self._model.kv_layers()), version("freehold"),
+                )  # fmt: skip
+                self._snapshots = SnapshotStore(snapshot_dir, name, snapshot_bytes)
             self._engine: Engine | None = self.make_engine()
         except BaseException:
             self.checkpoint.close()
+            if self._snapshots is not None:
+                self._snapshots.close()
             raise
 
     # -- what it is --------------------------------------------------------------------------
@@ -445,6 +461,7 @@ class LLM:
             EngineConfig(**settings),
             eos_token_ids=() if tokenizer is None else tokenizer.eos_ids,
             token_bytes=None if tokenizer is None else self.token_bytes,
+            snapshots=self._snapshots,
         )
 
     def close(self) -> None:
@@ -452,6 +469,8 @@ class LLM:
         for request_id in list(self._requests):
             self._drop(request_id)
         self._engine = self._model = None
+        if self._snapshots is not None:
+            self._snapshots.close()
         self.checkpoint.close()
 
     def __enter__(self) -> Self:

@@ -452,5 +452,20 @@ class Ops(Protocol):
     ) -> None:
         """Copy whole blocks of every layer of one group."""
 
+    def read_blocks(
+        self, cache: KVCache, group: int, blocks: npt.NDArray[np.int32]
+    ) -> npt.NDArray[np.uint8]:
+        """All that some blocks of a group hold, as the backend keeps it: [blocks, bytes]."""
+
+    def write_blocks(
+        self,
+        cache: KVCache,
+        group: int,
+        blocks: npt.NDArray[np.int32],
+        data: npt.NDArray[np.uint8],
+    ) -> None:
+        """Put back what `read_blocks` of a cache of the same shape gave. Raises
+        InvalidParameterError where it does not fit."""
+
     def to_numpy(self, x: Array) -> FloatArray:
         """Bring an activation to the host as float32."""

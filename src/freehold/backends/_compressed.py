@@ -9,6 +9,7 @@ weights, and of speed only to read what it needs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -23,6 +24,7 @@ from freehold.ops import AttentionSpec, FloatArray
 
 Wide = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,29 @@ class RowLayer:
     def slots(self, batch: ForwardBatch, sequences: Places | int, places: Places) -> Places:
         """Where the given positions, or with a stride entries, of those sequences lie."""
         return self._slots(batch.tables[self.group], sequences, places)
+
+    def read_blocks(self, blocks: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
+        """Bytes of whole blocks: [blocks, bytes]."""
+        slots = -(-self.block_size // self.stride)
+        both = [rows.read_blocks(blocks, slots) for rows in (self.keys, self.values)]
+        return np.concatenate(both, axis=1)
+
+    def write_blocks(self, blocks: npt.NDArray[np.int32], data: npt.NDArray[np.uint8]) -> None:
+        """Put back what `read_blocks` gave."""
+        slots = -(-self.block_size // self.stride)
+        middle = self.keys.block_nbytes(slots)
+        self.keys.write_blocks(blocks, slots, data[:, :middle])
+        self.values.write_blocks(blocks, slots, data[:, middle:])
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of its group."""
+        return self.keys.slots // -(-self.block_size // self.stride)
+
+    def block_nbytes(self) -> int:
+        """Bytes of a block."""
+        slots = -(-self.block_size // self.stride)
+        return self.keys.block_nbytes(slots) + self.values.block_nbytes(slots)
 
     def copy_blocks(self, src: npt.NDArray[np.int32], dst: npt.NDArray[np.int32]) -> None:
         inside = np.arange(-(-self.block_size // self.stride), dtype=np.int64)
@@ -202,3 +227,27 @@ def _softmax_row(query: FloatArray, keys: Wide, spec: AttentionSpec, floor: Wide
 
 def _sigmoid(x: Wide) -> Wide:
     return np.asarray(1.0 / (1.0 + np.exp(-x)))
+
+
+def read_layer_blocks(
+    layers: Sequence[RowLayer], blocks: npt.NDArray[np.int32], *, before: list[Bytes]
+) -> Bytes:
+    """`Ops.read_blocks` of layers with rows, after the bytes of others: [blocks, bytes]."""
+    parts = [*before, *(layer.read_blocks(blocks) for layer in layers)]
+    empty = np.zeros((len(blocks), 0), np.uint8)
+    return np.ascontiguousarray(np.concatenate([empty, *parts], axis=1))
+
+
+def write_layer_blocks(
+    layers: Sequence[RowLayer], blocks: npt.NDArray[np.int32], data: Bytes
+) -> None:
+    """`Ops.write_blocks` of layers with rows. Raises InvalidParameterError."""
+    sizes = [layer.block_nbytes() for layer in layers]
+    if data.dtype != np.uint8 or data.shape != (len(blocks), sum(sizes)):
+        raise InvalidParameterError("a row of bytes is as long as a block, one per block")
+    at = 0
+    for layer, size in zip(layers, sizes, strict=True):
+        if len(blocks) and not 0 <= blocks.min() <= blocks.max() < layer.num_blocks:
+            raise InvalidParameterError("block outside the cache")
+        layer.write_blocks(blocks, data[:, at : at + size])
+        at += size

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from freehold import _native
-from freehold.backends._compressed import RowLayer
+from freehold.backends._compressed import RowLayer, read_layer_blocks, write_layer_blocks
 from freehold.backends._kv_store import allocate_rows
 from freehold.errors import CapacityError, InvalidParameterError
 from freehold.ops import FloatArray, KVDtype, KVLayerSpec, blocks_per_group, kv_groups
@@ -43,6 +43,27 @@ class CpuKVCache:
         store = self.stores[group]
         assert store is not None
         return store, index, group
+
+    def _rows_of(self, group: int) -> list[RowLayer]:
+        return [layer for layer in self.rows.values() if layer.group == group]
+
+    def read_blocks(self, group: int, blocks: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
+        """`Ops.read_blocks`."""
+        store, before = self.stores[group], []
+        if store is not None:
+            before.append(np.empty((len(blocks), store.block_nbytes), np.uint8))
+            store.read_blocks(blocks, before[0])
+        return read_layer_blocks(self._rows_of(group), blocks, before=before)
+
+    def write_blocks(
+        self, group: int, blocks: npt.NDArray[np.int32], data: npt.NDArray[np.uint8]
+    ) -> None:
+        """`Ops.write_blocks`."""
+        store, own = self.stores[group], 0
+        if store is not None:
+            own = store.block_nbytes
+            store.write_blocks(blocks, np.ascontiguousarray(data[:, :own]))
+        write_layer_blocks(self._rows_of(group), blocks, data[:, own:])
 
 
 class Pool:

@@ -76,9 +76,36 @@ class Rows:
             return groups.reshape(data.shape)
         return data.astype(np.float32)
 
+    def read_blocks(self, blocks: npt.NDArray[np.int32], slots: int) -> npt.NDArray[np.uint8]:
+        """Bytes of blocks of so many slots, data before scales: [blocks, bytes]."""
+        parts = (self.data, self.scales)
+        return np.concatenate([_block_bytes(part, slots)[blocks] for part in parts], axis=1)
+
+    def write_blocks(
+        self, blocks: npt.NDArray[np.int32], slots: int, data: npt.NDArray[np.uint8]
+    ) -> None:
+        """Put back what `read_blocks` gave."""
+        at = 0
+        for part in (self.data, self.scales):
+            target = _block_bytes(part, slots)
+            target[blocks] = data[:, at : at + target.shape[1]]
+            at += target.shape[1]
+
+    def block_nbytes(self, slots: int) -> int:
+        """Bytes of a block of so many slots."""
+        return slots * self.nbytes // self.slots
+
     def copy(self, src: npt.NDArray[np.int64], dst: npt.NDArray[np.int64]) -> None:
         self.data[dst] = self.data[src]
         self.scales[dst] = self.scales[src]
+
+
+def _block_bytes(part: npt.NDArray[np.generic], slots: int) -> npt.NDArray[np.uint8]:
+    """A view of rows as the bytes of blocks: [blocks, bytes]."""
+    blocks = len(part) // slots
+    if part.size == 0:
+        return np.zeros((blocks, 0), np.uint8)
+    return part.reshape(blocks, -1).view(np.uint8)
 
 
 @dataclass(slots=True)

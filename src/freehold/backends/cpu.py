@@ -420,6 +420,22 @@ class CpuOps:
             if layer.group == group:
                 layer.copy_blocks(src, dst)
 
+    def read_blocks(
+        self, cache: KVCache, group: int, blocks: npt.NDArray[np.int32]
+    ) -> npt.NDArray[np.uint8]:
+        assert isinstance(cache, CpuKVCache)
+        return cache.read_blocks(group, blocks)
+
+    def write_blocks(
+        self,
+        cache: KVCache,
+        group: int,
+        blocks: npt.NDArray[np.int32],
+        data: npt.NDArray[np.uint8],
+    ) -> None:
+        assert isinstance(cache, CpuKVCache)
+        cache.write_blocks(group, blocks, data)
+
     def to_numpy(self, x: FloatArray) -> FloatArray:
         return x
 

@@ -278,6 +278,20 @@ class NullOps:
     ) -> None:
         return None
 
+    def read_blocks(
+        self, cache: KVCache, group: int, blocks: npt.NDArray[np.int32]
+    ) -> npt.NDArray[np.uint8]:
+        return np.zeros((len(blocks), 0), np.uint8)
+
+    def write_blocks(
+        self,
+        cache: KVCache,
+        group: int,
+        blocks: npt.NDArray[np.int32],
+        data: npt.NDArray[np.uint8],
+    ) -> None:
+        return None
+
     def to_numpy(self, x: FloatArray) -> FloatArray:
         return np.asarray(x, dtype=np.float32)
 

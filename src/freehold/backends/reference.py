@@ -26,8 +26,10 @@ from freehold.backends._compressed import (
     RowLayer,
     attend_with_entries,
     compress,
+    read_layer_blocks,
     search_entries,
     stream_weights,
+    write_layer_blocks,
 )
 from freehold.backends._experts import check_choice, choose_experts
 from freehold.backends._kv_store import ReferenceKVCache, allocate
@@ -416,6 +418,20 @@ class ReferenceOps:
             if owner == group:
                 _row_layer(cache, layer).copy_blocks(src, dst)
 
+    def read_blocks(
+        self, cache: KVCache, group: int, blocks: npt.NDArray[np.int32]
+    ) -> npt.NDArray[np.uint8]:
+        return read_layer_blocks(_layers_of(cache, group), blocks, before=[])
+
+    def write_blocks(
+        self,
+        cache: KVCache,
+        group: int,
+        blocks: npt.NDArray[np.int32],
+        data: npt.NDArray[np.uint8],
+    ) -> None:
+        write_layer_blocks(_layers_of(cache, group), blocks, data)
+
     def to_numpy(self, x: FloatArray) -> FloatArray:
         return np.asarray(x, dtype=np.float32)
 
@@ -424,6 +440,11 @@ class ReferenceOps:
         with np.errstate(all="ignore"):
             product: Wide = x.astype(self._wide) @ values.T
             return product if bias is None else product + bias
+
+
+def _layers_of(cache: KVCache, group: int) -> list[RowLayer]:
+    groups = enumerate(_cache(cache).groups)
+    return [_row_layer(cache, layer) for layer, owner in groups if owner == group]
 
 
 def _rows(batch: ForwardBatch) -> list[slice]:

@@ -41,6 +41,17 @@ def command(
         list[str] | None,
         typer.Option("--preload", help="Load this model before it is asked for; repeatable."),
     ] = None,
+    snapshot_dir: Annotated[
+        str | None,
+        typer.Option(
+            "--snapshot-dir",
+            help="Keep computed beginnings of prompts here, so that they survive a restart. "
+            "Prompts can be made out from them. Default: they are not kept.",
+        ),
+    ] = None,
+    snapshot_bytes: Annotated[
+        str, typer.Option("--snapshot-bytes", help="The most that directory may take.")
+    ] = "8GiB",
     recommended: options.Recommended = True,
     engine: options.EngineFlags = options.EngineFlags(),  # noqa: B008 - frozen
 ) -> None:
@@ -54,11 +65,14 @@ def command(
             f"{host} can be reached from outside, and there is no API key",
             hint="listen on 127.0.0.1",
         )
+    snapshots: dict[str, object] = {"snapshot_bytes": parse_bytes(snapshot_bytes)}
+    if snapshot_dir is not None:
+        snapshots["snapshot_dir"] = snapshot_dir
     settings = ServerSettings(
         models=tuple(models),
         host=host,
         port=port,
-        engine=engine.settings(),
+        engine={**engine.settings(), **snapshots},
         recommended_sampling=recommended,
         memory_bytes=None if memory is None else parse_bytes(memory),
         keep_alive=parse_keep_alive(keep_alive),

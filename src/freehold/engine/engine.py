@@ -22,9 +22,11 @@ from freehold.config import EngineConfig
 from freehold.engine.inputs import check_token_id, token_array
 from freehold.engine.kv_cache import check_config, make_kv_cache
 from freehold.engine.kv_groups import make_groups
+from freehold.engine.kv_snapshot import SnapshotStore
 from freehold.engine.logprobs import token_logprob
 from freehold.engine.metrics import EngineStats
 from freehold.engine.model_runner import ModelRunner, RowSpan
+from freehold.engine.prefix_snapshots import PrefixSnapshots
 from freehold.engine.results import ROWS_PER_SLICE, collect
 from freehold.engine.sampler import BreakerMasks, SequenceSampler, uses_dry
 from freehold.engine.scheduler import Scheduler, StepPlan
@@ -53,8 +55,8 @@ class Engine:
     """Runs many sequences over one model and one cache.
 
     `eos_token_ids` end a sequence unless it asks otherwise; `token_bytes` is needed only for
-    DRY's sequence breakers. Raises InvalidParameterError and CapacityError for settings that
-    cannot work.
+    DRY's sequence breakers; `snapshots` keeps prefixes on disk. Raises
+    InvalidParameterError and CapacityError for settings that cannot work.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Engine:
         *,
         eos_token_ids: Sequence[int] = (),
         token_bytes: Callable[[int], bytes] | None = None,
+        snapshots: SnapshotStore | None = None,
     ) -> None:
         check_config(config)
         self.config = config
@@ -84,6 +87,7 @@ class Engine:
             max_num_seqs=config.max_num_seqs,
             max_num_batched_tokens=config.max_num_batched_tokens,
             stats=self.stats,
+            snapshots=None if snapshots is None else PrefixSnapshots(snapshots, ops, cache),
         )
         self._runner = ModelRunner(model, ops, cache, self._scheduler.max_num_seqs)
         self._sequences: dict[str, SequenceState] = {}

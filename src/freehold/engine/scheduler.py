@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 
 from freehold.engine.kv_groups import KVGroup, longest_hit
 from freehold.engine.metrics import EngineStats
+from freehold.engine.prefix_snapshots import PrefixSnapshots
 from freehold.engine.sequence import ROOT_HASH, HeldBlocks, SequenceState, SequenceStatus
 
 # Blocks left free per running sequence when a new one is admitted, so that the next few decode
@@ -61,6 +62,7 @@ class Scheduler:
         max_num_seqs: int,
         max_num_batched_tokens: int,
         stats: EngineStats | None = None,
+        snapshots: PrefixSnapshots | None = None,
     ) -> None:
         # One token a step for each decoding sequence must fit the budget, and each running
         # sequence holds a block.
@@ -70,6 +72,7 @@ class Scheduler:
         self.groups = tuple(groups)
         self._windowed = [i for i, group in enumerate(self.groups) if group.window]
         self._size = groups[0].pool.block_size
+        self._snapshots = snapshots if groups[0].pool.prefix_caching else None
         self._prefix_caching = groups[0].pool.prefix_caching
         self.stats = stats if stats is not None else EngineStats()
         self.waiting: list[SequenceState] = []  # both lists are in order of arrival
@@ -130,10 +133,12 @@ class Scheduler:
         Blocks become known to the prefix cache here and not earlier: what a step was going to
         compute is worth nothing if the step failed.
         """
-        seq.num_computed = num_computed
+        before, seq.num_computed = seq.num_computed, num_computed
         full = num_computed // self._size
         if self._prefix_caching and full != seq.num_registered:
             self._register(seq, full)
+        if self._snapshots and before < seq.prompt_len <= num_computed:
+            self._snapshots.keep(seq, self.groups)
         for index in self._windowed:  # after they have got their names
             self.groups[index].drop_passed(seq.blocks[index], num_computed)
 
@@ -218,6 +223,8 @@ class Scheduler:
             usable = min(seq.next_wanted_row, seq.num_tokens - 1)
             hashes = seq.hash_blocks(size, seq.num_tokens)
             usable_blocks = usable // size
+            if self._snapshots and seq.cached_tokens < 0 and self._may_look(hashes[:usable_blocks]):
+                self._snapshots.restore(seq, usable_blocks, self.groups)
             depth, found = longest_hit(self.groups, hashes[:usable_blocks])
             if depth < usable_blocks and self._pending[hashes[depth]] > 0:
                 seq.waits_for = hashes[depth]
@@ -251,6 +258,10 @@ class Scheduler:
         seq.table_row = self._free_rows.pop()
         seq.status = SequenceStatus.RUNNING
         return True
+
+    def _may_look(self, hashes: Sequence[bytes]) -> bool:
+        """Whether nobody is computing a block of this prompt anyway."""
+        return not any(self._pending[digest] > 0 for digest in hashes)
 
     def _has_room(
         self,
