@@ -4,7 +4,7 @@
 The full blocks of a prompt are kept once it is computed, if it is long enough to be worth it; of
 layers with a window those that the window still holds. Before a prompt is looked up in the prefix
 cache, blocks that only the disk knows are put into free ones and made known. Whether they make a
-hit is decided as ever.
+hit is decided as ever. Prompts under an adapter are not kept.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from freehold.engine.kv_groups import KVGroup, first_kept
 from freehold.engine.kv_snapshot import Block, SnapshotStore
-from freehold.engine.sequence import ROOT_HASH, SequenceState
+from freehold.engine.sequence import ROOT_HASH, SequenceState, hash_block
 from freehold.ops import KVCache, Ops
 
 MIN_TOKENS = 256  # a shorter prefix is computed about as fast as it is read
@@ -38,6 +38,8 @@ class PrefixSnapshots:
         if full * size < MIN_TOKENS:
             return
         hashes = seq.hash_blocks(size, full * size)
+        if not _is_plain(seq, hashes, size):
+            return
         for index, (group, held) in enumerate(zip(groups, seq.blocks, strict=True)):
             first = max(held.num_dropped, first_kept(group.window, full * size, size))
             for i in range(first, full):
@@ -56,6 +58,8 @@ class PrefixSnapshots:
         """Bring back those of the sequence's first `count` blocks that only the disk knows."""
         size = groups[0].pool.block_size
         hashes = seq.hash_blocks(size, count * size)[:count]
+        if not _is_plain(seq, hashes, size):
+            return
         depth = count
         for index, group in enumerate(groups):
             if not group.window:
@@ -101,6 +105,12 @@ class PrefixSnapshots:
                 pool.register(block, hashes[i], parent, seq.tokens[i * size : (i + 1) * size])
         finally:
             pool.release(held)
+
+
+def _is_plain(seq: SequenceState, hashes: Sequence[bytes], size: int) -> bool:
+    """Whether the chain begins with nothing but tokens. One that begins with anything else, such as
+    the name of an adapter, depends on what the fingerprint does not stand for."""
+    return bool(hashes) and hashes[0] == hash_block(ROOT_HASH, _tokens(seq, 0, size))
 
 
 def _tokens(seq: SequenceState, block: int, size: int) -> bytes:
