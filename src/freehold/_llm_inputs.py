@@ -18,9 +18,10 @@ from freehold.config import DEFAULT_BLOCK_SIZE
 from freehold.engine.kv_cache import FREE_MEMORY_SHARE, longest_context
 from freehold.errors import InvalidParameterError
 from freehold.formats.checkpoint import Checkpoint
-from freehold.types import SamplingParams
+from freehold.types import Constraint, SamplingParams
 
 Params: TypeAlias = SamplingParams | Sequence[SamplingParams] | None
+Constraints: TypeAlias = Constraint | Sequence[Constraint | None] | None
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "vocab.txt")
 
 
@@ -47,6 +48,14 @@ def per_prompt(params: Params, count: int) -> list[SamplingParams]:
     if len(params) != count:
         raise InvalidParameterError(f"{len(params)} params for {count} prompts")
     return list(params)
+
+
+def per_constraint(constraint: Constraints, count: int) -> list[Constraint | None]:
+    if constraint is None or isinstance(constraint, Constraint):
+        return [constraint] * count
+    if len(constraint) != count:
+        raise InvalidParameterError(f"{len(constraint)} constraints for {count} prompts")
+    return list(constraint)
 
 
 def check_context(wanted: int | None, own: int) -> None:

@@ -21,9 +21,10 @@ from freehold.chat.output_parser import OutputParser
 from freehold.engine.async_engine import AsyncEngine
 from freehold.engine.engine import Engine
 from freehold.engine.sequence import LogitsProcessor
+from freehold.engine.structured import Grammar
 from freehold.llm import LLM
 from freehold.ops import FloatArray
-from freehold.types import SamplingParams, StreamEvent
+from freehold.types import Constraint, SamplingParams, StreamEvent
 
 _Result = TypeVar("_Result")
 
@@ -48,14 +49,25 @@ class AsyncLLM:
         continues: bool = False,
         parser: OutputParser | None = None,
         logits_processor: LogitsProcessor | None = None,
+        constraint: Constraint | Grammar | None = None,
     ) -> AsyncGenerator[StreamEvent, None]:
         """Events of one answer; the last carries the completion. Leaving early aborts it.
 
-        Close the iterator (`contextlib.aclosing`) where it may be left early. Raises what
-        `AsyncEngine.stream` raises.
+        Close the iterator (`contextlib.aclosing`) where it may be left early. `constraint` is the
+        form of the answer: of all of it, or as `grammar` compiled it. Raises what
+        `AsyncEngine.stream` raises, and ConstraintError.
         """
-        request = self.llm.make_request(prompt, params, continues=continues, parser=parser)
-        outputs = self._engine.stream(prompt, params, logits_processor=logits_processor)
+        if isinstance(constraint, Constraint):
+            form = constraint
+            constraint = await self.grammar(lambda llm: llm.text_grammar(form))
+        constrained = constraint is not None
+        request = self.llm.make_request(
+            prompt, params, continues=continues or constrained, parser=parser
+        )
+        outputs = self._engine.stream(
+            prompt, params, logits_processor=logits_processor,
+            constraint=None if constraint is None else constraint.start(),
+        )  # fmt: skip
         async with aclosing(outputs) as steps:
             async for output in steps:
                 request.take(output)
@@ -65,6 +77,10 @@ class AsyncLLM:
                     break
         if request.error is not None:
             raise request.error
+
+    async def grammar(self, function: Callable[[LLM], Grammar | None]) -> Grammar | None:
+        """Compile on a thread of its own: a hard one delays nobody's prompt."""
+        return await asyncio.to_thread(function, self.llm)
 
     async def embed(
         self, prompts: Sequence[Sequence[int]], pooling: Literal["mean", "last"] = "mean"

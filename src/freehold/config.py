@@ -26,6 +26,7 @@ class EngineConfig:
     kv_dtype: KVDtype = "f16"
     prefix_caching: bool = True
     speculative_tokens: int = 0  # prompt-lookup drafts per step; 0 = off
+    forced_tokens: bool = True  # take what a constraint forces without asking the model
 
 
 def env_isa() -> str | None:

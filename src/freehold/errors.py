@@ -9,6 +9,7 @@
     │   ├── TokenizerError         the vocabulary cannot be used as declared
     │   ├── TemplateError          a chat template failed, or broke its limits
     │   ├── InvalidParameterError  a number or option outside its meaning
+    │   │   └── ConstraintError    a form of answer that cannot be kept: impossible or too complex
     │   ├── ContextLengthError     more tokens than the context holds
     │   ├── DocumentError          a document that cannot be read; others of its job go on
     │   │   ├── UnsupportedDocumentError  no reader for this kind of file
@@ -62,6 +63,10 @@ class TemplateError(UserError):
 
 class InvalidParameterError(UserError, ValueError):
     """A parameter outside its meaning."""
+
+
+class ConstraintError(InvalidParameterError):
+    """The form an answer should have is malformed, impossible, not supported or too complex."""
 
 
 class ContextLengthError(UserError, ValueError):

@@ -19,7 +19,9 @@ import numpy as np
 
 from freehold import backends
 from freehold._llm_advice import recommended_sampling
+from freehold._llm_grammar import GrammarCompiler
 from freehold._llm_inputs import (
+    Constraints,
     Params,
     backend_options,
     check_context,
@@ -28,10 +30,12 @@ from freehold._llm_inputs import (
     file_marks,
     has_tokenizer,
     is_single,
+    per_constraint,
     per_prompt,
 )
 from freehold._llm_request import EventStream, Request
 from freehold.chat.answer_format import AnswerFormat, load_answer_format, prompt_tail
+from freehold.chat.answer_grammar import answer_grammar
 from freehold.chat.output_parser import OutputParser
 from freehold.chat.template import (
     TOOL_TEMPLATE,
@@ -45,13 +49,14 @@ from freehold.config import DEFAULT_BLOCK_SIZE, EngineConfig
 from freehold.engine.engine import Engine
 from freehold.engine.kv_cache import block_bytes, check_config, sequence_bytes
 from freehold.engine.kv_snapshot import DEFAULT_SNAPSHOT_BYTES, SnapshotStore, fingerprint_of
+from freehold.engine.structured import Grammar
 from freehold.errors import InvalidParameterError, TemplateError, TokenizerError
 from freehold.formats.checkpoint import open_checkpoint
 from freehold.model_names import resolve_model
 from freehold.models.base import CausalLM
 from freehold.models.loader import load_model, read_config
 from freehold.ops import FloatArray, KVDtype
-from freehold.types import Completion, Message, Prompt, SamplingParams
+from freehold.types import Completion, Constraint, Message, Prompt, SamplingParams, ToolChoice
 
 _Part = TypeVar("_Part")
 
@@ -76,6 +81,7 @@ class LLM:
         max_num_batched_tokens: int = 512,
         prefix_caching: bool = True,
         speculative_tokens: int = 0,
+        forced_tokens: bool = True,
         kv_memory_bytes: int | None = None,
         skip_tokenizer_init: bool = False,
         pre: str | None = None,
@@ -89,6 +95,8 @@ class LLM:
 
         `context_length` is the number of positions one sequence may use. None takes the model's
         own, or what free memory holds if that is less; `notices` then says so.
+        `forced_tokens` takes tokens that a constraint leaves no choice about without asking the
+        model, in the tokenizer's own spelling; off, the model chooses among all spellings.
         `skip_tokenizer_init` loads no vocabulary: token ids in, token ids out. `pre` names the
         text splitter of a vocabulary that names none, or one that is not known. `progress` is
         called with the bytes of weights loaded so far and the bytes in all. `snapshot_dir` keeps
@@ -109,6 +117,7 @@ class LLM:
             "kv_dtype": kv_dtype,
             "prefix_caching": prefix_caching,
             "speculative_tokens": speculative_tokens,
+            "forced_tokens": forced_tokens,
             "kv_memory_bytes": kv_memory_bytes,
         }
         self.checkpoint = open_checkpoint(path)
@@ -187,6 +196,10 @@ class LLM:
     def _visible_ids(self) -> frozenset[int]:
         return self.answer_format.visible_ids(self.tokenizer)
 
+    @cached_property
+    def _grammars(self) -> GrammarCompiler:
+        return GrammarCompiler(self.tokenizer, self.config.vocab_size)
+
     @property
     def has_chat_template(self) -> bool:
         """Whether `chat` can work."""
@@ -238,34 +251,46 @@ class LLM:
 
     @overload  # a str is a sequence of str too; the first match wins
     def generate(  # type: ignore[overload-overlap]
-        self, prompts: str, params: SamplingParams | None = ..., *, stream: Literal[False] = ...
-    ) -> Completion: ...
-    @overload
-    def generate(
-        self, prompts: Prompt, params: SamplingParams | None = ..., *, stream: Literal[True]
-    ) -> EventStream: ...
-    @overload
-    def generate(
-        self, prompts: Sequence[int], params: SamplingParams | None = ..., *,
-        stream: Literal[False] = ...,
+        self, prompts: str, params: SamplingParams | None = ..., *, stream: Literal[False] = ...,
+        constraint: Constraint | None = ...,
     ) -> Completion: ...  # fmt: skip
     @overload
     def generate(
-        self, prompts: Sequence[Prompt], params: Params = ..., *, stream: Literal[False] = ...
-    ) -> list[Completion]: ...
+        self, prompts: Prompt, params: SamplingParams | None = ..., *, stream: Literal[True],
+        constraint: Constraint | None = ...,
+    ) -> EventStream: ...  # fmt: skip
+    @overload
+    def generate(
+        self, prompts: Sequence[int], params: SamplingParams | None = ..., *,
+        stream: Literal[False] = ..., constraint: Constraint | None = ...,
+    ) -> Completion: ...  # fmt: skip
+    @overload
+    def generate(
+        self, prompts: Sequence[Prompt], params: Params = ..., *, stream: Literal[False] = ...,
+        constraint: Constraints = ...,
+    ) -> list[Completion]: ...  # fmt: skip
 
-    def generate(self, prompts: Any, params: Params = None, *, stream: bool = False) -> Any:
+    def generate(
+        self,
+        prompts: Any,
+        params: Params = None,
+        *,
+        stream: bool = False,
+        constraint: Constraints = None,
+    ) -> Any:
         """Continue one prompt, or many as one batch.
 
         A prompt is text, to which the tokenizer adds its begin token, or token ids, which are
         taken as they are. `params` is one for all, or one per prompt. With `stream`, a single
         prompt gives events whose texts join to the whole; the last carries the completion.
-        Completions come back in the order of the prompts.
+        Completions come back in the order of the prompts. `constraint` is the form of the answers,
+        one for all or one per prompt; ConstraintError where it cannot be kept.
         """
-        if is_single(prompts):
-            return self._answer([self.ids(prompts)], params, stream, single=True, continues=True)
-        ids = [self.ids(prompt) for prompt in prompts]
-        return self._answer(ids, params, stream, single=False, continues=True)
+        single = is_single(prompts)
+        ids = [self.ids(prompts)] if single else [self.ids(prompt) for prompt in prompts]
+        forms = per_constraint(constraint, len(ids))
+        grammars = [self.text_grammar(form) for form in forms]
+        return self._answer(ids, params, stream, single=single, continues=True, grammars=grammars)
 
     def chat(
         self,
@@ -273,26 +298,90 @@ class LLM:
         params: Params = None,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: ToolChoice | None = None,
         parse: bool | None = None,
         stream: bool = False,
+        constraint: Constraints = None,
         **template_variables: Any,
     ) -> Any:
         """Answer a conversation (`Completion`, or events with `stream`), or a list of them.
 
         The model's own template turns messages into a prompt; with `tools`, its template for
         tools where it has one. `parse` takes answers apart into text, reasoning and tool calls;
-        None does so when there are tools. Raises TemplateError when the model has no template.
+        None does so when there are tools or constraints. `constraint` is the form of the visible
+        answer, after any reasoning. `tool_choice` says whether tools may, must or must not be
+        called.
+
+        Raises TemplateError when the model has no template, ConstraintError for a form that cannot
+        be kept.
         """
         if not messages:
             raise InvalidParameterError("chat needs at least one message")
         single = isinstance(messages[0], Mapping)
         conversations: Any = [messages] if single else messages
-        prompts = [self.chat_ids(c, tools=tools, **template_variables) for c in conversations]
-        parse = tools is not None if parse is None else parse
-        parsers = [self.answer_parser(ids, tools=tools) if parse else None for ids in prompts]
+        choice = tool_choice or ToolChoice()
+        offered = None if choice.mode == "none" else tools
+        prompts = [self.chat_ids(c, tools=offered, **template_variables) for c in conversations]
+        forms = per_constraint(constraint, len(prompts))
+        grammars = [
+            self.chat_grammar(ids, form, tools=offered or (), choice=choice)
+            for ids, form in zip(prompts, forms, strict=True)
+        ]
+        parsers = []
+        for ids, form in zip(prompts, forms, strict=True):
+            wanted = parse or (parse is None and (tools is not None or form is not None))
+            parsers.append(self.chat_parser(ids, form, offered) if wanted else None)
         return self._answer(
-            prompts, params, stream, single=single, continues=False, parsers=parsers
+            prompts, params, stream, single=single, continues=False, parsers=parsers,
+            grammars=grammars,
+        )  # fmt: skip
+
+    def text_grammar(self, constraint: Constraint | None) -> Grammar | None:
+        """The compiled form of an answer that continues a text."""
+        if constraint is None:
+            return None
+        text = answer_grammar(
+            AnswerFormat(None, None), self.tokenizer, prompt=None, constraint=constraint
         )
+        return None if text is None else self._grammars.compile(text)
+
+    def chat_grammar(
+        self,
+        prompt: Sequence[int],
+        constraint: Constraint | None,
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        choice: ToolChoice | None = None,
+    ) -> Grammar | None:
+        """The compiled form of an answer to a rendered conversation: a thought where the model has
+        thoughts, then what `constraint` says, or calls of `tools`. None: any text will do.
+
+        May be called on any thread. Raises ConstraintError and InvalidParameterError, see
+        `chat.answer_grammar`.
+        """
+        choice = choice or ToolChoice()
+        if constraint is None and not tools and choice.mode in ("auto", "none"):
+            return None
+        text = answer_grammar(
+            self.answer_format, self.tokenizer, prompt=prompt_tail(self.tokenizer, prompt),
+            constraint=constraint, tools=tools, choice=choice,
+        )  # fmt: skip
+        return None if text is None else self._grammars.compile(text)
+
+    def chat_parser(
+        self,
+        prompt: Sequence[int],
+        constraint: Constraint | None,
+        tools: Sequence[Mapping[str, Any]] | None,
+    ) -> OutputParser | None:
+        """What takes the answer apart. Where it has a form and no calls, nothing but a thought at
+        its beginning is looked for: whatever else it holds is the answer."""
+        answers = self.answer_format
+        if constraint is not None and not tools:
+            answers = answers.thought_only()
+        if answers.plain:
+            return None
+        return answers.parser(prompt_tail(self.tokenizer, prompt), tools=tools)
 
     def answer_parser(self, prompt: Sequence[int], **options: Any) -> OutputParser:
         """What takes an answer to these ids apart; options as of `OutputParser`."""
@@ -318,6 +407,7 @@ class LLM:
     def _answer(
         self, prompts: list[list[int]], params: Params, stream: bool, *, single: bool,
         continues: bool, parsers: Sequence[OutputParser | None] | None = None,
+        grammars: Sequence[Grammar | None],
     ) -> Any:  # fmt: skip
         """Run the prompts as one batch. `continues`: the text goes on from the prompt."""
         if stream and not single:
@@ -325,10 +415,12 @@ class LLM:
         each = per_prompt(params, len(prompts))
         given = parsers or [None] * len(prompts)
         requests = [
-            self.make_request(ids, settings, continues=continues, parser=parser)
-            for ids, settings, parser in zip(prompts, each, given, strict=True)
+            self.make_request(
+                ids, settings, continues=continues or grammar is not None, parser=parser
+            )
+            for ids, settings, parser, grammar in zip(prompts, each, given, grammars, strict=True)
         ]
-        self._start(requests)
+        self._start(requests, grammars)
         if stream:
             return EventStream(requests[0], self._step, self._drop)
         completions = [self._wait(request, requests) for request in requests]
@@ -358,12 +450,13 @@ class LLM:
             ids, params, self._tokenizer, continues=continues, parser=parser, visible=visible
         )
 
-    def _start(self, requests: list[Request]) -> None:
+    def _start(self, requests: list[Request], grammars: Sequence[Grammar | None]) -> None:
         """Hand all requests to the engine, or none when one of them is refused."""
         started: list[str] = []
         try:
-            for request in requests:
-                request_id = self.engine.add(request.prompt, request.params)
+            for request, grammar in zip(requests, grammars, strict=True):
+                constraint = None if grammar is None else grammar.start()
+                request_id = self.engine.add(request.prompt, request.params, constraint=constraint)
                 request.request_id = request_id
                 self._requests[request_id] = request
                 started.append(request_id)

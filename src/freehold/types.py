@@ -263,3 +263,12 @@ class Constraint:
 
     kind: ConstraintKind
     value: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """Whether tools may, must or must not be called, and which."""
+
+    mode: str = "auto"  # "auto", "none", "required" or "named"
+    name: str | None = None  # of the one tool, with "named"
+    parallel: bool = True  # several calls in one answer

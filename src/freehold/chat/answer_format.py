@@ -8,7 +8,7 @@ is `reasoning.py` and `tool_formats/`; taking answers apart is `output_parser.py
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from freehold.chat.output_parser import OutputParser
@@ -36,6 +36,15 @@ class AnswerFormat:
     def plain(self) -> bool:
         """Whether answers are text and nothing else."""
         return self.tool_format is None and self.reasoning is None
+
+    def thought_only(self) -> AnswerFormat:
+        """The format of answers that hold a thought at their beginning and else just text."""
+        if self.tool_format is not None and self.tool_format.drive is not None:
+            return self  # it knows where the text is
+        style = self.reasoning
+        return AnswerFormat(
+            None, None if style is None else replace(style, anywhere=False, drops=())
+        )
 
     def markers(self) -> frozenset[str]:
         """Every literal the parser has to see."""

@@ -169,6 +169,18 @@ class Tokenizer:
         """Tokens are spelled a character per byte, not with ▁ for space."""
         return self._spelling == "bytes"
 
+    def control_spans(self, text: str) -> list[tuple[int, int, int]]:
+        """Where control tokens are written in `text`: (start, end, id), ascending."""
+        found = self._matcher().finditer(text, 0, len(text))
+        return [(a, b, self._special_by_text[text[a:b]]) for a, b in found]
+
+    def encode_exactly(self, text: str) -> list[int] | None:
+        """Ids that spell `text` byte for byte in the middle of an answer; None where the encoder
+        cannot help adding a space."""
+        ids = self._encoder.encode(text, first=False)
+        spelled = b"".join(map(self.token_bytes, ids))
+        return ids if spelled == text.encode() else None
+
     def special_ids(self) -> frozenset[int]:
         """Control and unknown tokens: never matched in user text, hidden by `skip_special`."""
         return self._special

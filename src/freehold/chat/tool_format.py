@@ -65,6 +65,48 @@ class Channels(Protocol):
 
 
 Read = Callable[[Reader, Calls, str], Steps[None]]
+NUMBER = "\0"  # in a `CallSyntax`: the digits of a call's number
+
+
+@dataclass(frozen=True)
+class CallSyntax:
+    """How calls with JSON arguments are written, for a grammar that makes them be.
+
+    ``opens before NAME between {…} after separator before NAME … closes``. A name that is in
+    quotes is escaped as JSON.
+
+    Attributes:
+        marker: literal that the first call begins with; no text for people holds it. "" = none.
+        several: whether one answer may hold more than one call.
+    """
+
+    before: str
+    between: str
+    after: str
+    marker: str = ""
+    opens: str = ""
+    closes: str = ""
+    separator: str = ""
+    several: bool = True
+
+
+def json_syntax(
+    marker: str = "", *, opens: str = "", closes: str = "", head: str = '{"name": "',
+    arguments: str = "arguments", foot: str = "}", separator: str = ", ", several: bool = True,
+) -> CallSyntax:  # fmt: skip
+    """Calls that are JSON objects of a name and arguments."""
+    return CallSyntax(
+        head, f'", "{arguments}": ', foot, marker=marker, opens=opens, closes=closes,
+        separator=separator, several=several,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How a format that structures the whole answer writes a thought and what it answers."""
+
+    thought: tuple[str, str]  # literals round a thought
+    answer: str  # literal before the visible answer
 
 
 @dataclass(frozen=True)
@@ -80,6 +122,8 @@ class ToolFormat:
         ends_reasoning: a start inside reasoning is a call, not a thought about one.
         drive: reads the whole answer in place of the generic loop.
         visible: control tokens to be shown to the parser, beyond those named above.
+        syntax: how calls are written, where a grammar can say so.
+        frame: with `drive`, what a grammar has to know of the rest.
     """
 
     name: str
@@ -92,6 +136,8 @@ class ToolFormat:
     ends_reasoning: bool = False
     drive: Callable[[Channels, str], Steps[None]] | None = None
     visible: tuple[str, ...] = ()
+    syntax: CallSyntax | None = None
+    frame: Frame | None = None
 
     def markers(self) -> frozenset[str]:
         """Every literal that has to reach the parser although it may be a control token."""
@@ -245,6 +291,7 @@ def json_between(
     keys: Keys = Keys(),
     more_starts: Sequence[str] = (),
     drops: tuple[str, ...] = (),
+    syntax: CallSyntax | None = None,
 ) -> ToolFormat:
     """A format whose calls are JSON, one object or a list, between two markers."""
 
@@ -254,8 +301,9 @@ def json_between(
             yield from closing(reader, end)
 
     return ToolFormat(
-        name, detect, read, starts=(start, *more_starts), ends=(end,) if end else (), drops=drops
-    )
+        name, detect, read, starts=(start, *more_starts), ends=(end,) if end else (), drops=drops,
+        syntax=syntax,
+    )  # fmt: skip
 
 
 # -- calls written as marked-up parameters -----------------------------------------------------

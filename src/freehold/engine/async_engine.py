@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from freehold.engine.engine import Engine
 from freehold.engine.sequence import LogitsProcessor, StepOutput
+from freehold.engine.structured import TokenConstraint
 from freehold.errors import CapacityError, EngineError
 from freehold.types import SamplingParams
 
@@ -63,6 +64,7 @@ class AsyncEngine:
         params: SamplingParams,
         *,
         logits_processor: LogitsProcessor | None = None,
+        constraint: TokenConstraint | None = None,
     ) -> AsyncGenerator[StepOutput, None]:
         """Outputs of one request as they come. Leaving the iteration early aborts the request.
 
@@ -70,7 +72,7 @@ class AsyncEngine:
         waiting, and EngineError when the engine has stopped.
         """
         listener = _Listener(asyncio.get_running_loop())
-        request_id = self._admit(prompt_token_ids, params, logits_processor, listener)
+        request_id = self._admit(prompt_token_ids, params, logits_processor, constraint, listener)
         over = False
         try:
             while not over:
@@ -138,6 +140,7 @@ class AsyncEngine:
         ids: Sequence[int],
         params: SamplingParams,
         logits_processor: LogitsProcessor | None,
+        constraint: TokenConstraint | None,
         listener: _Listener,
     ) -> str:
         """Hand the request over, or refuse it: in one go, lest the engine stop in between and
@@ -151,7 +154,9 @@ class AsyncEngine:
             self._open += 1
             self._count += 1
             request_id = f"stream-{self._count}"
-            self._send(lambda: self._add(request_id, ids, params, logits_processor, listener))
+            self._send(
+                lambda: self._add(request_id, ids, params, logits_processor, constraint, listener)
+            )
             return request_id
 
     def _refuse_when_closed(self) -> None:
@@ -173,10 +178,14 @@ class AsyncEngine:
         ids: Sequence[int],
         params: SamplingParams,
         logits_processor: LogitsProcessor | None,
+        constraint: TokenConstraint | None,
         listener: _Listener,
     ) -> None:
         try:
-            self._engine.add(ids, params, request_id=request_id, logits_processor=logits_processor)
+            self._engine.add(
+                ids, params, request_id=request_id, logits_processor=logits_processor,
+                constraint=constraint,
+            )  # fmt: skip
         except Exception as error:  # even one nobody foresaw is this request's own
             listener.put(error)
             return

@@ -23,7 +23,6 @@ from freehold.engine.inputs import check_token_id, token_array
 from freehold.engine.kv_cache import check_config, make_kv_cache
 from freehold.engine.kv_groups import make_groups
 from freehold.engine.kv_snapshot import SnapshotStore
-from freehold.engine.logprobs import token_logprob
 from freehold.engine.metrics import EngineStats
 from freehold.engine.model_runner import ModelRunner, RowSpan
 from freehold.engine.prefix_snapshots import PrefixSnapshots
@@ -38,15 +37,16 @@ from freehold.engine.sequence import (
     Want,
 )
 from freehold.engine.speculative import DraftControl, StepCost
+from freehold.engine.structured import MaskWorker, TokenConstraint
+from freehold.engine.taking import take_tokens
 from freehold.errors import (
     ContextLengthError,
     EngineError,
-    FreeholdError,
     InvalidParameterError,
 )
 from freehold.models.base import CausalLM
 from freehold.ops import Array, FloatArray, Ops
-from freehold.types import FinishReason, SamplingParams, TokenLogprob
+from freehold.types import FinishReason, SamplingParams
 
 Pooling = Literal["mean", "last"]
 
@@ -93,6 +93,7 @@ class Engine:
         self._sequences: dict[str, SequenceState] = {}
         self._arrivals = 0
         self._cost = StepCost()
+        self._masks = MaskWorker()
         self._idle_steps = 0
         self._held_back: list[StepOutput] = []  # of other requests, while `score` and kin ran
 
@@ -104,8 +105,11 @@ class Engine:
         *,
         request_id: str | None = None,
         logits_processor: LogitsProcessor | None = None,
+        constraint: TokenConstraint | None = None,
     ) -> str:
         """Queue a prompt; returns its request id.
+
+        `constraint` is the form of the answer, at its beginning; it ends the answer.
 
         Raises ContextLengthError when the prompt leaves no room for an answer and
         InvalidParameterError for an empty prompt or ids outside the vocabulary.
@@ -126,8 +130,10 @@ class Engine:
             self._vocab_size,
             end_token_ids=ends,
             breakers=self._breakers.get(params.dry_sequence_breakers) if uses_dry(params) else None,
+            avoided_ids=self._eos if constraint is not None and params.ignore_eos else (),
             logits_processor=logits_processor,
         )
+        forcing = constraint is not None and self.config.forced_tokens
         drafts = self.config.speculative_tokens
         wants_prompt = params.prompt_logprobs is not None
         return self._queue(
@@ -141,6 +147,9 @@ class Engine:
             sampler=sampler,
             draft_control=DraftControl(drafts) if drafts else None,
             end_token_ids=ends,
+            constraint=constraint,
+            forcing=forcing,
+            forced=constraint.forced() if constraint is not None and forcing else [],
             prompt_logprobs=[None] if wants_prompt else None,
         ).request_id
 
@@ -185,8 +194,12 @@ class Engine:
             if item.seq.first_scheduled < 0:
                 item.seq.first_scheduled = started
         before_model = time.perf_counter()
-        hidden, spans = self._runner.run(plan)
-        logits = self._sampling_logits(hidden, spans)
+        self._masks.begin(_to_mask(plan))
+        try:
+            hidden, spans = self._runner.run(plan)
+            logits = self._sampling_logits(hidden, spans)
+        finally:
+            self._masks.join()
         model_seconds = time.perf_counter() - before_model
         outputs: list[StepOutput] = []
         try:
@@ -267,10 +280,13 @@ class Engine:
 
     # -- parts of a step ---------------------------------------------------------------------------
     def _add_drafts(self, plan: StepPlan) -> None:
-        if not self.config.speculative_tokens:
-            return
         for item in plan.items[: plan.num_decoding]:
             seq = item.seq
+            if item.num_new != seq.num_remaining:
+                continue
+            if seq.forced:  # they wait for log-probabilities, and will be right
+                self._scheduler.grant_drafts(item, plan, seq.forced)
+                continue
             if seq.draft_control is None or not seq.output_ids:
                 continue
             drafts = seq.draft_control.drafts(seq.context(), plan.num_decoding, self._cost)
@@ -343,36 +359,16 @@ class Engine:
         computed: int,
         now: float,
     ) -> StepOutput:
-        """Choose the next token, and one more for every draft that was right."""
-        assert seq.sampler is not None
-        tokens: list[int] = []
-        logprobs: list[TokenLogprob] = []
-        finished: FinishReason | None = None
-        stop_reason: int | None = None
-        error: FreeholdError | None = None
-        for i, logits in enumerate(choices):
-            try:
-                token = seq.sampler.choose(logits, seq.context(), seq.output_ids)
-            except FreeholdError as problem:  # this request's own fault: the others go on
-                error, finished = problem, "abort"
-                break
-            seq.append(token)
-            seq.sampler.accept(token, seq.context())
-            tokens.append(token)
-            if seq.params.logprobs is not None:
-                logprobs.append(token_logprob(logits, token, seq.params.logprobs))
-            if token in seq.end_token_ids:
-                finished, stop_reason = "stop", token
-            elif seq.num_tokens >= seq.max_len:
-                finished = "length"
-            if finished is not None or i >= len(drafts) or token != drafts[i]:
-                break
-        accepted = max(0, len(tokens) - 1)
-        if drafts and seq.draft_control is not None:
-            seq.draft_control.judge(len(drafts), accepted)
-            self.stats.drafts_accepted += accepted
-        if error is None:  # what a broken step wrote must not serve the next prompt
-            self._scheduler.commit(seq, computed + accepted)
+        """Take what the logits say, and record how the sequence stands then."""
+        guessed = bool(drafts) and not seq.forced
+        taken = take_tokens(seq, drafts, choices)
+        tokens, finished = taken.tokens, taken.finished
+        if guessed and seq.draft_control is not None:
+            seq.draft_control.judge(len(drafts), taken.accepted)
+            self.stats.drafts_accepted += taken.accepted
+        self.stats.forced_tokens += taken.num_forced
+        if taken.error is None:  # what a broken step wrote must not serve the next prompt
+            self._scheduler.commit(seq, computed + taken.accepted)
         seq.next_wanted_row = seq.num_tokens - 1
         if seq.first_token < 0:
             seq.first_token = now
@@ -389,12 +385,12 @@ class Engine:
         return StepOutput(
             request_id=seq.request_id,
             new_token_ids=tuple(tokens),
-            logprobs=tuple(logprobs) if seq.params.logprobs is not None else None,
+            logprobs=tuple(taken.logprobs) if seq.params.logprobs is not None else None,
             finished=finished,
-            stop_reason=stop_reason,
+            stop_reason=taken.stop_reason,
             cached_tokens=max(0, seq.cached_tokens),
             prompt_logprobs=prompt_logprobs,
-            error=error,
+            error=taken.error,
             prefill_seconds=seq.first_token - seq.first_scheduled,
             decode_seconds=now - seq.first_token,
         )
@@ -442,6 +438,17 @@ class Engine:
         self._idle_steps += 1
         if self._idle_steps > 8:
             raise EngineError("the scheduler makes no progress: no waiting request can start")
+
+
+def _to_mask(plan: StepPlan) -> list[TokenConstraint]:
+    """The constraints of those sequences that will choose a token in this step."""
+    return [
+        item.seq.constraint
+        for item in plan.items
+        if item.seq.constraint is not None
+        and not item.seq.forced
+        and item.num_new - len(item.drafts) == item.seq.num_remaining
+    ]
 
 
 def _prompt_rows(span: RowSpan) -> int:

@@ -17,6 +17,7 @@ class EngineStats:
     steps: int = 0
     prefill_tokens: int = 0  # prompt tokens the model computed (recomputed ones count again)
     decode_tokens: int = 0  # generated tokens handed out
+    forced_tokens: int = 0  # of these, those that a constraint left no choice about
     cached_tokens: int = 0  # prompt tokens found in the prefix cache
     requests_added: int = 0
     requests_finished: int = 0

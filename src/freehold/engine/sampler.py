@@ -73,13 +73,16 @@ class SequenceSampler:
         *,
         end_token_ids: Collection[int] = (),
         breakers: npt.NDArray[np.bool_] | None = None,
+        avoided_ids: Collection[int] = (),
         logits_processor: LogitsProcessor | None = None,
     ) -> None:
+        """`avoided_ids` end an answer of a given form, and are taken when nothing else may come."""
         self._params = params
         self._vocab_size = vocab_size
         self._processor = logits_processor
         self._breakers = breakers
         self._end_ids = np.array(sorted(end_token_ids), np.int64)
+        self._avoided = np.array(sorted(avoided_ids), np.int64)
         self._bias_ids = np.array(list(params.logit_bias), np.int64)
         self._bias = np.array(
             [
@@ -110,20 +113,25 @@ class SequenceSampler:
         )
 
     def choose(
-        self, logits: FloatArray, context: npt.NDArray[np.int32], output_ids: Sequence[int]
+        self,
+        logits: FloatArray,
+        context: npt.NDArray[np.int32],
+        output_ids: Sequence[int],
+        allowed: npt.NDArray[np.bool_] | None = None,
     ) -> int:
         """The next token after `context` [n], given its raw logits [vocab], left unchanged.
 
-        Raises EngineError for logits that are not numbers and InvalidParameterError when bias
-        and mask leave no token.
+        `allowed` [vocab] are the tokens that may be chosen. An answer that can only end may end,
+        whatever `min_tokens` and `ignore_eos` say. Raises EngineError for logits that are not
+        numbers and InvalidParameterError when bias and mask leave no token.
         """
         forbids_end = len(output_ids) < self._params.min_tokens and len(self._end_ids) > 0
-        if self._always_plain and not forbids_end:
+        if self._always_plain and not forbids_end and allowed is None:
             best = int(logits.argmax())
             _check_number(float(logits[best]))
             return best
         _check_number(float(logits.max()))
-        c = self._masked(logits, output_ids, forbids_end)
+        c = self._masked(logits, output_ids, forbids_end, allowed)
         for step in self._steps:
             c = step(c, context)
         if self._greedy:
@@ -138,20 +146,40 @@ class SequenceSampler:
             self._counts.append(token, leaving)
 
     def _masked(
-        self, logits: FloatArray, output_ids: Sequence[int], forbids_end: bool
+        self,
+        logits: FloatArray,
+        output_ids: Sequence[int],
+        forbids_end: bool,
+        allowed: npt.NDArray[np.bool_] | None,
     ) -> Candidates:
         c = Candidates(logits)
         if len(self._bias_ids):
             c.writable()[self._bias_ids] += self._bias
-        if forbids_end:
+        if allowed is not None:
+            if len(self._avoided) or forbids_end:
+                allowed = self._without_end(allowed, forbids_end)
+        elif forbids_end:
             c.writable()[self._end_ids] = -np.inf
         if self._processor is not None:
             c = Candidates(self._processed(c.writable(), output_ids), owned=True)
+        if allowed is not None:
+            c.writable()[~allowed] = -np.inf
         if not float(c.logits.max()) > -np.inf:
             raise InvalidParameterError(
-                "no token is possible: logit_bias, min_tokens or the logits processor forbid all"
+                "no token is possible: logit_bias, min_tokens, the logits processor or the form "
+                "of the answer forbid all"
             )
         return c
+
+    def _without_end(
+        self, allowed: npt.NDArray[np.bool_], forbids_end: bool
+    ) -> npt.NDArray[np.bool_]:
+        """`allowed` without the end, unless nothing else is possible."""
+        narrowed = allowed.copy()
+        narrowed[self._avoided] = False
+        if forbids_end:
+            narrowed[self._end_ids] = False
+        return narrowed if narrowed.any() else allowed
 
     def _processed(self, logits: FloatArray, output_ids: Sequence[int]) -> FloatArray:
         assert self._processor is not None

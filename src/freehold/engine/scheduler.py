@@ -155,22 +155,28 @@ class Scheduler:
 
     # -- parts of a step -------------------------------------------------------------------------
     def _schedule_decodes(self, plan: StepPlan) -> bool:
-        """One token for each decoding sequence, oldest first; whether anyone was thrown out.
+        """What each decoding sequence is due, oldest first; whether anyone was thrown out.
 
         The victim is always newer than the sequence in hand, hence not yet in the plan.
         """
         preempted = False
-        for seq in list(self.running):
-            if seq.status is not SequenceStatus.RUNNING or seq.num_remaining != 1:
+        order = list(self.running)
+        for index, seq in enumerate(order):
+            if seq.status is not SequenceStatus.RUNNING or not seq.is_decoding:
                 continue
-            while not self._extend(seq, seq.num_tokens):
+            # Forced tokens come along where budget and blocks allow; each sequence gets one.
+            spare = self.max_num_batched_tokens - plan.num_tokens - (len(order) - index)
+            count = 1 + max(0, min(seq.num_remaining - 1, spare))
+            while count > 1 and not self._extend(seq, seq.num_computed + count):
+                count -= 1
+            while not self._extend(seq, seq.num_computed + count):
                 preempted = True
                 victim = self.running[-1]
                 self._preempt(victim)
                 if victim is seq:
                     break
             if seq.status is SequenceStatus.RUNNING:
-                self._take(plan, seq, 1)
+                self._take(plan, seq, count)
         plan.num_decoding = len(plan.items)
         return preempted
 
@@ -181,7 +187,7 @@ class Scheduler:
             wanted = min(seq.num_remaining, self.max_num_batched_tokens - plan.num_tokens)
             if wanted == 0:
                 break
-            if seq.num_remaining > 1:
+            if not seq.is_decoding:
                 short |= self._take_prompt(plan, seq, wanted) < wanted
         return short
 
@@ -321,7 +327,7 @@ class Scheduler:
         for group, held in zip(self.groups, seq.blocks, strict=True):
             group.pool.release(held.held)
         seq.blocks = []
-        seq.num_registered = seq.num_computed = 0
+        seq.num_registered = seq.num_computed = seq.num_ahead = 0
         self._free_rows.append(seq.table_row)
         seq.table_row = -1
 

@@ -22,6 +22,7 @@ from freehold.types import FinishReason, SamplingParams, TokenLogprob
 if TYPE_CHECKING:
     from freehold.engine.sampler import SequenceSampler
     from freehold.engine.speculative import DraftControl
+    from freehold.engine.structured import TokenConstraint
 
 # What a sequence asks of the rows it computes: tokens, or the numbers behind them.
 Want: TypeAlias = Literal["tokens", "scores", "logits", "hidden"]
@@ -102,6 +103,9 @@ class SequenceState:
     sampler: SequenceSampler | None = None
     draft_control: DraftControl | None = None
     end_token_ids: frozenset[int] = frozenset()
+    constraint: TokenConstraint | None = None  # the form the answer must have
+    forcing: bool = False  # tokens the constraint forces are taken without asking the model
+    forced: list[int] = field(default_factory=list)  # those that are to come next
 
     status: SequenceStatus = SequenceStatus.WAITING
     num_computed: int = 0  # tokens whose keys and values are in the cache
@@ -109,6 +113,7 @@ class SequenceState:
     block_hashes: list[bytes] = field(default_factory=list)  # of full blocks, as far as computed
     num_registered: int = 0  # leading blocks known to the prefix cache
     num_pending: int = 0  # leading blocks announced to sequences that could share them
+    num_ahead: int = 0  # forced tokens behind the last one that was chosen, not yet computed
     table_row: int = -1  # row of the runner's block tables
     waits_for: bytes | None = None  # hash of a block that another sequence is computing
 
@@ -125,6 +130,11 @@ class SequenceState:
     def num_remaining(self) -> int:
         """Known tokens that are not in the cache yet."""
         return self.num_tokens - self.num_computed
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether a step computes only what the one before it brought."""
+        return 1 <= self.num_remaining <= 1 + self.num_ahead
 
     def append(self, token: int) -> None:
         """Take a generated token."""

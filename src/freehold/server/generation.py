@@ -14,21 +14,23 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from freehold.async_llm import AsyncLLM
-from freehold.errors import TemplateError
+from freehold.engine.structured import Grammar
+from freehold.errors import ConstraintError, InvalidParameterError, TemplateError
 from freehold.llm import LLM
 from freehold.server.failures import RequestError
-from freehold.types import Completion, Constraint, Message, Prompt, SamplingParams, StreamEvent
+from freehold.types import (
+    Completion,
+    Constraint,
+    Message,
+    Prompt,
+    SamplingParams,
+    StreamEvent,
+    ToolChoice,
+)
+
+__all__ = ["MAX_CHOICES", "Generation", "GenerationRequest", "ToolChoice"]
 
 MAX_CHOICES = 128  # answers to one prompt; a client that wants more sends more requests
-
-
-@dataclass(frozen=True, slots=True)
-class ToolChoice:
-    """Whether tools may, must or must not be called, and which."""
-
-    mode: str = "auto"  # "auto", "none", "required" or "named"
-    name: str | None = None  # of the one tool, with "named"
-    parallel: bool = True  # several calls in one answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +58,10 @@ class Generation:
 
     def __init__(
         self, model: AsyncLLM, request: GenerationRequest, prompt: list[int],
-        params: list[SamplingParams],
+        params: list[SamplingParams], grammar: Grammar | None = None,
     ) -> None:  # fmt: skip
         self._model, self._request, self._params = model, request, params
+        self._grammar = grammar
         self.prompt_token_ids = prompt
 
     @classmethod
@@ -69,14 +72,14 @@ class Generation:
         """
         if not 1 <= request.n <= MAX_CHOICES:
             raise RequestError(f"n must be between 1 and {MAX_CHOICES}, not {request.n}", param="n")
-        if request.constraint is not None:
-            raise RequestError("answers of a given form are not available", param="response_format")
         vendor = dict(model.llm.recommended_sampling) if request.recommended else {}
         params = SamplingParams(**{**vendor, **request.sampling})
         each = [params] * request.n
         if params.seed is not None:  # the same seed n times would be the same answer n times
             each = [replace(params, seed=(params.seed + i) % 2**64) for i in range(request.n)]
-        return cls(model, request, await model.text(lambda llm: _prompt_ids(llm, request)), each)
+        ids = await model.text(lambda llm: _prompt_ids(llm, request))
+        grammar = await model.grammar(lambda llm: _grammar(llm, request, ids))
+        return cls(model, request, ids, each, grammar)
 
     async def events(self) -> AsyncGenerator[tuple[int, StreamEvent], None]:
         """(index of the answer, event) as they come. Leaving early aborts all answers; close the
@@ -125,11 +128,11 @@ class Generation:
     async def _one(self, index: int) -> AsyncGenerator[StreamEvent, None]:
         request, llm = self._request, self._model.llm
         parser = None
-        if request.messages is not None and request.parse and not llm.answer_format.plain:
-            parser = llm.answer_parser(self.prompt_token_ids, tools=_offered(request))
+        if request.messages is not None and request.parse:
+            parser = llm.chat_parser(self.prompt_token_ids, request.constraint, _offered(request))
         stream = self._model.stream(
             self.prompt_token_ids, self._params[index],
-            continues=request.messages is None, parser=parser,
+            continues=request.messages is None, parser=parser, constraint=self._grammar,
         )  # fmt: skip
         async with aclosing(stream) as events:
             async for event in events:
@@ -138,6 +141,21 @@ class Generation:
 
 def _offered(request: GenerationRequest) -> Sequence[Mapping[str, Any]] | None:
     return None if request.tool_choice.mode == "none" else request.tools or None
+
+
+def _grammar(llm: LLM, request: GenerationRequest, prompt: list[int]) -> Grammar | None:
+    """The form of the answer; what cannot be kept is refused by the name of its field."""
+    try:
+        if request.messages is None:
+            return llm.text_grammar(request.constraint)
+        return llm.chat_grammar(
+            prompt, request.constraint, tools=_offered(request) or (), choice=request.tool_choice
+        )
+    except ConstraintError as error:
+        field = "response_format" if request.constraint is not None else "tools"
+        raise RequestError(error.message, param=field, hint=error.hint) from error
+    except InvalidParameterError as error:
+        raise RequestError(error.message, param="tool_choice", hint=error.hint) from error
 
 
 def _prompt_ids(llm: LLM, request: GenerationRequest) -> list[int]:

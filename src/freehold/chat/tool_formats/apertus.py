@@ -7,6 +7,7 @@ from freehold.chat.parse_json import json_members
 from freehold.chat.parse_reader import Reader, Steps
 from freehold.chat.tool_format import (
     Calls,
+    CallSyntax,
     Evidence,
     ToolFormat,
     checked_name,
@@ -39,4 +40,13 @@ def _detect(evidence: Evidence) -> int:
     return 8 if _START in evidence.tokens else 0
 
 
-FORMAT = ToolFormat("apertus", _detect, _read, starts=(_START,), ends=(_END,))
+FORMAT = ToolFormat(
+    "apertus",
+    _detect,
+    _read,
+    starts=(_START,),
+    ends=(_END,),
+    syntax=CallSyntax(
+        '{"', '": ', "}", marker=_START, opens=_START + "[", closes="]" + _END, separator=", "
+    ),
+)

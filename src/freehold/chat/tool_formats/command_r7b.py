@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from freehold.chat.tool_format import Evidence, Keys, json_between
+from freehold.chat.tool_format import NUMBER, CallSyntax, Evidence, Keys, json_between
 
 _START = "<|START_ACTION|>"
 
@@ -23,5 +23,14 @@ FORMAT = json_between(
     "<|END_ACTION|>",
     _detect,
     keys=Keys(("tool_name", "name"), ("parameters", "arguments"), ("tool_call_id", "id")),
+    syntax=CallSyntax(
+        '{"tool_call_id": "' + NUMBER + '", "tool_name": "',
+        '", "parameters": ',
+        "}",
+        marker=_START,
+        opens=_START + "[",
+        closes="]<|END_ACTION|>",
+        separator=", ",
+    ),
     drops=("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|END_OF_TURN_TOKEN|>"),
 )

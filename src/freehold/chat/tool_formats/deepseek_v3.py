@@ -10,6 +10,7 @@ from __future__ import annotations
 from freehold.chat.parse_reader import MAX_NAME_LENGTH, Reader, Steps
 from freehold.chat.tool_format import (
     Calls,
+    CallSyntax,
     Evidence,
     ToolFormat,
     checked_name,
@@ -63,4 +64,13 @@ FORMAT = ToolFormat(
     starts=STARTS,
     ends=(_END,),
     visible=(_CALL, _CALL_END, "<｜tool▁sep｜>"),
+    syntax=CallSyntax(
+        _CALL + "function<｜tool▁sep｜>",
+        "\n```json\n",
+        "\n```" + _CALL_END,
+        marker=STARTS[0],
+        opens=STARTS[0],
+        closes=_END,
+        separator="\n",
+    ),
 )

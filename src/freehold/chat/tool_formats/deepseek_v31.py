@@ -10,6 +10,7 @@ from __future__ import annotations
 from freehold.chat.parse_reader import MAX_NAME_LENGTH, Reader, Steps
 from freehold.chat.tool_format import (
     Calls,
+    CallSyntax,
     Evidence,
     ToolFormat,
     checked_name,
@@ -50,4 +51,12 @@ FORMAT = ToolFormat(
     starts=("<｜tool▁calls▁begin｜>", _CALL),
     ends=(_END,),
     visible=(_CALL_END, "<｜tool▁sep｜>"),
+    syntax=CallSyntax(
+        _CALL,
+        "<｜tool▁sep｜>",
+        _CALL_END,
+        marker="<｜tool▁calls▁begin｜>",
+        opens="<｜tool▁calls▁begin｜>",
+        closes=_END,
+    ),
 )

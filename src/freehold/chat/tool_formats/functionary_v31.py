@@ -7,6 +7,7 @@ from freehold.chat.parse_reader import MAX_NAME_LENGTH, Reader, Steps
 from freehold.chat.tool_code import read_code
 from freehold.chat.tool_format import (
     Calls,
+    CallSyntax,
     Evidence,
     ToolFormat,
     checked_name,
@@ -35,5 +36,10 @@ def _detect(evidence: Evidence) -> int:
 
 
 FORMAT = ToolFormat(
-    "functionary_v31", _detect, _read, starts=("<function=", _TAG), ends=("</function>",)
+    "functionary_v31",
+    _detect,
+    _read,
+    starts=("<function=", _TAG),
+    ends=("</function>",),
+    syntax=CallSyntax("<function=", ">", "</function>", marker="<function="),
 )

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from freehold.chat.parse_reader import Reader, Steps
-from freehold.chat.tool_format import Calls, Evidence, ToolFormat, json_calls
+from freehold.chat.tool_format import Calls, Evidence, ToolFormat, json_calls, json_syntax
 
 _START = "<|tool_call|>"
 
@@ -21,4 +21,11 @@ def _detect(evidence: Evidence) -> int:
     return 6 if _START in evidence.tokens else 0
 
 
-FORMAT = ToolFormat("granite", _detect, _read, starts=(_START,), visible=("<|/tool_call|>",))
+FORMAT = ToolFormat(
+    "granite",
+    _detect,
+    _read,
+    starts=(_START,),
+    visible=("<|/tool_call|>",),
+    syntax=json_syntax(_START, opens=_START + "[", closes="]"),
+)

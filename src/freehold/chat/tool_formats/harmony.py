@@ -13,8 +13,10 @@ import re
 from freehold.chat.parse_reader import Malformed, Reader, Steps, markers
 from freehold.chat.tool_format import (
     Calls,
+    CallSyntax,
     Channels,
     Evidence,
+    Frame,
     ToolFormat,
     checked_name,
     json_arguments,
@@ -110,5 +112,12 @@ FORMAT = ToolFormat(
     "harmony",
     _detect,
     drive=_drive,
+    syntax=CallSyntax(
+        _CHANNEL + "commentary to=functions.", " <|constrain|>json" + _MESSAGE, "", several=False
+    ),
+    frame=Frame(
+        (_CHANNEL + "analysis" + _MESSAGE, _END + _START + "assistant"),
+        _CHANNEL + "final" + _MESSAGE,
+    ),
     visible=(_START, _CHANNEL, _MESSAGE, *_ENDS, "<|constrain|>"),
 )

@@ -6,7 +6,7 @@ r"""Hermes 2/3, Qwen2.5, Qwen3, QwQ, MiMo, Granite 4, Reka Edge and many more.
 
 from __future__ import annotations
 
-from freehold.chat.tool_format import Evidence, json_between
+from freehold.chat.tool_format import Evidence, json_between, json_syntax
 
 
 def _detect(evidence: Evidence) -> int:
@@ -15,4 +15,7 @@ def _detect(evidence: Evidence) -> int:
     return 5 if "<tool_call>" in evidence.tokens else 0
 
 
-FORMAT = json_between("hermes", "<tool_call>", "</tool_call>", _detect)
+_SYNTAX = json_syntax(
+    "<tool_call>", head='<tool_call>\n{"name": "', foot="}\n</tool_call>", separator="\n"
+)
+FORMAT = json_between("hermes", "<tool_call>", "</tool_call>", _detect, syntax=_SYNTAX)

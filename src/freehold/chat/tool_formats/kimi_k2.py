@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from freehold.chat.parse_reader import MAX_NAME_LENGTH, Reader, Steps
 from freehold.chat.tool_format import (
+    NUMBER,
     Calls,
+    CallSyntax,
     Evidence,
     ToolFormat,
     checked_name,
@@ -60,4 +62,12 @@ FORMAT = ToolFormat(
     ends=(_SECTION_END,),
     ends_reasoning=True,
     visible=(_CALL_END, _ARGUMENTS),
+    syntax=CallSyntax(
+        _CALL + "functions.",
+        ":" + NUMBER + _ARGUMENTS,
+        _CALL_END,
+        marker=_SECTION,
+        opens=_SECTION,
+        closes=_SECTION_END,
+    ),
 )

@@ -12,7 +12,14 @@ from freehold.chat.parse_json import json_string
 from freehold.chat.parse_python import NAME_CHARS, keyword_arguments
 from freehold.chat.parse_reader import Malformed, Reader, Steps
 from freehold.chat.tool_code import read_code
-from freehold.chat.tool_format import Calls, Evidence, ToolFormat, checked_name, json_arguments
+from freehold.chat.tool_format import (
+    Calls,
+    Evidence,
+    ToolFormat,
+    checked_name,
+    json_arguments,
+    json_syntax,
+)
 from freehold.chat.tool_python import read_list
 
 _TAG = "<|python_tag|>"
@@ -122,4 +129,11 @@ def _detect(evidence: Evidence) -> int:
     return 4 if _TAG in evidence.tokens else 0
 
 
-FORMAT = ToolFormat("llama3_json", _detect, _read, starts=(_TAG,), bare=("{", "["))
+FORMAT = ToolFormat(
+    "llama3_json",
+    _detect,
+    _read,
+    starts=(_TAG,),
+    bare=("{", "["),
+    syntax=json_syntax(arguments="parameters", separator="; "),
+)

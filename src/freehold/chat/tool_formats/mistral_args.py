@@ -4,7 +4,14 @@
 from __future__ import annotations
 
 from freehold.chat.parse_reader import MAX_NAME_LENGTH, Reader, Steps
-from freehold.chat.tool_format import Calls, Evidence, ToolFormat, checked_name, json_arguments
+from freehold.chat.tool_format import (
+    Calls,
+    CallSyntax,
+    Evidence,
+    ToolFormat,
+    checked_name,
+    json_arguments,
+)
 
 
 def _read(reader: Reader, calls: Calls, marker: str) -> Steps[None]:
@@ -25,5 +32,10 @@ def _detect(evidence: Evidence) -> int:
 
 
 FORMAT = ToolFormat(
-    "mistral_args", _detect, _read, starts=("[TOOL_CALLS]",), visible=("[ARGS]", "[CALL_ID]")
+    "mistral_args",
+    _detect,
+    _read,
+    starts=("[TOOL_CALLS]",),
+    visible=("[ARGS]", "[CALL_ID]"),
+    syntax=CallSyntax("[TOOL_CALLS]", "[ARGS]", "", marker="[TOOL_CALLS]"),
 )

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from freehold.chat.tool_format import Evidence, json_between
+from freehold.chat.tool_format import Evidence, json_between, json_syntax
 
 
 def _detect(evidence: Evidence) -> int:
@@ -12,4 +12,5 @@ def _detect(evidence: Evidence) -> int:
     return 5 if "[TOOL_CALLS]" in evidence.tokens else 0
 
 
-FORMAT = json_between("mistral_list", "[TOOL_CALLS]", "", _detect)
+_SYNTAX = json_syntax("[TOOL_CALLS]", opens="[TOOL_CALLS][", closes="]")
+FORMAT = json_between("mistral_list", "[TOOL_CALLS]", "", _detect, syntax=_SYNTAX)

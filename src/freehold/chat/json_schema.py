@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""JSON Schemas as grammars: what of them can be kept, and how the JSON is laid out.
+
+llguidance turns a schema into a grammar and refuses most of what it cannot keep. Here the rest is
+refused: keywords it takes for mere remarks, and schemas whose grammar would take seconds to make.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import llguidance
+
+from freehold.errors import ConstraintError
+
+MAX_BYTES = 512 * 1024  # of a schema's own text
+MAX_DEPTH = 48  # objects and lists inside each other; each may be three levels of a schema
+MAX_PROPERTIES = 1000  # of one object: the grammar's size grows with the square
+# One line, a space behind commas and colons: most of an object's text is then forced, and a model
+# cannot lose itself in white space.
+LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+# A validator may hold these to be assertions, and no grammar checks them.
+_UNCHECKED = ("contentEncoding", "contentMediaType", "contentSchema")
+_PREFIX = "Unimplemented keys: "
+# Keywords whose value is an instance, not a schema.
+_DATA = frozenset({"const", "enum", "default", "examples", "example", "x-guidance"})
+_MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+
+
+def schema_grammar(schema: Any) -> dict[str, Any]:
+    """A member of llguidance's list of grammars for the JSON a schema describes.
+
+    Raises ConstraintError for what is no schema, too large, or asks for what cannot be kept.
+    """
+    if not isinstance(schema, (Mapping, bool)):
+        raise ConstraintError(f"a JSON Schema is an object, not {type(schema).__name__}")
+    _check_depth(schema)
+    try:
+        text = json.dumps(schema, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConstraintError(f"the schema is not JSON: {error}") from None
+    if len(text) > MAX_BYTES:
+        raise ConstraintError(f"the schema has {len(text):,} characters; {MAX_BYTES:,} are read")
+    if isinstance(schema, bool):
+        return {"json_schema": schema}
+    own: dict[str, Any] = json.loads(text)
+    for where, node in list(_schemas(own)):
+        _check_node(where, node)
+        if isinstance(node.get("pattern"), str):
+            node["pattern"] = ecma_spaces(node["pattern"])
+        patterns = node.get("patternProperties")
+        if isinstance(patterns, dict):
+            node["patternProperties"] = {ecma_spaces(k): v for k, v in patterns.items()}
+    # Whatever the caller wrote under this name, the layout and the strictness are ours.
+    return {"json_schema": {**own, "x-guidance": {**LAYOUT, "lenient": False}}}
+
+
+def ecma_spaces(pattern: str) -> str:
+    """The pattern with U+FEFF among the white space, as ECMAScript has it and Unicode has not,
+    wherever that makes it match less."""
+    out: list[str] = []
+    negated: bool | None = None  # inside a class: whether it is a negated one
+    at = 0
+    while at < len(pattern):
+        char = pattern[at : at + 2] if pattern[at] == "\\" else pattern[at]
+        at += len(char)
+        if char == "\\S" and negated is None:
+            char = "[^\\s\ufeff]"
+        elif char == "\\s" and negated:
+            char += "\ufeff"
+        elif char == "\\S" and not negated:
+            raise ConstraintError(
+                "a pattern has \\S in brackets, where ECMAScript has one more "
+                "kind of white space: write the characters that are meant"
+            )
+        elif char == "[" and negated is None:
+            negated = pattern[at : at + 1] == "^"
+        elif char == "]":
+            negated = None
+        out.append(char)
+    return "".join(out)
+
+
+def unsupported(schema: Any) -> str | None:
+    """Why a schema cannot be kept, None if it can."""
+    try:
+        part = schema_grammar(schema)
+    except ConstraintError as error:
+        return error.message
+    text: str = llguidance.LLMatcher.validate_grammar(json.dumps({"grammars": [part]}))
+    return schema_reason(text) if text and not text.startswith("WARNING") else None
+
+
+def schema_reason(text: str) -> str:
+    """llguidance's complaint about a schema in a sentence that names the keyword."""
+    at = text.find(_PREFIX)
+    if at < 0:
+        return text
+    names = text[at + len(_PREFIX) :].splitlines()[0].strip("[] ").replace('"', "")
+    return f"the schema uses {names}, which cannot be kept while an answer is written"
+
+
+def _check_depth(schema: Any) -> None:
+    level, depth = [schema], 0
+    while level:
+        depth += 1
+        if depth > 3 * MAX_DEPTH:
+            raise ConstraintError(f"the schema nests deeper than {3 * MAX_DEPTH} levels")
+        following: list[Any] = []
+        for item in level:
+            if isinstance(item, Mapping):
+                if not all(isinstance(key, str) for key in item):
+                    raise ConstraintError("the schema is not JSON: a key is not text")
+                following += item.values()
+            elif isinstance(item, (list, tuple)):
+                following += item
+        if len(following) > MAX_BYTES:
+            raise ConstraintError("the schema is too large")
+        level = following
+
+
+def _schemas(root: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every schema inside, with a pointer to it."""
+    stack: list[tuple[str, Any, bool]] = [("#", root, True)]
+    while stack:
+        where, item, is_schema = stack.pop()
+        if isinstance(item, dict):
+            if is_schema:
+                yield where, item
+            for key, value in item.items():
+                if is_schema and key in _DATA:
+                    continue
+                stack.append((f"{where}/{key}", value, not (is_schema and key in _MAPS)))
+        elif isinstance(item, list):
+            stack += [(f"{where}/{i}", value, True) for i, value in enumerate(item)]
+
+
+def _check_node(where: str, node: Mapping[str, Any]) -> None:
+    for name in _UNCHECKED:
+        if name in node:
+            raise ConstraintError(
+                f"the schema uses {name} at {where:.80}, which cannot be kept while an answer is "
+                "written"
+            )
+    if "$ref" in node and "$id" in node:
+        raise ConstraintError(
+            f"the schema has $id beside $ref at {where:.80}, which drafts read differently"
+        )
+    properties = node.get("properties")
+    if isinstance(properties, Mapping) and len(properties) > MAX_PROPERTIES:
+        raise ConstraintError(
+            f"the schema has {len(properties):,} properties at {where:.80}; {MAX_PROPERTIES:,} are "
+            "the most"
+        )
