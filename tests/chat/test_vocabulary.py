@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+import sys
 import time
+import unicodedata
 from collections.abc import Sequence
 
 import pytest
@@ -20,7 +23,7 @@ from chat_data import (
 
 from freehold.chat.bpe import BYTE_CHARACTERS
 from freehold.chat.matcher import LiteralMatcher
-from freehold.chat.pretokenizers import PRE_SPLITTERS, TokenizerWarning
+from freehold.chat.pretokenizers import _DEEPSEEK_LETTERS, PRE_SPLITTERS, TokenizerWarning
 from freehold.errors import TokenizerError, UnsupportedModelError
 
 P = "tokenizer.ggml."
@@ -476,9 +479,16 @@ def test_a_splitter_that_backtracks_for_ever_is_a_typed_error(tmp_path):
         ("gpt-2", "I'LL 12345 a", ["I", "'", "LL", " 12345", " a"]),
         ("smollm", "a 12", ["a", " ", "1", "2"]),
         ("tekken", "helloWorld/x 12", ["hello", "World", "/x", " ", "1", "2"]),
+        ("tekken", "x !\n/y", ["x", " !\n/", "y"]),
         ("gpt-4o", "HelloWorld's 1234", ["Hello", "World's", " ", "123", "4"]),
+        ("gpt-4o", "x !\n/y", ["x", " !\n/", "y"]),
+        ("qwen2", "x !\n/y", ["x", " !\n", "/y"]),
         ("deepseek-v3", "a漢字b 1234#x", ["a", "漢字", "b", " ", "123", "4", "#x"]),
+        ("deepseek-v3", "abひらカナ漢c", ["ab", "ひらカナ漢", "c"]),
         ("deepseek-llm", "ab 123\n漢字", ["ab", " ", "123", "\n", "漢字"]),
+        # Capitals of Armenian are on the vendor's list, small letters are not; no accents either.
+        ("deepseek-llm", "Ժա жЩ ǅλ e\u0301", ["Ժ", "ա", " жЩ", " ǅλ", " e", "\u0301"]),
+        ("deepseek-llm", "x  a。b ", ["x", " ", " a", "。", "b", " "]),
         ("deepseek-coder", "ab 12\n漢字", ["ab", " ", "1", "2", "\n", "漢字"]),
         ("qwen35", "e\u0301a 1", ["e\u0301a", " ", "1"]),
         ("gemma4", "a b\n\nc", ["a b", "\n\n", "c"]),
@@ -487,6 +497,13 @@ def test_a_splitter_that_backtracks_for_ever_is_a_typed_error(tmp_path):
 def test_splitters_cut_where_they_should(name, text, pieces):
     cuts = PRE_SPLITTERS[name].build().pre_tokenize_str(text)
     assert [text[a:b] for _, (a, b) in cuts] == pieces
+
+
+def test_the_letters_of_deepseek_llm_are_as_many_as_the_vendors():
+    letters = re.compile(f"[{_DEEPSEEK_LETTERS}]")
+    found = [chr(i) for i in range(sys.maxunicode + 1) if letters.match(chr(i))]
+    assert len(found) == 2729  # counted in the list of the vendor's tokenizer.json
+    assert {unicodedata.category(c) for c in found} <= {"Lu", "Ll", "Lt"}
 
 
 def test_gemma4_writes_spaces_as_marks_and_falls_back_to_bytes():
