@@ -43,8 +43,7 @@ void copy_blocks(KVStore& store, const Ints1& src, const Ints1& dst) {
 template <class A>
 void check_block_bytes(const KVStore& store, const Ints1& blocks, const A& data) {
   for (size_t i = 0; i < blocks.shape(0); ++i)
-    need(blocks.data()[i] >= 0 && blocks.data()[i] < store.num_blocks(),
-         "block outside the cache");
+    need(blocks.data()[i] >= 0 && blocks.data()[i] < store.num_blocks(), "block outside the cache");
   need(data.shape(0) == blocks.shape(0), "one row of bytes per block");
   need(data.shape(1) == store.block_nbytes(), "a row of bytes is as long as a block");
 }
