@@ -26,13 +26,14 @@ def draw(axes: Any, result: dict[str, Any]) -> None:
         shares = [100 * figure["share"][engine] for figure in figures]
         axes.barh(places, shares, height * 0.92, label=engine, color=COLOURS[engine])
         for place, share, figure in zip(places, shares, figures, strict=True):
-            text = f"{figure['median'][engine]:.0f}"
-            axes.text(share + 1, place, text, va="center", fontsize=7, color="#444444")
+            text = f"{figure['median'][engine]:.3g}"
+            # a bar that leaves the picture keeps its figure inside
+            axes.text(min(share + 1, 101), place, text, va="center", fontsize=7, color="#444444")
     middle = height * (len(engines) - 1) / 2
     axes.set_yticks([f + middle for f in range(len(figures))], [f["name"] for f in figures])
     axes.invert_yaxis()
     axes.set_xlim(0, 110)
-    axes.set_xlabel("% of the machine's limit (labels: tokens per second)")
+    axes.set_xlabel("% of the machine's limit (labels: tokens per second, loading: seconds)")
     axes.set_title(f"{result['model']['file']}, {result['threads']} threads", fontsize=10)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -62,15 +63,18 @@ def main() -> int:
         return 2
     columns = min(2, len(results))
     rows = -(-len(results) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(6 * columns, 4.2 * rows), squeeze=False)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(6 * columns, 4.2 * rows), squeeze=False, layout="constrained"
+    )
     for axes in grid.flat[len(results) :]:
         axes.set_visible(False)
     for axes, result in zip(grid.flat, results, strict=False):
         draw(axes, result)
     machine = results[0]["machine"]
-    figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="lower center", ncols=3)
-    figure.suptitle(f"{machine['cpu']}, {machine['cores']} cores, {results[0]['date'][:10]}")
-    figure.tight_layout(rect=(0, 0.05, 1, 1))
+    figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    days = sorted({result["date"][:10] for result in results})
+    measured = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    figure.suptitle(f"{machine['cpu']}, {machine['cores']} cores, {measured}")
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out, dpi=150)
     return 0
