@@ -13,27 +13,48 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
 from freehold.chat.output_parser import OutputParser
-from freehold.engine.async_engine import AsyncEngine
+from freehold.engine.async_engine import AsyncEngine, EngineLoad
 from freehold.engine.engine import Engine
-from freehold.engine.sequence import LogitsProcessor
+from freehold.engine.metrics import EngineStats
+from freehold.engine.sequence import LogitsProcessor, StepOutput
 from freehold.engine.structured import Grammar
 from freehold.llm import LLM
 from freehold.ops import FloatArray
-from freehold.types import Constraint, SamplingParams, StreamEvent
+from freehold.types import Completion, Constraint, SamplingParams, StreamEvent
 
 _Result = TypeVar("_Result")
+
+
+class Answer(Protocol):
+    """Told how one answer goes."""
+
+    def take(self, output: StepOutput) -> None:
+        """A step brought something."""
+
+    def end(self, completion: Completion | None, error: BaseException | None) -> None:
+        """It is over: whole, or by an error, or because nobody wants it any more."""
+
+
+class AnswerWatch(Protocol):
+    """Told of every answer that is wanted, in the task that wants it."""
+
+    def begin(self, prompt_tokens: int) -> Answer:
+        """One is wanted to a prompt of so many tokens."""
 
 
 class AsyncLLM:
     """Takes `llm` over: nobody else may call its methods from now on, and `close` closes it."""
 
-    def __init__(self, llm: LLM, *, max_waiting: int = 1024) -> None:
+    def __init__(
+        self, llm: LLM, *, max_waiting: int = 1024, watch: AnswerWatch | None = None
+    ) -> None:
         self.llm = llm
+        self._watch = watch
         self._engine = AsyncEngine(llm.engine, max_waiting=max_waiting)
         self._text = ThreadPoolExecutor(1, thread_name_prefix="freehold-text")
 
@@ -68,15 +89,26 @@ class AsyncLLM:
             prompt, params, logits_processor=logits_processor,
             constraint=None if constraint is None else constraint.start(),
         )  # fmt: skip
-        async with aclosing(outputs) as steps:
-            async for output in steps:
-                request.take(output)
-                while request.events:
-                    yield request.events.popleft()
-                if request.done:
-                    break
-        if request.error is not None:
-            raise request.error
+        answer = None if self._watch is None else self._watch.begin(len(prompt))
+        error: BaseException | None = None
+        try:
+            async with aclosing(outputs) as steps:
+                async for output in steps:
+                    if answer is not None:
+                        answer.take(output)
+                    request.take(output)
+                    while request.events:
+                        yield request.events.popleft()
+                    if request.done:
+                        break
+            if request.error is not None:
+                raise request.error
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            if answer is not None:
+                answer.end(request.completion, error)
 
     async def grammar(self, function: Callable[[LLM], Grammar | None]) -> Grammar | None:
         """Compile on a thread of its own: a hard one delays nobody's prompt."""
@@ -99,6 +131,14 @@ class AsyncLLM:
     async def on_engine(self, function: Callable[[Engine], _Result]) -> _Result:
         """Run `function` on the engine's thread between two steps."""
         return await self._engine.call(function)
+
+    def load(self) -> EngineLoad:
+        """How busy the model is."""
+        return self._engine.load()
+
+    def stats(self) -> EngineStats:
+        """The engine's totals until now."""
+        return self._engine.stats()
 
     @property
     def failure(self) -> BaseException | None:

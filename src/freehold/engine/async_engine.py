@@ -15,7 +15,9 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from freehold.engine.block_manager import BlockManager
 from freehold.engine.engine import Engine
+from freehold.engine.metrics import EngineStats
 from freehold.engine.sequence import LogitsProcessor, StepOutput
 from freehold.engine.structured import TokenConstraint
 from freehold.errors import CapacityError, EngineError
@@ -35,6 +37,15 @@ class _Listener:
             self.loop.call_soon_threadsafe(self.queue.put_nowait, item)
         except RuntimeError:
             return
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """How busy an engine is."""
+
+    running: int  # sequences that the next step computes
+    waiting: int  # those that are not begun yet
+    pools: tuple[BlockManager, ...]  # of cache blocks, to be looked at only
 
 
 class AsyncEngine:
@@ -115,6 +126,18 @@ class AsyncEngine:
     def failure(self) -> BaseException | None:
         """What stopped the engine for good, if something did; nothing can be asked of it then."""
         return self._failure
+
+    def load(self) -> EngineLoad:
+        """How busy it is. A step may be under way, so the numbers may be a step apart."""
+        with self._wake:
+            taken = self._open
+        running = self._engine.num_running
+        waiting = max(taken, self._engine.num_unfinished) - running
+        return EngineLoad(running, max(0, waiting), self._engine.pools)
+
+    def stats(self) -> EngineStats:
+        """The engine's totals until now."""
+        return self._engine.stats.snapshot()
 
     async def drain(self) -> None:
         """Take no more requests and wait until those accepted are over."""

@@ -50,6 +50,16 @@ class BlockManager:
         return len(self._blank) + len(self._cached)
 
     @property
+    def num_held(self) -> int:
+        """Blocks somebody holds."""
+        return self.num_blocks - self.num_free
+
+    @property
+    def num_idle(self) -> int:
+        """Free blocks with known content."""
+        return len(self._cached)
+
+    @property
     def num_cached(self) -> int:
         """Blocks with known content, held or not."""
         return len(self._by_hash)

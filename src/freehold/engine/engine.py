@@ -177,6 +177,11 @@ class Engine:
         """Requests that are waiting or running."""
         return len(self._sequences)
 
+    @property
+    def num_running(self) -> int:
+        """Requests that hold a place in the next steps; the others wait for one."""
+        return len(self._scheduler.running)
+
     # -- the loop ------------------------------------------------------------------------------
     def step(self) -> list[StepOutput]:
         """One forward pass for whoever is due; what it brought to each request."""

@@ -21,12 +21,14 @@ from starlette.responses import JSONResponse, Response
 from freehold import __version__
 from freehold.errors import FreeholdError
 from freehold.server.failures import Failure, failure_of
+from freehold.server.metrics import ServerMetrics
+from freehold.server.observer import CallerMiddleware
 from freehold.server.registry import ModelRegistry
 from freehold.server.services import Dialect, Services
 from freehold.server.settings import ServerSettings
 from freehold.server.sse import ClientGoneError
 
-DIALECTS = ("openai_models", "openai_chat")
+DIALECTS = ("openai_models", "openai_chat", "metrics_route")
 _FALLBACK = "openai_chat"
 _log = logging.getLogger("freehold.server")
 
@@ -38,7 +40,10 @@ def load_dialects() -> list[Dialect]:
 
 def create_app(settings: ServerSettings, registry: ModelRegistry | None = None) -> FastAPI:
     """The ASGI application. Models are loaded when they are first asked for."""
-    services = Services(settings, registry or ModelRegistry(settings))
+    registry = registry or ModelRegistry(settings)
+    metrics = ServerMetrics(registry)
+    registry.observer = metrics
+    services = Services(settings, registry, metrics)
     dialects = load_dialects()
 
     @asynccontextmanager
@@ -77,6 +82,7 @@ def create_app(settings: ServerSettings, registry: ModelRegistry | None = None) 
     async def on_gone(request: Request, error: Exception) -> Response:
         return Response(status_code=499)  # nobody reads it
 
+    app.add_middleware(CallerMiddleware, observer=metrics)
     app.add_exception_handler(FreeholdError, on_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http)

@@ -25,6 +25,7 @@ from freehold.errors import FreeholdError, InvalidParameterError, ModelNotFoundE
 from freehold.llm import LLM
 from freehold.server.failures import RequestError
 from freehold.server.model_memory import MemoryNeed, default_budget, memory_need
+from freehold.server.observer import Observer, UnloadReason
 from freehold.server.served_model import ServedModel
 from freehold.server.settings import ServerSettings
 
@@ -44,6 +45,7 @@ class ModelRegistry:
         estimate: Callable[[str], MemoryNeed] | None = None,
     ) -> None:  # fmt: skip
         self.settings = settings
+        self.observer = Observer()
         self.memory_bytes = settings.memory_bytes or default_budget()
         self._open = open_model or self._open_llm
         self._estimate = estimate or (lambda source: memory_need(source, settings.engine))
@@ -151,7 +153,7 @@ class ModelRegistry:
                 await self._wait_for_change()
         if not model.evictable:
             return False
-        await _over(self._unload(model))
+        await _over(self._unload(model, "asked"))
         return True
 
     # -- loading ---------------------------------------------------------------------------------
@@ -162,7 +164,7 @@ class ModelRegistry:
                 if model.loaded.failure is None:
                     return
                 _log.error("%s: the engine has stopped and is loaded anew", model.name)
-                self._unload(model)
+                self._unload(model, "broken")
             if model.state == "unloading":
                 assert model.task is not None
                 await _over(model.task)
@@ -177,6 +179,7 @@ class ModelRegistry:
 
     async def _load(self, model: ServedModel) -> None:
         model.progress = 0.0
+        began = time.monotonic()
         loop = asyncio.get_running_loop()
 
         def progress(done: int, total: int) -> None:
@@ -189,15 +192,21 @@ class ModelRegistry:
                 self._open, model.source, kv_memory_bytes=cache, progress=progress
             )
             model.nbytes = llm.nbytes
-            model.llm = AsyncLLM(llm, max_waiting=self.settings.max_waiting)
+            model.llm = AsyncLLM(
+                llm,
+                max_waiting=self.settings.max_waiting,
+                watch=self.observer.answers(model.name),
+            )
         except BaseException as error:
             model.state, model.nbytes = "unloaded", 0
             model.error = str(error)
+            self.observer.load_failed(model)
             raise
         finally:
             self._changed.set()
         model.state, model.error, model.progress = "loaded", None, 1.0
         model.loads += 1
+        self.observer.loaded(model, time.monotonic() - began)
         for notice in llm.notices:
             _log.warning("%s: %s", model.name, notice)
         self._trim()
@@ -240,7 +249,7 @@ class ModelRegistry:
             if idle and free + sum(model.nbytes for model in idle) >= wanted:
                 victim = min(idle, key=lambda model: model.last_used)
                 _log.info("%s makes room", victim.name)
-                await _over(self._unload(victim))
+                await _over(self._unload(victim, "memory"))
             else:
                 await self._wait_for_change()
 
@@ -252,17 +261,18 @@ class ModelRegistry:
             if over <= 0:
                 return
             over -= model.nbytes
-            self._unload(model)
+            self._unload(model, "memory")
 
     async def _wait_for_change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
 
     # -- letting go ------------------------------------------------------------------------------
-    def _unload(self, model: ServedModel) -> asyncio.Task[None]:
+    def _unload(self, model: ServedModel, reason: UnloadReason) -> asyncio.Task[None]:
         """Begin to let a loaded model go; nobody holds it, or its engine has stopped."""
         assert model.state == "loaded"
         self._stop_timer(model)
+        self.observer.unloading(model, reason)
         model.state = "unloading"
         model.task = _spawn(self._let_go(model), model.name)
         return model.task
@@ -276,6 +286,7 @@ class ModelRegistry:
                 deadline = time.monotonic() + CRASH_GRACE_SECONDS
                 while model.holders and time.monotonic() < deadline:
                     await asyncio.sleep(0.02)
+            self.observer.unloaded(model)
             await asyncio.to_thread(llm.close)
         finally:
             model.llm, model.state, model.nbytes, model.progress = None, "unloaded", 0, 0.0
@@ -300,7 +311,7 @@ class ModelRegistry:
 
     def _expire(self, model: ServedModel) -> None:
         if model.evictable:
-            self._unload(model)
+            self._unload(model, "idle")
 
     async def close(self) -> None:
         """Wait for what runs, then let all models go."""
@@ -311,7 +322,7 @@ class ModelRegistry:
             if model.state == "loading" and model.task is not None:
                 await _over(model.task)
             if model.state == "loaded":
-                self._unload(model)
+                self._unload(model, "shutdown")
             if model.state == "unloading" and model.task is not None:
                 await _over(model.task)
 

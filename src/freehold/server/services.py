@@ -11,6 +11,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
 from freehold.server.failures import Failure
+from freehold.server.metrics import ServerMetrics
 from freehold.server.registry import ModelRegistry
 from freehold.server.settings import ServerSettings
 
@@ -21,6 +22,7 @@ class Services:
 
     settings: ServerSettings
     registry: ModelRegistry
+    metrics: ServerMetrics
 
 
 @dataclass(frozen=True, slots=True)
