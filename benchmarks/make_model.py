@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write a GGUF file with the shapes and quantisation of a real model and random weights.
 
-Its text is noise and its speed is real. It has no tokenizer: feed it token ids.
+Its text is noise and its speed is real. It has no tokenizer, so feed it token ids, unless `--words`
+gives it one (`random_vocabulary.py`).
 
     python make_model.py --shape llama-1b --mix Q4_K_M --out llama-1b-Q4_K_M.gguf
 """
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+import random_vocabulary
 from common import progress
 from freehold.formats.gguf_writer import write_gguf
 from freehold.formats.tensor_view import LazyTensor, StoredTensor
@@ -109,11 +111,15 @@ def main() -> int:
     )
     parser.add_argument("--shape", required=True, choices=SHAPES)
     parser.add_argument("--mix", required=True, help=", ".join(mixes.names()))
+    parser.add_argument("--words", action="store_true", help="with a vocabulary and a template")
     parser.add_argument("--out", required=True)
     args = parser.parse_args()
     sizes, mix, out = SHAPES[args.shape], mixes.get(args.mix), Path(args.out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_gguf(out, metadata(args.shape, sizes, mix), tensors(sizes, mix))
+    keys = metadata(args.shape, sizes, mix)
+    if args.words:
+        keys |= random_vocabulary.metadata(sizes.vocab)
+    write_gguf(out, keys, tensors(sizes, mix))
     progress(f"wrote {out}: {out.stat().st_size / 1e6:.0f} MB")
     return 0
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from freehold.engine.block_manager import BlockManager
 from freehold.engine.engine import Engine
@@ -26,17 +27,37 @@ from freehold.types import SamplingParams
 _Result = TypeVar("_Result")
 
 
+_Queue: TypeAlias = "asyncio.Queue[StepOutput | BaseException]"
+
+
 @dataclass(slots=True)
 class _Listener:
     loop: asyncio.AbstractEventLoop
-    queue: asyncio.Queue[StepOutput | BaseException] = field(default_factory=asyncio.Queue)
+    queue: _Queue = field(default_factory=asyncio.Queue)
 
-    def put(self, item: StepOutput | BaseException) -> None:
-        """From any thread. A loop that is gone has nobody left to tell."""
-        try:
-            self.loop.call_soon_threadsafe(self.queue.put_nowait, item)
-        except RuntimeError:
-            return
+
+class _Post:
+    """What one step brings, on its way to the loops: a loop is woken once, however many of its
+    requests get something."""
+
+    def __init__(self) -> None:
+        self._bags: dict[asyncio.AbstractEventLoop, list[tuple[_Queue, Any]]] = {}
+
+    def put(self, listener: _Listener, item: StepOutput | BaseException) -> None:
+        """Add something to the next delivery."""
+        self._bags.setdefault(listener.loop, []).append((listener.queue, item))
+
+    def deliver(self) -> None:
+        """Send what there is. A loop that is gone has nobody left to tell."""
+        for loop, bag in self._bags.items():
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(_hand_out, bag)
+        self._bags.clear()
+
+
+def _hand_out(bag: list[tuple[_Queue, Any]]) -> None:
+    for queue, item in bag:
+        queue.put_nowait(item)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +82,7 @@ class AsyncEngine:
         self._wake = threading.Condition()
         self._commands: deque[Callable[[], None]] = deque()
         self._listeners: dict[str, _Listener] = {}  # touched by the engine thread only
+        self._post = _Post()  # likewise
         self._open = 0  # requests accepted and not over, guarded by _wake
         self._count = 0
         self._closing = False
@@ -210,7 +232,8 @@ class AsyncEngine:
                 constraint=constraint,
             )  # fmt: skip
         except Exception as error:  # even one nobody foresaw is this request's own
-            listener.put(error)
+            self._post.put(listener, error)
+            self._post.deliver()
             return
         self._listeners[request_id] = listener
 
@@ -225,9 +248,10 @@ class AsyncEngine:
                     listener = self._listeners.get(output.request_id)
                     if listener is None:
                         continue
-                    listener.put(output)
+                    self._post.put(listener, output)
                     if output.finished is not None:
                         del self._listeners[output.request_id]
+                self._post.deliver()
             self._tell_all(EngineError("the engine was shut down"))
         except BaseException as error:  # whatever it is, no stream may hang
             with self._wake:
@@ -255,6 +279,7 @@ class AsyncEngine:
         for command in commands:  # requests that arrived too late learn it too
             command()
         for request_id, listener in self._listeners.items():
-            listener.put(error)
+            self._post.put(listener, error)
             self._engine.abort(request_id)
+        self._post.deliver()
         self._listeners.clear()

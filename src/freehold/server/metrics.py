@@ -74,9 +74,7 @@ class ServerMetrics(Observer):
         def histogram(
             name: str, text: str, buckets: tuple[float, ...], labels: tuple[str, ...] = both
         ) -> Histogram:
-            return Histogram(
-                PREFIX + name, text, labels, buckets=buckets, registry=self.collectors
-            )
+            return Histogram(PREFIX + name, text, labels, buckets=buckets, registry=self.collectors)
 
         self.http = counter(
             "http_requests", "HTTP requests by route and status.", ("method", "route", "status")
@@ -93,7 +91,7 @@ class ServerMetrics(Observer):
         self.generated_tokens = counter("generated_tokens", "Tokens generated.")
         self.first_token = histogram(
             "time_to_first_token_seconds",
-            "From the request's arrival to the first token: loading the model and waiting included.",
+            "From the request's arrival to the first token, a load and all waiting included.",
             _WAIT_BUCKETS,
         )
         self.inter_token = histogram(
@@ -199,9 +197,7 @@ class _Answer:
 
     __slots__ = ("_arrived", "_begun", "_last", "_prompt_tokens", "_series")
 
-    def __init__(
-        self, series: _Labelled, prompt_tokens: int, arrived: float, begun: float
-    ) -> None:
+    def __init__(self, series: _Labelled, prompt_tokens: int, arrived: float, begun: float) -> None:
         self._series, self._prompt_tokens = series, prompt_tokens
         self._arrived, self._begun, self._last = arrived, begun, 0.0
 
@@ -311,4 +307,3 @@ class _Now(Collector):
             for label, stats in totals:
                 family.add_metric([label], getattr(stats, field))
             yield family
-
