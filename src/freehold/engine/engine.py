@@ -98,6 +98,17 @@ class Engine:
         self._held_back: list[StepOutput] = []  # of other requests, while `score` and kin ran
 
     # -- requests ------------------------------------------------------------------------------
+    def check(self, prompt_token_ids: Sequence[int], params: SamplingParams) -> IntArray:
+        """The ids of a prompt that `add` would take; raises what it would raise.
+
+        May be called on any thread.
+        """
+        ids = self._checked(prompt_token_ids, self.max_length - 1)
+        for name in ("logit_bias", "stop_token_ids"):
+            for token in getattr(params, name):
+                check_token_id(token, self._vocab_size, name)
+        return ids
+
     def add(
         self,
         prompt_token_ids: Sequence[int],
@@ -114,10 +125,7 @@ class Engine:
         Raises ContextLengthError when the prompt leaves no room for an answer and
         InvalidParameterError for an empty prompt or ids outside the vocabulary.
         """
-        ids = self._checked(prompt_token_ids, self.max_length - 1)
-        for name in ("logit_bias", "stop_token_ids"):
-            for token in getattr(params, name):
-                check_token_id(token, self._vocab_size, name)
+        ids = self.check(prompt_token_ids, params)
         room = self.max_length - len(ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         # A drawn sequence without a seed still needs one, or preempting it could change it.

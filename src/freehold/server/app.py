@@ -28,7 +28,7 @@ from freehold.server.services import Dialect, Services
 from freehold.server.settings import ServerSettings
 from freehold.server.sse import ClientGoneError
 
-DIALECTS = ("openai_models", "openai_chat", "metrics_route")
+DIALECTS = ("openai_models", "openai_chat", "openai_responses", "metrics_route")
 _FALLBACK = "openai_chat"
 _log = logging.getLogger("freehold.server")
 
@@ -49,8 +49,12 @@ def create_app(settings: ServerSettings, registry: ModelRegistry | None = None) 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(services.registry.preload())
+        for begin in services.at_start:
+            await begin()
         yield
         loading.cancel()
+        for end in services.at_end:
+            await end()
         await services.registry.close()
 
     app = FastAPI(title="freehold", version=__version__, lifespan=lifespan, redoc_url=None)

@@ -78,6 +78,7 @@ class Generation:
         if params.seed is not None:  # the same seed n times would be the same answer n times
             each = [replace(params, seed=(params.seed + i) % 2**64) for i in range(request.n)]
         ids = await model.text(lambda llm: _prompt_ids(llm, request))
+        model.llm.engine.check(ids, params)  # not after a stream has begun
         grammar = await model.grammar(lambda llm: _grammar(llm, request, ids))
         return cls(model, request, ids, each, grammar)
 

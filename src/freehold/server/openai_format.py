@@ -97,6 +97,16 @@ def logprob_content(llm: LLM, entries: Sequence[TokenLogprob]) -> list[dict[str,
     ]
 
 
+def check_metadata(metadata: dict[str, str] | None) -> None:
+    """OpenAI's bounds of what a caller may note down beside a request. Raises RequestError."""
+    if metadata is None:
+        return
+    if len(metadata) > 16 or any(len(k) > 64 or len(v) > 512 for k, v in metadata.items()):
+        raise RequestError(
+            "metadata may hold 16 pairs, keys of 64 characters and values of 512", param="metadata"
+        )
+
+
 class SamplingFields(Body):
     """Fields that chat and plain completions share, ours beyond OpenAI's included."""
 

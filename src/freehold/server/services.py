@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import APIRouter
@@ -23,6 +23,9 @@ class Services:
     settings: ServerSettings
     registry: ModelRegistry
     metrics: ServerMetrics
+    # What routers want done when the server starts, and before the models go.
+    at_start: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    at_end: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,3 +23,7 @@ class ServerSettings:
     pinned: tuple[str, ...] = ()  # names of models that nothing but the end of the server unloads
     preload: tuple[str, ...] = ()  # names of models to load before the first request
     memory_wait: float = 20.0  # seconds a request waits for memory that other models use
+    # What is kept of `/v1/responses` for each key: JSON bytes, responses, seconds.
+    responses_bytes: int = 64 << 20
+    responses_count: int = 1000
+    responses_age: float = 86400.0
