@@ -44,6 +44,7 @@ from freehold.chat.template import (
     encode_chat,
     load_chat_template,
 )
+from freehold.chat.thought_limit import ThoughtLimit
 from freehold.chat.tokenizer import Tokenizer, load_tokenizer
 from freehold.config import DEFAULT_BLOCK_SIZE, EngineConfig
 from freehold.engine.engine import Engine
@@ -386,6 +387,12 @@ class LLM:
     def answer_parser(self, prompt: Sequence[int], **options: Any) -> OutputParser:
         """What takes an answer to these ids apart; options as of `OutputParser`."""
         return self.answer_format.parser(prompt_tail(self.tokenizer, prompt), **options)
+
+    def thought_limit(self, prompt: Sequence[int], budget: int) -> ThoughtLimit:
+        """A logits processor that ends the thought of an answer to these ids after `budget`
+        tokens. Raises InvalidParameterError for a model that marks no thoughts."""
+        tail = prompt_tail(self.tokenizer, prompt)
+        return ThoughtLimit(self.answer_format, self.tokenizer, tail, budget)
 
     def chat_ids(
         self,

@@ -37,6 +37,12 @@ class AnswerFormat:
         """Whether answers are text and nothing else."""
         return self.tool_format is None and self.reasoning is None
 
+    @property
+    def thinks(self) -> bool:
+        """Whether answers may hold reasoning."""
+        channels = self.tool_format is not None and self.tool_format.drive is not None
+        return self.reasoning is not None or channels
+
     def thought_only(self) -> AnswerFormat:
         """The format of answers that hold a thought at their beginning and else just text."""
         if self.tool_format is not None and self.tool_format.drive is not None:

@@ -20,15 +20,22 @@ from starlette.responses import JSONResponse, Response
 
 from freehold import __version__
 from freehold.errors import FreeholdError
-from freehold.server.failures import Failure, failure_of
+from freehold.server.failures import Failure, failure_of, invalid_field
 from freehold.server.metrics import ServerMetrics
 from freehold.server.observer import CallerMiddleware
 from freehold.server.registry import ModelRegistry
+from freehold.server.request_ids import RequestIds
 from freehold.server.services import Dialect, Services
 from freehold.server.settings import ServerSettings
 from freehold.server.sse import ClientGoneError
 
-DIALECTS = ("openai_models", "openai_chat", "openai_responses", "metrics_route")
+DIALECTS = (
+    "openai_models",
+    "openai_chat",
+    "openai_responses",
+    "anthropic_messages",
+    "metrics_route",
+)
 _FALLBACK = "openai_chat"
 _log = logging.getLogger("freehold.server")
 
@@ -59,13 +66,14 @@ def create_app(settings: ServerSettings, registry: ModelRegistry | None = None) 
 
     app = FastAPI(title="freehold", version=__version__, lifespan=lifespan, redoc_url=None)
     app.state.services = services
+    app.add_middleware(RequestIds)
     for dialect in dialects:
         app.include_router(dialect.router(services))
 
     def answer(request: Request, failure: Failure) -> Response:
-        body = dialect_of(dialects, request.url.path).error_body(failure)
+        dialect = dialect_of(dialects, request.url.path)
         headers = {"Retry-After": str(failure.retry_after)} if failure.retry_after else {}
-        return JSONResponse(body, failure.status, headers)
+        return JSONResponse(dialect.error_body(failure), dialect.status(failure), headers)
 
     async def on_error(request: Request, error: Exception) -> Response:
         failure = failure_of(error)
@@ -75,7 +83,7 @@ def create_app(settings: ServerSettings, registry: ModelRegistry | None = None) 
 
     async def on_invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return answer(request, invalid_body(error))
+        return answer(request, invalid_field(error.errors()[0]))
 
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -106,16 +114,3 @@ def dialect_of(dialects: list[Dialect], path: str) -> Dialect:
     if fits:
         return max(fits, key=lambda item: item[0])[1]
     return next(dialect for dialect in dialects if dialect.name == _FALLBACK)
-
-
-def invalid_body(error: RequestValidationError) -> Failure:
-    """The first thing that is wrong with a body, by the name of its field."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part != "body")
-    if first["type"] == "json_invalid":
-        return Failure("invalid_request", "the body is not valid JSON")
-    if first["type"] == "extra_forbidden":
-        return Failure("invalid_request", f"unknown parameter: {where!r:.120}", where[:120])
-    return Failure(
-        "invalid_request", f"{where or 'body'}: {first['msg']}"[:500], where[:120] or None
-    )

@@ -7,8 +7,9 @@ does.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from freehold.errors import (
     CapacityError,
@@ -70,6 +71,18 @@ class RequestError(UserError):
     ) -> None:  # fmt: skip
         super().__init__(message, hint=hint)
         self.param, self.kind, self.retry_after = param, kind, retry_after
+
+
+def invalid_field(first: Mapping[str, Any]) -> Failure:
+    """What pydantic found wrong with a body (the first of its `errors`), by the field's name."""
+    where = ".".join(str(part) for part in first["loc"] if part != "body")
+    if first["type"] == "json_invalid":
+        return Failure("invalid_request", "the body is not valid JSON")
+    if first["type"] == "extra_forbidden":
+        return Failure("invalid_request", f"unknown parameter: {where!r:.120}", where[:120])
+    return Failure(
+        "invalid_request", f"{where or 'body'}: {first['msg']}"[:500], where[:120] or None
+    )
 
 
 def failure_of(error: BaseException) -> Failure:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from freehold.async_llm import AsyncLLM
+from freehold.chat.answer_format import prompt_tail
+from freehold.chat.thought_limit import ThoughtLimit
 from freehold.engine.structured import Grammar
 from freehold.errors import ConstraintError, InvalidParameterError, TemplateError
 from freehold.llm import LLM
@@ -28,7 +30,7 @@ from freehold.types import (
     ToolChoice,
 )
 
-__all__ = ["MAX_CHOICES", "Generation", "GenerationRequest", "ToolChoice"]
+__all__ = ["MAX_CHOICES", "Generation", "GenerationRequest", "ToolChoice", "prompt_ids"]
 
 MAX_CHOICES = 128  # answers to one prompt; a client that wants more sends more requests
 
@@ -51,6 +53,9 @@ class GenerationRequest:
     template_variables: Mapping[str, Any] = field(default_factory=dict)
     parse: bool = True  # take reasoning and calls out of the text
     recommended: bool = True  # the vendor's sampling where `sampling` says nothing
+    thought_budget: int | None = None  # tokens after which a thought is ended
+    prefill: str = ""  # how the answer to `messages` begins; it goes on from there
+    before: Sequence[int] = ()  # tokens of an earlier conversation, in front of `messages`
 
 
 class Generation:
@@ -59,9 +64,10 @@ class Generation:
     def __init__(
         self, model: AsyncLLM, request: GenerationRequest, prompt: list[int],
         params: list[SamplingParams], grammar: Grammar | None = None,
+        limits: Sequence[ThoughtLimit | None] = (),
     ) -> None:  # fmt: skip
         self._model, self._request, self._params = model, request, params
-        self._grammar = grammar
+        self._grammar, self._limits = grammar, limits or [None] * len(params)
         self.prompt_token_ids = prompt
 
     @classmethod
@@ -77,10 +83,13 @@ class Generation:
         each = [params] * request.n
         if params.seed is not None:  # the same seed n times would be the same answer n times
             each = [replace(params, seed=(params.seed + i) % 2**64) for i in range(request.n)]
-        ids = await model.text(lambda llm: _prompt_ids(llm, request))
+        ids = await model.text(lambda llm: prompt_ids(llm, request))
         model.llm.engine.check(ids, params)  # not after a stream has begun
         grammar = await model.grammar(lambda llm: _grammar(llm, request, ids))
-        return cls(model, request, ids, each, grammar)
+        limits: list[ThoughtLimit | None] = [None] * request.n
+        if (budget := request.thought_budget) is not None:
+            limits = await model.text(lambda llm: [llm.thought_limit(ids, budget) for _ in each])
+        return cls(model, request, ids, each, grammar, limits)
 
     async def events(self) -> AsyncGenerator[tuple[int, StreamEvent], None]:
         """(index of the answer, event) as they come. Leaving early aborts all answers; close the
@@ -133,7 +142,8 @@ class Generation:
             parser = llm.chat_parser(self.prompt_token_ids, request.constraint, _offered(request))
         stream = self._model.stream(
             self.prompt_token_ids, self._params[index],
-            continues=request.messages is None, parser=parser, constraint=self._grammar,
+            continues=request.messages is None or bool(request.prefill), parser=parser,
+            constraint=self._grammar, logits_processor=self._limits[index],
         )  # fmt: skip
         async with aclosing(stream) as events:
             async for event in events:
@@ -159,7 +169,11 @@ def _grammar(llm: LLM, request: GenerationRequest, prompt: list[int]) -> Grammar
         raise RequestError(error.message, param="tool_choice", hint=error.hint) from error
 
 
-def _prompt_ids(llm: LLM, request: GenerationRequest) -> list[int]:
+def prompt_ids(llm: LLM, request: GenerationRequest) -> list[int]:
+    """The tokens that the model is given; to be run on the thread for text.
+
+    Raises TemplateError for a conversation that the model's template does not take.
+    """
     if request.messages is None:
         assert request.prompt is not None
         return llm.ids(request.prompt)
@@ -168,6 +182,18 @@ def _prompt_ids(llm: LLM, request: GenerationRequest) -> list[int]:
             f"the model has no chat template: {llm.path.rpartition('/')[2]}",
             hint="ask for a completion instead of a chat",
         )
-    return llm.chat_ids(
+    ids = llm.chat_ids(
         request.messages, tools=_offered(request), **dict(request.template_variables)
     )
+    if request.before:
+        begin = llm.tokenizer.bos_id
+        ids = [*llm.ids(request.before), *(ids[1:] if ids[:1] == [begin] else ids)]
+    if request.prefill:
+        style = llm.answer_format.reasoning
+        if style is not None and style.opened_by(prompt_tail(llm.tokenizer, ids)):
+            raise RequestError(
+                "the model thinks before it answers, so its answer cannot be begun for it",
+                param="messages", hint="turn thinking off, or end with a message of the user",
+            )  # fmt: skip
+        ids += llm.tokenizer.encode(request.prefill, add_special=False)
+    return ids

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenAI's list of models: ``GET /v1/models`` and ``/v1/models/{model}``."""
+"""OpenAI's list of models: ``GET /v1/models`` and ``/v1/models/{model}``.
+
+Anthropic's client asks at the same place and says so by a header; it is answered in its own words.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from fastapi import APIRouter
+from starlette.requests import Request
 
+from freehold.server import anthropic_models
 from freehold.server.openai_format import error_body
 from freehold.server.registry import ServedModel
 from freehold.server.services import Dialect, Services
@@ -21,13 +26,17 @@ def router(services: Services) -> APIRouter:
     routes = APIRouter(tags=["openai"])
 
     @routes.get("/v1/models")
-    async def models() -> dict[str, Any]:
+    async def models(request: Request) -> Any:
         """All models this server answers for."""
+        if anthropic_models.asked(request.headers):
+            return anthropic_models.listed(services.registry, request.query_params)
         return {"object": "list", "data": [_card(m) for m in services.registry.models()]}
 
     @routes.get("/v1/models/{name:path}")
-    async def model(name: str) -> dict[str, Any]:
+    async def model(name: str, request: Request) -> Any:
         """One of them."""
+        if anthropic_models.asked(request.headers):
+            return anthropic_models.one(services.registry, name)
         return _card(services.registry.find(name))
 
     return routes

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from freehold.server.failures import Failure
+from freehold.server.failures import Failure, FailureKind, RequestError, invalid_field
 from freehold.server.metrics import ServerMetrics
 from freehold.server.registry import ModelRegistry
 from freehold.server.settings import ServerSettings
@@ -39,6 +39,11 @@ class Dialect:
     prefixes: tuple[str, ...]
     router: Callable[[Services], APIRouter]
     error_body: Callable[[Failure], dict[str, Any]]
+    statuses: Mapping[FailureKind, int] = field(default_factory=dict)  # where they are its own
+
+    def status(self, failure: Failure) -> int:
+        """The HTTP status of a failure in this dialect."""
+        return failure.status_code or self.statuses.get(failure.kind) or failure.status
 
 
 class Body(BaseModel):
@@ -46,3 +51,18 @@ class Body(BaseModel):
     quotes is no number."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+_Body = TypeVar("_Body", bound=Body)
+
+
+def validated(kind: type[_Body], raw: Mapping[str, Any]) -> _Body:
+    """A body that came by another way than HTTP, as one of many in a file.
+
+    Raises RequestError by the name of the first field that is wrong.
+    """
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        failure = invalid_field(error.errors()[0])
+        raise RequestError(failure.message, param=failure.param) from None

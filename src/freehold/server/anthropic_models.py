@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Anthropic's list of models, in pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+from freehold.errors import FreeholdError
+from freehold.server.anthropic_format import error_body
+from freehold.server.failures import RequestError, failure_of
+from freehold.server.registry import ModelRegistry, ServedModel
+
+HEADER = "anthropic-version"  # every client of Anthropic's sends it, and no other does
+_MOST = 1000  # models on one page
+
+
+def asked(headers: Mapping[str, str]) -> bool:
+    """Whether these are the headers of a client of Anthropic's."""
+    return HEADER in headers
+
+
+def one(registry: ModelRegistry, name: str) -> JSONResponse:
+    """One model. The path is OpenAI's, and so errors are put into words here."""
+    try:
+        return JSONResponse(_card(registry.find(name)))
+    except FreeholdError as error:
+        return _refusal(error)
+
+
+def listed(registry: ModelRegistry, query: Mapping[str, str]) -> JSONResponse:
+    """One page of all models."""
+    try:
+        return JSONResponse(_page(registry.models(), query))
+    except FreeholdError as error:
+        return _refusal(error)
+
+
+def _refusal(error: FreeholdError) -> JSONResponse:
+    failure = failure_of(error)
+    return JSONResponse(error_body(failure), failure.status)
+
+
+def _card(model: ServedModel) -> dict[str, Any]:
+    # How long its prompts may be is known once it is loaded.
+    loaded = model.llm
+    return {
+        "type": "model",
+        "id": model.name,
+        "display_name": model.name,
+        "created_at": datetime.fromtimestamp(model.created, UTC).isoformat().replace("+00:00", "Z"),
+        "lifecycle": "active",
+        "max_input_tokens": None if loaded is None else loaded.llm.context_length,
+        "max_tokens": None if loaded is None else loaded.llm.context_length,
+    }
+
+
+def _page(models: Sequence[ServedModel], query: Mapping[str, str]) -> dict[str, Any]:
+    limit = query.get("limit", "20")
+    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:5]) <= _MOST):
+        raise RequestError(f"limit must be between 1 and {_MOST}", param="limit")
+    names = [model.name for model in models]
+    after, before = query.get("after_id"), query.get("before_id")
+    if after is not None and before is not None:
+        raise RequestError("after_id and before_id exclude each other", param="before_id")
+    for field, name in (("after_id", after), ("before_id", before)):
+        if name is not None and name not in names:
+            raise RequestError(f"{field}: there is no model {name!r:.120}", param=field)
+    if before is not None:
+        rest = list(models[: names.index(before)])
+        shown, more = rest[-int(limit) :], len(rest) > int(limit)
+    else:
+        rest = list(models[names.index(after) + 1 :] if after is not None else models)
+        shown, more = rest[: int(limit)], len(rest) > int(limit)
+    return {
+        "data": [_card(model) for model in shown],
+        "has_more": more,
+        "first_id": shown[0].name if shown else None,
+        "last_id": shown[-1].name if shown else None,
+    }
