@@ -9,10 +9,12 @@ long prompt delays nobody's stream. Knows nothing of HTTP.
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import partial
+from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
@@ -57,6 +59,21 @@ class AsyncLLM:
         self._watch = watch
         self._engine = AsyncEngine(llm.engine, max_waiting=max_waiting)
         self._text = ThreadPoolExecutor(1, thread_name_prefix="freehold-text")
+        self._adapter: str | None = None
+
+    def under(self, adapter: str) -> AsyncLLM:
+        """The same model for requests under one of its adapters. Close the model, not this."""
+        view = copy.copy(self)
+        view._adapter = adapter
+        return view
+
+    async def load_adapter(self, name: str, path: str | Path) -> None:
+        """`LLM.load_adapter`, between two steps of what runs."""
+        await self.on_engine(lambda _: self.llm.load_adapter(name, path))
+
+    async def unload_adapter(self, name: str) -> None:
+        """`LLM.unload_adapter`; requests that run under it end as they began."""
+        await self.on_engine(lambda _: self.llm.unload_adapter(name))
 
     async def text(self, function: Callable[[LLM], _Result]) -> _Result:
         """Run `function` on the thread for text: rendering, tokenizing, compiling grammars."""
@@ -71,12 +88,14 @@ class AsyncLLM:
         parser: OutputParser | None = None,
         logits_processor: LogitsProcessor | None = None,
         constraint: Constraint | Grammar | None = None,
+        adapter: str | None = None,
     ) -> AsyncGenerator[StreamEvent, None]:
         """Events of one answer; the last carries the completion. Leaving early aborts it.
 
         Close the iterator (`contextlib.aclosing`) where it may be left early. `constraint` is the
-        form of the answer: of all of it, or as `grammar` compiled it. Raises what
-        `AsyncEngine.stream` raises, and ConstraintError.
+        form of the answer: of all of it, or as `grammar` compiled it. `adapter` is the name of a
+        loaded one. Raises what `AsyncEngine.stream` raises, ConstraintError, and
+        InvalidParameterError for an adapter that is not there.
         """
         if isinstance(constraint, Constraint):
             form = constraint
@@ -88,6 +107,7 @@ class AsyncLLM:
         outputs = self._engine.stream(
             prompt, params, logits_processor=logits_processor,
             constraint=None if constraint is None else constraint.start(),
+            adapter=self.llm.adapter(adapter or self._adapter),
         )  # fmt: skip
         answer = None if self._watch is None else self._watch.begin(len(prompt))
         error: BaseException | None = None
@@ -119,14 +139,18 @@ class AsyncLLM:
     ) -> FloatArray:
         """Final hidden states of each prompt as one vector of length 1: float32 [n, hidden]."""
         vectors = np.zeros((len(prompts), self.llm.config.hidden_size), np.float32)
+        adapter = self.llm.adapter(self._adapter)
         for row, ids in enumerate(prompts):
-            vectors[row] = await self.on_engine(partial(Engine.embed, ids=ids, pooling=pooling))
+            vectors[row] = await self.on_engine(
+                partial(Engine.embed, ids=ids, pooling=pooling, adapter=adapter)
+            )
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors
 
     async def score(self, ids: Sequence[int], first: int = 1) -> FloatArray:
         """Log-probability of each token from position `first` on: float32 [len(ids) - first]."""
-        return await self.on_engine(lambda engine: engine.score(ids, first))
+        adapter = self.llm.adapter(self._adapter)
+        return await self.on_engine(lambda engine: engine.score(ids, first, adapter=adapter))
 
     async def on_engine(self, function: Callable[[Engine], _Result]) -> _Result:
         """Run `function` on the engine's thread between two steps."""

@@ -18,6 +18,7 @@ from typing import Any, Literal, Self, TypeVar, overload
 import numpy as np
 
 from freehold import backends
+from freehold._llm_adapters import AdapterNames, LoadedAdapters
 from freehold._llm_advice import recommended_sampling
 from freehold._llm_grammar import GrammarCompiler
 from freehold._llm_inputs import (
@@ -54,6 +55,7 @@ from freehold.engine.structured import Grammar
 from freehold.errors import InvalidParameterError, TemplateError, TokenizerError
 from freehold.formats.checkpoint import open_checkpoint
 from freehold.model_names import resolve_model
+from freehold.models.adapters import Adapter
 from freehold.models.base import CausalLM
 from freehold.models.loader import load_model, read_config
 from freehold.ops import FloatArray, KVDtype
@@ -89,6 +91,7 @@ class LLM:
         progress: Callable[[int, int], None] | None = None,
         snapshot_dir: str | Path | None = None,
         snapshot_bytes: int = DEFAULT_SNAPSHOT_BYTES,
+        adapters: Mapping[str, str | Path] | None = None,
     ) -> None:
         """Load `model`: a GGUF file, a safetensors file, a model directory or a model's name.
 
@@ -102,7 +105,8 @@ class LLM:
         text splitter of a vocabulary that names none, or one that is not known. `progress` is
         called with the bytes of weights loaded so far and the bytes in all. `snapshot_dir` keeps
         computed prefixes on disk, up to `snapshot_bytes` for all models that share it: prompts can
-        be made out from them.
+        be made out from them. `adapters` are low-rank adapters (LoRA) to load, name to path: PEFT
+        directories or GGUF files; see `load_adapter`.
 
         Raises a UserError that names what is wrong with the file or a parameter, and
         CapacityError when the memory is not there.
@@ -122,9 +126,12 @@ class LLM:
             "kv_memory_bytes": kv_memory_bytes,
         }
         self.checkpoint = open_checkpoint(path)
+        self._adapters = LoadedAdapters(self.checkpoint)
         try:
             # Everything that may be refused is looked at before the weights are loaded.
-            own = read_config(self.checkpoint).context_length
+            config = read_config(self.checkpoint)
+            self._adapters.check(adapters or {}, config)
+            own = config.context_length
             check_context(context_length, own)
             check_config(EngineConfig(context_length or own, **self._settings))
             self._tokenizer: Tokenizer | None = None
@@ -132,6 +139,8 @@ class LLM:
                 self._tokenizer = load_tokenizer(self.checkpoint, pre=pre)
             self.ops = backends.create(backend, **backend_options(threads, isa))
             self._model: CausalLM | None = load_model(self.checkpoint, self.ops, progress)
+            for name, file in (adapters or {}).items():
+                self.load_adapter(name, file)
             self.config = self.model.config
             self.context_length = context_length or own
             if context_length is None:
@@ -142,11 +151,11 @@ class LLM:
                     f"cache for all {own:,} of the model; context_length (--context) sets it"
                 )
             if snapshot_dir is not None:
-                name = fingerprint_of(
+                fingerprint = fingerprint_of(
                     file_marks(self.checkpoint), backend, getattr(self.ops, "isa", ""), kv_dtype,
                     DEFAULT_BLOCK_SIZE, tuple(self._model.kv_layers()), version("freehold"),
                 )  # fmt: skip
-                self._snapshots = SnapshotStore(snapshot_dir, name, snapshot_bytes)
+                self._snapshots = SnapshotStore(snapshot_dir, fingerprint, snapshot_bytes)
             self._engine: Engine | None = self.make_engine()
         except BaseException:
             self.checkpoint.close()
@@ -245,30 +254,53 @@ class LLM:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the weights and the cache take."""
-        return self.model.weight_bytes() + self.engine.kv_bytes
+        """Bytes that the weights, the adapters and the cache take."""
+        return self.model.weight_bytes() + self._adapters.nbytes + self.engine.kv_bytes
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the loaded adapters."""
+        return self._adapters.names
+
+    def load_adapter(self, name: str, path: str | Path) -> None:
+        """Load a low-rank adapter (LoRA): a PEFT directory or a GGUF file, for requests that ask
+        for it by `name`. Requests under different adapters share every step.
+
+        Raises InvalidParameterError for a name that is taken, and a UserError that names what is
+        wrong with the file or what of it freehold does not do."""
+        self._adapters.load(name, path, self.model, self.ops)
+
+    def unload_adapter(self, name: str) -> None:
+        """Take an adapter away; requests that run under it end as they began."""
+        self._adapters.unload(name)
+
+    def adapter(self, name: str | None) -> Adapter | None:
+        """The loaded adapter of a name, as the engine takes it; None for None. Raises
+        InvalidParameterError."""
+        return self._adapters.find(name)
 
     # -- text and tokens ---------------------------------------------------------------------
 
     @overload  # a str is a sequence of str too; the first match wins
     def generate(  # type: ignore[overload-overlap]
         self, prompts: str, params: SamplingParams | None = ..., *, stream: Literal[False] = ...,
-        constraint: Constraint | None = ...,
+        constraint: Constraint | None = ..., adapter: str | None = ...,
     ) -> Completion: ...  # fmt: skip
     @overload
     def generate(
         self, prompts: Prompt, params: SamplingParams | None = ..., *, stream: Literal[True],
-        constraint: Constraint | None = ...,
+        constraint: Constraint | None = ..., adapter: str | None = ...,
     ) -> EventStream: ...  # fmt: skip
     @overload
     def generate(
         self, prompts: Sequence[int], params: SamplingParams | None = ..., *,
         stream: Literal[False] = ..., constraint: Constraint | None = ...,
+        adapter: str | None = ...,
     ) -> Completion: ...  # fmt: skip
     @overload
     def generate(
         self, prompts: Sequence[Prompt], params: Params = ..., *, stream: Literal[False] = ...,
-        constraint: Constraints = ...,
+        constraint: Constraints = ..., adapter: AdapterNames = ...,
     ) -> list[Completion]: ...  # fmt: skip
 
     def generate(
@@ -278,6 +310,7 @@ class LLM:
         *,
         stream: bool = False,
         constraint: Constraints = None,
+        adapter: AdapterNames = None,
     ) -> Any:
         """Continue one prompt, or many as one batch.
 
@@ -285,13 +318,17 @@ class LLM:
         taken as they are. `params` is one for all, or one per prompt. With `stream`, a single
         prompt gives events whose texts join to the whole; the last carries the completion.
         Completions come back in the order of the prompts. `constraint` is the form of the answers,
-        one for all or one per prompt; ConstraintError where it cannot be kept.
+        one for all or one per prompt; ConstraintError where it cannot be kept. `adapter` names the
+        loaded adapter to answer under, again one for all or one per prompt.
         """
         single = is_single(prompts)
         ids = [self.ids(prompts)] if single else [self.ids(prompt) for prompt in prompts]
         forms = per_constraint(constraint, len(ids))
         grammars = [self.text_grammar(form) for form in forms]
-        return self._answer(ids, params, stream, single=single, continues=True, grammars=grammars)
+        return self._answer(
+            ids, params, stream, single=single, continues=True, grammars=grammars,
+            adapters=self._adapters.per_prompt(adapter, len(ids)),
+        )  # fmt: skip
 
     def chat(
         self,
@@ -303,6 +340,7 @@ class LLM:
         parse: bool | None = None,
         stream: bool = False,
         constraint: Constraints = None,
+        adapter: AdapterNames = None,
         **template_variables: Any,
     ) -> Any:
         """Answer a conversation (`Completion`, or events with `stream`), or a list of them.
@@ -311,7 +349,7 @@ class LLM:
         tools where it has one. `parse` takes answers apart into text, reasoning and tool calls;
         None does so when there are tools or constraints. `constraint` is the form of the visible
         answer, after any reasoning. `tool_choice` says whether tools may, must or must not be
-        called.
+        called. `adapter` names the loaded adapter to answer under, one for all or one for each.
 
         Raises TemplateError when the model has no template, ConstraintError for a form that cannot
         be kept.
@@ -334,7 +372,7 @@ class LLM:
             parsers.append(self.chat_parser(ids, form, offered) if wanted else None)
         return self._answer(
             prompts, params, stream, single=single, continues=False, parsers=parsers,
-            grammars=grammars,
+            grammars=grammars, adapters=self._adapters.per_prompt(adapter, len(prompts)),
         )  # fmt: skip
 
     def text_grammar(self, constraint: Constraint | None) -> Grammar | None:
@@ -414,7 +452,7 @@ class LLM:
     def _answer(
         self, prompts: list[list[int]], params: Params, stream: bool, *, single: bool,
         continues: bool, parsers: Sequence[OutputParser | None] | None = None,
-        grammars: Sequence[Grammar | None],
+        grammars: Sequence[Grammar | None], adapters: Sequence[Adapter | None],
     ) -> Any:  # fmt: skip
         """Run the prompts as one batch. `continues`: the text goes on from the prompt."""
         if stream and not single:
@@ -427,7 +465,7 @@ class LLM:
             )
             for ids, settings, parser, grammar in zip(prompts, each, given, grammars, strict=True)
         ]
-        self._start(requests, grammars)
+        self._start(requests, grammars, adapters)
         if stream:
             return EventStream(requests[0], self._step, self._drop)
         completions = [self._wait(request, requests) for request in requests]
@@ -457,13 +495,20 @@ class LLM:
             ids, params, self._tokenizer, continues=continues, parser=parser, visible=visible
         )
 
-    def _start(self, requests: list[Request], grammars: Sequence[Grammar | None]) -> None:
+    def _start(
+        self,
+        requests: list[Request],
+        grammars: Sequence[Grammar | None],
+        adapters: Sequence[Adapter | None],
+    ) -> None:
         """Hand all requests to the engine, or none when one of them is refused."""
         started: list[str] = []
         try:
-            for request, grammar in zip(requests, grammars, strict=True):
+            for request, grammar, adapter in zip(requests, grammars, adapters, strict=True):
                 constraint = None if grammar is None else grammar.start()
-                request_id = self.engine.add(request.prompt, request.params, constraint=constraint)
+                request_id = self.engine.add(
+                    request.prompt, request.params, constraint=constraint, adapter=adapter
+                )
                 request.request_id = request_id
                 self._requests[request_id] = request
                 started.append(request_id)
@@ -501,7 +546,9 @@ class LLM:
 
     # -- numbers -----------------------------------------------------------------------------
 
-    def score(self, prompt: Prompt, continuation: Prompt | None = None) -> FloatArray:
+    def score(
+        self, prompt: Prompt, continuation: Prompt | None = None, *, adapter: str | None = None
+    ) -> FloatArray:
         """Natural log-likelihoods of tokens under the untouched distribution, float32.
 
         With a continuation, of its tokens, given the prompt and those before; without, of every
@@ -520,11 +567,11 @@ class LLM:
                 ids = ids + self._continuation_ids(continuation)
         if first < 1 or first >= len(ids):
             raise InvalidParameterError("there is no token to score after the first")
-        return self.engine.score(ids, first)
+        return self.engine.score(ids, first, adapter=self.adapter(adapter))
 
     def embed(
         self, texts: Prompt | Sequence[Prompt], pooling: Literal["mean", "last"] = "mean",
-        *, normalize: bool = True,
+        *, normalize: bool = True, adapter: str | None = None,
     ) -> FloatArray:  # fmt: skip
         """Final hidden states of each text as one vector: float32 [n, hidden].
 
@@ -537,14 +584,14 @@ class LLM:
         ids = [self.ids(prompt) for prompt in prompts]
         vectors = np.zeros((len(ids), self.config.hidden_size), np.float32)
         for row, each in enumerate(ids):
-            vectors[row] = self.engine.embed(each, pooling)
+            vectors[row] = self.engine.embed(each, pooling, adapter=self.adapter(adapter))
         if normalize:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors
 
-    def logits(self, ids: Sequence[int]) -> FloatArray:
+    def logits(self, ids: Sequence[int], *, adapter: str | None = None) -> FloatArray:
         """Logits after every token: float32 [tokens, vocab]. Needs no tokenizer."""
-        return self.engine.logits(self.ids(ids))
+        return self.engine.logits(self.ids(ids), adapter=self.adapter(adapter))
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -569,6 +616,7 @@ class LLM:
         for request_id in list(self._requests):
             self._drop(request_id)
         self._engine = self._model = None
+        self._adapters.clear()
         if self._snapshots is not None:
             self._snapshots.close()
         self.checkpoint.close()

@@ -197,6 +197,23 @@ class Expert:
 
 
 @dataclass(frozen=True, slots=True)
+class LowRank:
+    """scale · up · down, a change of a matrix [N, K] (LoRA, arXiv:2106.09685)."""
+
+    down: Weight  # [rank, K]
+    up: Weight  # [N, rank]
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class RowUpdate:
+    """What some rows of a call are multiplied by beside its matrices."""
+
+    rows: npt.NDArray[np.int32] | None  # an array of the host, each once; None = all rows
+    changes: tuple[LowRank | None, ...]  # one for each matrix of the call
+
+
+@dataclass(frozen=True, slots=True)
 class Xielu:
     """xIELU (arXiv 2411.13010): alpha_p·x² + beta·x above 0, and below
     (expm1(min(x, eps)) - x)·alpha_n + beta·x."""
@@ -301,6 +318,11 @@ class Ops(Protocol):
     ) -> tuple[Array, ...]:
         """Several `linear` over the same input (q, k and v); same numbers as one by one."""
 
+    def add_low_rank(self, x: Array, outs: Sequence[Array], updates: Sequence[RowUpdate]) -> None:
+        """Add scale · (x · downᵀ) · upᵀ to each of `outs`, which come from as many matrices and the
+        input `x`, in the rows of each update; other rows keep their bits. The one op that writes
+        into arrays it is given: `outs` are the fresh results of `linear` or `linear_many`."""
+
     def linear_heads(self, x: Array, weights: Sequence[Weight]) -> Array:
         """Each head's first K values times a matrix [N, K] of its own; what a head has beyond
         K stays behind its result: [T, H · S] to [T, H · (N + S - K)], H matrices of one shape."""
@@ -318,12 +340,14 @@ class Ops(Protocol):
         limit: float = 0.0,
         gate_bias: Array | None = None,
         up_bias: Array | None = None,
+        updates: Sequence[RowUpdate] = (),
     ) -> Array:
         """activation(g) · u, elementwise, of g = x · gateᵀ + bias and u = x · upᵀ + bias: [R, N].
 
         With a `limit` above 0, g is first cut to at most that, u to ± that (DeepSeek V4).
         "swiglu_oai" (gpt-oss) is g · sigmoid(1.702 g) · (u + 1), with a limit of 7 where none is
-        given."""
+        given. ``updates`` change g and u before anything else, as in `add_low_rank`; a row in none
+        of them has the same bits as without any."""
 
     def activate(self, x: Array, activation: PlainActivation) -> Array:
         """activation(x), elementwise. The memory of `x` may be reused."""

@@ -48,6 +48,7 @@ from freehold.ops import (
     RawTensor,
     RopeSpec,
     RoutingSpec,
+    RowUpdate,
     Weight,
     Xielu,
 )
@@ -233,6 +234,24 @@ class CpuOps:
         self._context.linear(x, list(weights), list(biases), outs)
         return tuple(outs)
 
+    def add_low_rank(
+        self, x: FloatArray, outs: Sequence[FloatArray], updates: Sequence[RowUpdate]
+    ) -> None:
+        for update in updates:
+            some = x if update.rows is None else x[update.rows]
+            pairs = [(o, c) for o, c in zip(outs, update.changes, strict=True) if c is not None]
+            if not pairs or not len(some):
+                continue
+            lows = self.linear_many(some, [c.down for _, c in pairs], [None] * len(pairs))
+            with np.errstate(all="ignore"):
+                for low, (out, change) in zip(lows, pairs, strict=True):
+                    low *= np.float32(change.scale)
+                    delta = self.linear(low, change.up)
+                    if update.rows is None:
+                        out += delta
+                    else:
+                        out[update.rows] += delta
+
     def linear_heads(self, x: FloatArray, weights: Sequence[Weight]) -> FloatArray:
         beyond = x.shape[1] - len(weights) * weights[0].in_features
         out = self._pool.take(x.shape[0], len(weights) * weights[0].out_features + beyond)
@@ -253,7 +272,19 @@ class CpuOps:
         limit: float = 0.0,
         gate_bias: FloatArray | None = None,
         up_bias: FloatArray | None = None,
+        updates: Sequence[RowUpdate] = (),
     ) -> FloatArray:
+        if updates:
+            if limit != 0 or activation == "swiglu_oai":
+                raise EngineError("adapters on a feed-forward with a limit")
+            # The kernel below takes the same steps on each value, so rows without update have its
+            # bits.
+            products = self.linear_many(x, (gate, up), (gate_bias, up_bias))
+            self.add_low_rank(x, products, updates)
+            gated = self.activate(products[0], activation)
+            with np.errstate(all="ignore"):
+                gated *= products[1]
+            return gated
         out = self._pool.take(x.shape[0], gate.out_features)
         self._context.gate_up(x, gate, up, activation, out, limit, gate_bias, up_bias)
         return out

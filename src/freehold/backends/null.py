@@ -31,6 +31,7 @@ from freehold.ops import (
     RawTensor,
     RopeSpec,
     RoutingSpec,
+    RowUpdate,
     Weight,
     blocks_per_group,
 )
@@ -152,6 +153,11 @@ class NullOps:
     ) -> tuple[FloatArray, ...]:
         return tuple(_zeros(len(x), weight.out_features) for weight in weights)
 
+    def add_low_rank(
+        self, x: FloatArray, outs: Sequence[FloatArray], updates: Sequence[RowUpdate]
+    ) -> None:
+        """Nothing was computed, so nothing changes."""
+
     def linear_heads(self, x: FloatArray, weights: Sequence[Weight]) -> FloatArray:
         beyond = x.shape[1] - len(weights) * weights[0].in_features
         return _zeros(len(x), len(weights) * weights[0].out_features + beyond)
@@ -169,6 +175,7 @@ class NullOps:
         limit: float = 0.0,
         gate_bias: FloatArray | None = None,
         up_bias: FloatArray | None = None,
+        updates: Sequence[RowUpdate] = (),
     ) -> FloatArray:
         return _zeros(len(x), up.out_features)
 

@@ -49,6 +49,7 @@ from freehold.ops import (
     RawTensor,
     RopeSpec,
     RoutingSpec,
+    RowUpdate,
     Weight,
     Xielu,
 )
@@ -227,6 +228,11 @@ class ReferenceOps:
     ) -> tuple[FloatArray, ...]:
         return tuple(self.linear(x, w, b) for w, b in zip(weights, biases, strict=True))
 
+    def add_low_rank(
+        self, x: FloatArray, outs: Sequence[FloatArray], updates: Sequence[RowUpdate]
+    ) -> None:
+        self._add_low_rank(x, outs, updates)
+
     def linear_heads(self, x: FloatArray, weights: Sequence[Weight]) -> FloatArray:
         heads = x.reshape(len(x), len(weights), -1)
         rank = weights[0].in_features
@@ -247,9 +253,11 @@ class ReferenceOps:
         limit: float = 0.0,
         gate_bias: FloatArray | None = None,
         up_bias: FloatArray | None = None,
+        updates: Sequence[RowUpdate] = (),
     ) -> FloatArray:
         with np.errstate(all="ignore"):
             products = self._product(x, gate, gate_bias), self._product(x, up, up_bias)
+            self._add_low_rank(x, products, updates)
             return _gate(*products, activation, limit).astype(np.float32)
 
     def activate(self, x: FloatArray, activation: PlainActivation) -> FloatArray:
@@ -434,6 +442,15 @@ class ReferenceOps:
 
     def to_numpy(self, x: FloatArray) -> FloatArray:
         return np.asarray(x, dtype=np.float32)
+
+    def _add_low_rank(self, x: Wide, outs: Sequence[Wide], updates: Sequence[RowUpdate]) -> None:
+        with np.errstate(all="ignore"):
+            for update in updates:
+                rows = slice(None) if update.rows is None else update.rows
+                for out, change in zip(outs, update.changes, strict=True):
+                    if change is not None:
+                        low = self._product(x[rows], change.down, None) * change.scale
+                        out[rows] = out[rows] + self._product(low, change.up, None)
 
     def _product(self, x: Wide, weight: Weight, bias: FloatArray | None) -> Wide:
         values = _values(weight)

@@ -25,6 +25,7 @@ from freehold.models._family import Dialect, dialect_of
 from freehold.models._gguf_config import FRACTIONAL_YARN, INTERLEAVED
 from freehold.models._hf_config import text_fields
 from freehold.models._moe_config import moe_keys
+from freehold.models._row_order import interleaved_rows
 from freehold.models._weights import check_tensors
 from freehold.models.base import ModelConfig
 from freehold.models.blocks import expected_of
@@ -191,17 +192,6 @@ def _tensor(name: str, tensor: RawTensor, config: ModelConfig) -> StoredTensor:
         return tensor.bytes().reshape(len(rows), -1)[rows].reshape(-1)
 
     return LazyTensor(name, tensor.shape, tensor.qtype, make)
-
-
-def interleaved_rows(heads: int, head_dim: int, rotary_dim: int) -> npt.NDArray[np.intp]:
-    """Source row of each row: [heads · head_dim].
-
-    Within a head, row i and row i + rotary_dim/2 become neighbours; rows past the rotated part
-    stay."""
-    half = rotary_dim // 2
-    head = np.arange(head_dim)
-    head[:rotary_dim] = np.arange(rotary_dim).reshape(2, half).T.reshape(-1)
-    return (np.arange(heads)[:, None] * head_dim + head).reshape(-1)
 
 
 def _rope_freqs(config: ModelConfig, rope: Mapping[str, Any]) -> StoredTensor:

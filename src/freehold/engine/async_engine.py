@@ -12,7 +12,7 @@ import concurrent.futures
 import contextlib
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
@@ -22,6 +22,7 @@ from freehold.engine.metrics import EngineStats
 from freehold.engine.sequence import LogitsProcessor, StepOutput
 from freehold.engine.structured import TokenConstraint
 from freehold.errors import CapacityError, EngineError
+from freehold.models.adapters import Adapter
 from freehold.types import SamplingParams
 
 _Result = TypeVar("_Result")
@@ -98,6 +99,7 @@ class AsyncEngine:
         *,
         logits_processor: LogitsProcessor | None = None,
         constraint: TokenConstraint | None = None,
+        adapter: Adapter | None = None,
     ) -> AsyncGenerator[StepOutput, None]:
         """Outputs of one request as they come. Leaving the iteration early aborts the request.
 
@@ -105,7 +107,10 @@ class AsyncEngine:
         waiting, and EngineError when the engine has stopped.
         """
         listener = _Listener(asyncio.get_running_loop())
-        request_id = self._admit(prompt_token_ids, params, logits_processor, constraint, listener)
+        request_id = self._admit(
+            listener, prompt_token_ids, params, logits_processor=logits_processor,
+            constraint=constraint, adapter=adapter,
+        )  # fmt: skip
         over = False
         try:
             while not over:
@@ -181,12 +186,7 @@ class AsyncEngine:
 
     # -- coroutine side --------------------------------------------------------------------------
     def _admit(
-        self,
-        ids: Sequence[int],
-        params: SamplingParams,
-        logits_processor: LogitsProcessor | None,
-        constraint: TokenConstraint | None,
-        listener: _Listener,
+        self, listener: _Listener, ids: Sequence[int], params: SamplingParams, **options: Any
     ) -> str:
         """Hand the request over, or refuse it: in one go, lest the engine stop in between and
         nobody answer."""
@@ -199,9 +199,7 @@ class AsyncEngine:
             self._open += 1
             self._count += 1
             request_id = f"stream-{self._count}"
-            self._send(
-                lambda: self._add(request_id, ids, params, logits_processor, constraint, listener)
-            )
+            self._send(lambda: self._add(request_id, listener, ids, params, options))
             return request_id
 
     def _refuse_when_closed(self) -> None:
@@ -220,17 +218,13 @@ class AsyncEngine:
     def _add(
         self,
         request_id: str,
+        listener: _Listener,
         ids: Sequence[int],
         params: SamplingParams,
-        logits_processor: LogitsProcessor | None,
-        constraint: TokenConstraint | None,
-        listener: _Listener,
+        options: Mapping[str, Any],
     ) -> None:
         try:
-            self._engine.add(
-                ids, params, request_id=request_id, logits_processor=logits_processor,
-                constraint=constraint,
-            )  # fmt: skip
+            self._engine.add(ids, params, request_id=request_id, **options)
         except Exception as error:  # even one nobody foresaw is this request's own
             self._post.put(listener, error)
             self._post.deliver()

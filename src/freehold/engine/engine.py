@@ -44,6 +44,7 @@ from freehold.errors import (
     EngineError,
     InvalidParameterError,
 )
+from freehold.models.adapters import Adapter
 from freehold.models.base import CausalLM
 from freehold.ops import Array, FloatArray, Ops
 from freehold.types import FinishReason, SamplingParams
@@ -117,10 +118,12 @@ class Engine:
         request_id: str | None = None,
         logits_processor: LogitsProcessor | None = None,
         constraint: TokenConstraint | None = None,
+        adapter: Adapter | None = None,
     ) -> str:
         """Queue a prompt; returns its request id.
 
-        `constraint` is the form of the answer, at its beginning; it ends the answer.
+        `constraint` is the form of the answer, at its beginning; it ends the answer. `adapter` was
+        loaded for this engine's model.
 
         Raises ContextLengthError when the prompt leaves no room for an answer and
         InvalidParameterError for an empty prompt or ids outside the vocabulary.
@@ -159,6 +162,7 @@ class Engine:
             forcing=forcing,
             forced=constraint.forced() if constraint is not None and forcing else [],
             prompt_logprobs=[None] if wants_prompt else None,
+            adapter=adapter,
         ).request_id
 
     def abort(self, request_id: str) -> None:
@@ -228,7 +232,9 @@ class Engine:
         return outputs
 
     # -- numbers instead of tokens ---------------------------------------------------------------
-    def score(self, ids: Sequence[int], first: int = 1) -> FloatArray:
+    def score(
+        self, ids: Sequence[int], first: int = 1, *, adapter: Adapter | None = None
+    ) -> FloatArray:
         """Log-probability of each token from position `first` on, given those before it:
         float32 [len(ids) - first]."""
         tokens = self._checked(ids, self.max_length + 1)
@@ -236,28 +242,30 @@ class Engine:
             raise InvalidParameterError("there is no token to score after the first")
         results = np.empty(len(tokens) - first, np.float32)
         # The last token is a target only: it is never computed, but it stays in the buffer.
-        seq = self._measure(tokens, len(tokens) - 1, first - 1, "scores", results)
+        seq = self._measure(tokens, len(tokens) - 1, first - 1, "scores", results, adapter)
         assert seq.results is not None
         if np.isnan(seq.results).any():
             raise EngineError("a score is not a number: the model's weights are broken")
         return seq.results
 
-    def logits(self, ids: Sequence[int]) -> FloatArray:
+    def logits(self, ids: Sequence[int], *, adapter: Adapter | None = None) -> FloatArray:
         """Logits after every token: float32 [len(ids), vocab_size]."""
         tokens = self._checked(ids, self.max_length)
         results = np.empty((len(tokens), self._vocab_size), np.float32)
-        seq = self._measure(tokens, len(tokens), 0, "logits", results)
+        seq = self._measure(tokens, len(tokens), 0, "logits", results, adapter)
         assert seq.results is not None
         return seq.results
 
-    def embed(self, ids: Sequence[int], pooling: Pooling = "mean") -> FloatArray:
+    def embed(
+        self, ids: Sequence[int], pooling: Pooling = "mean", *, adapter: Adapter | None = None
+    ) -> FloatArray:
         """Final-normed hidden states, averaged over the tokens or the last one's: float32
         [hidden_size]. Not scaled to unit length."""
         if pooling not in ("mean", "last"):
             raise InvalidParameterError(f"pooling must be mean or last, not {pooling!r}")
         tokens = self._checked(ids, self.max_length)
         first = len(tokens) - 1 if pooling == "last" else 0
-        seq = self._measure(tokens, len(tokens), first, "hidden", None)
+        seq = self._measure(tokens, len(tokens), first, "hidden", None, adapter)
         assert seq.pooled is not None
         if not np.isfinite(seq.pooled).all():
             raise EngineError("an embedding is not a number: the model's weights are broken")
@@ -270,6 +278,7 @@ class Engine:
         first_row: int,
         want: Want,
         results: FloatArray | None,
+        adapter: Adapter | None,
     ) -> SequenceState:
         seq = self._queue(
             None,
@@ -281,6 +290,7 @@ class Engine:
             next_wanted_row=first_row,
             want=want,
             results=results,
+            adapter=adapter,
         )
         held: list[StepOutput] = []
         try:

@@ -13,6 +13,7 @@ import numpy as np
 from freehold.batch import ForwardBatch, IntArray, KVTables
 from freehold.engine.scheduler import ScheduledSequence, StepPlan
 from freehold.engine.sequence import HeldBlocks
+from freehold.models.adapted_ops import adapted_ops
 from freehold.models.base import CausalLM
 from freehold.ops import Array, FloatArray, KVCache, Ops
 
@@ -120,7 +121,8 @@ class ModelRunner:
                 pairs = np.array(copies, np.int32)
                 self.ops.copy_blocks(self.cache, group, pairs[:, 0].copy(), pairs[:, 1].copy())
         batch, spans = self.build(plan)
-        return self.model.forward(batch, self.cache, self.ops), spans
+        ops = adapted_ops(self.ops, batch, [item.seq.adapter for item in plan.items])
+        return self.model.forward(batch, self.cache, ops), spans
 
     def logits(self, hidden: Array) -> FloatArray:
         """Logits of hidden rows, on the host: [R, vocab_size] float32."""

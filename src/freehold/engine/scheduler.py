@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from freehold.engine.kv_groups import KVGroup, longest_hit
 from freehold.engine.metrics import EngineStats
 from freehold.engine.prefix_snapshots import PrefixSnapshots
-from freehold.engine.sequence import ROOT_HASH, HeldBlocks, SequenceState, SequenceStatus
+from freehold.engine.sequence import HeldBlocks, SequenceState, SequenceStatus
 
 # Blocks left free per running sequence when a new one is admitted, so that the next few decode
 # steps do not throw it out again.
@@ -146,7 +146,7 @@ class Scheduler:
         size = self._size
         hashes = seq.hash_blocks(size, full * size)
         for i in range(seq.num_registered, full):
-            parent = hashes[i - 1] if i else ROOT_HASH
+            parent = hashes[i - 1] if i else seq.root_hash
             tokens = seq.tokens[i * size : (i + 1) * size]
             for group, held in zip(self.groups, seq.blocks, strict=True):
                 group.pool.register(held.block_ids[i], hashes[i], parent, tokens)
@@ -235,7 +235,7 @@ class Scheduler:
             if depth < usable_blocks and self._pending[hashes[depth]] > 0:
                 seq.waits_for = hashes[depth]
                 return None
-            parent = hashes[depth - 1] if depth else ROOT_HASH
+            parent = hashes[depth - 1] if depth else seq.root_hash
             rest = seq.tokens[depth * size : min(usable, (depth + 1) * size)]
             if len(rest):
                 matches = [group.pool.match_partial(parent, rest) for group in self.groups]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from freehold.engine.sampler import SequenceSampler
     from freehold.engine.speculative import DraftControl
     from freehold.engine.structured import TokenConstraint
+    from freehold.models.adapters import Adapter
 
 # What a sequence asks of the rows it computes: tokens, or the numbers behind them.
 Want: TypeAlias = Literal["tokens", "scores", "logits", "hidden"]
@@ -100,6 +101,7 @@ class SequenceState:
     max_len: int  # the request ends when it has this many tokens
     next_wanted_row: int
     want: Want = "tokens"
+    adapter: Adapter | None = None
     sampler: SequenceSampler | None = None
     draft_control: DraftControl | None = None
     end_token_ids: frozenset[int] = frozenset()
@@ -125,6 +127,11 @@ class SequenceState:
     num_pooled: int = 0
     first_scheduled: float = -1.0
     first_token: float = -1.0
+
+    @property
+    def root_hash(self) -> bytes:
+        """What the chain of hashes begins with: keys and values depend on the adapter too."""
+        return ROOT_HASH if self.adapter is None else self.adapter.identity
 
     @property
     def num_remaining(self) -> int:
@@ -155,7 +162,7 @@ class SequenceState:
         have = len(self.block_hashes)
         want = min(upto, self.num_tokens) // block_size
         if want > have:
-            parent = self.block_hashes[-1] if have else ROOT_HASH
+            parent = self.block_hashes[-1] if have else self.root_hash
             raw = self.tokens[have * block_size : want * block_size].astype("<i4").tobytes()
             width = 4 * block_size
             for start in range(0, len(raw), width):

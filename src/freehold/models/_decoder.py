@@ -7,8 +7,8 @@ Knows no tensor names, no file format and no device; nothing here is computed ou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -181,6 +181,8 @@ class Decoder:
     output: Weight  # the embedding itself where tied
     device_bytes: int
     embedding_norm: Norm | None = None
+    # Those of the layers, by canonical name: what an adapter may change.
+    matrices: Mapping[str, Weight] = field(default_factory=dict)
 
     def kv_layers(self) -> Sequence[KVLayerSpec]:
         return tuple(layer.attention.kv_layer() for layer in self.layers)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ReorderedRows`: a stored matrix or vector with its rows in another order.
+"""`ReorderedRows`: a stored matrix or vector with its rows in another order; and the order in
+which GGUF has the rows that make queries and keys.
 
 Every encoding keeps a row's values together, so rows move as bytes.
 """
@@ -46,3 +47,14 @@ def reordered(tensor: RawTensor, order: npt.NDArray[np.intp]) -> RawTensor:
     """`tensor` with its rows in that order; left as it is where its shape is another one, which
     whoever checks shapes will say."""
     return ReorderedRows(tensor, order) if tensor.shape[:1] == order.shape else tensor
+
+
+def interleaved_rows(heads: int, head_dim: int, rotary_dim: int) -> npt.NDArray[np.intp]:
+    """Source row of each row: [heads · head_dim].
+
+    Within a head, row i and row i + rotary_dim/2 become neighbours; rows past the rotated part
+    stay."""
+    half = rotary_dim // 2
+    head = np.arange(head_dim)
+    head[:rotary_dim] = np.arange(rotary_dim).reshape(2, half).T.reshape(-1)
+    return (np.arange(heads)[:, None] * head_dim + head).reshape(-1)

@@ -84,12 +84,13 @@ class WeightLoader:
         self._total = sum(tensor.nbytes for tensor in tensors.values())
         self._done = 0
         self.device_bytes = 0
+        self.matrices: dict[str, Weight] = {}  # those that `matrix` has loaded
 
     def has(self, name: str) -> bool:
         return name in self._tensors
 
     def matrix(self, name: str) -> Weight:
-        weight = self.ops.load_weight(self._tensors[name])
+        weight = self.matrices[name] = self.ops.load_weight(self._tensors[name])
         self._count(name, weight.nbytes)
         return weight
 

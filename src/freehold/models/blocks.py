@@ -71,6 +71,7 @@ def load_dense(
         embedding_norm=_plain_norm(weights, config, config.hidden_size)
         if config.embedding_norm
         else None,
+        matrices=weights.matrices,
     )
 
 

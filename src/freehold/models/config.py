@@ -22,7 +22,9 @@ from freehold.models.names import canonical_name
 from freehold.ops import RawTensor
 
 # Modules of this folder that are no families; nor is any "_name".
-_HELPERS = frozenset({"base", "blocks", "config", "loader", "names", "rope"})
+_HELPERS = frozenset(
+    {"adapted_ops", "adapters", "base", "blocks", "config", "loader", "names", "rope"}
+)
 # Hugging Face model types whose arithmetic is another family's, or that GGUF spells otherwise.
 _ALIASES = {
     "mistral": "llama",
