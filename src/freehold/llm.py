@@ -412,11 +412,14 @@ class LLM:
         prompt: Sequence[int],
         constraint: Constraint | None,
         tools: Sequence[Mapping[str, Any]] | None,
+        *,
+        calls: bool = True,
     ) -> OutputParser | None:
-        """What takes the answer apart. Where it has a form and no calls, nothing but a thought at
-        its beginning is looked for: whatever else it holds is the answer."""
+        """What takes the answer apart. Where it has a form and no calls, or `calls` are not wanted,
+        nothing but a thought at its beginning is looked for: whatever else it holds is the
+        answer."""
         answers = self.answer_format
-        if constraint is not None and not tools:
+        if not calls or (constraint is not None and not tools):
             answers = answers.thought_only()
         if answers.plain:
             return None

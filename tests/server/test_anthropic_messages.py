@@ -10,13 +10,11 @@ from collections.abc import Iterator
 import anthropic
 import httpx
 import pytest
-import thinking_model
-from live_server import LiveServer, live_server
+from live_server import LiveServer
 
 from freehold import LLM, SamplingParams
 from freehold.server import anthropic_messages, anthropic_stream
 from freehold.server.failures import RequestError
-from freehold.server.settings import ServerSettings
 
 GREEDY = {"temperature": 0}  # a field that this client knows no argument for
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -37,14 +35,6 @@ CLOCK = {"name": "clock", "input_schema": {"type": "object", "properties": {}}}
 def client(server: LiveServer) -> Iterator[anthropic.Anthropic]:
     with anthropic.Anthropic(base_url=server.url, api_key="unused", max_retries=0) as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def thinker(tmp_path_factory) -> Iterator[LiveServer]:
-    path = thinking_model.write(tmp_path_factory.mktemp("models"))
-    settings = ServerSettings(models=(str(path),), engine={"threads": 1, "max_num_seqs": 8})
-    with live_server(settings) as running:
-        yield running
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ DIALECTS = (
     "openai_chat",
     "openai_responses",
     "anthropic_messages",
+    "ollama",
     "metrics_route",
 )
 _FALLBACK = "openai_chat"

@@ -139,7 +139,10 @@ class Generation:
         request, llm = self._request, self._model.llm
         parser = None
         if request.messages is not None and request.parse:
-            parser = llm.chat_parser(self.prompt_token_ids, request.constraint, _offered(request))
+            offered = _offered(request)
+            parser = llm.chat_parser(
+                self.prompt_token_ids, request.constraint, offered, calls=offered is not None
+            )
         stream = self._model.stream(
             self.prompt_token_ids, self._params[index],
             continues=request.messages is None or bool(request.prefill), parser=parser,
