@@ -100,7 +100,7 @@ class LLM:
         `context_length` is the number of positions one sequence may use. None takes the model's
         own, or what free memory holds if that is less; `notices` then says so.
         `forced_tokens` takes tokens that a constraint leaves no choice about without asking the
-        model, in the tokenizer's own spelling; off, the model chooses among all spellings.
+        model, in the tokenizer's own spelling; off, they are the same and take a step each.
         `skip_tokenizer_init` loads no vocabulary: token ids in, token ids out. `pre` names the
         text splitter of a vocabulary that names none, or one that is not known. `progress` is
         called with the bytes of weights loaded so far and the bytes in all. `snapshot_dir` keeps

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from freehold.cli import _text, console, options
+from freehold.cli import _form, _text, console, options
 from freehold.cli._answers import AnswerPrinter
 from freehold.cli._timing import timing_line
 from freehold.errors import InvalidParameterError
@@ -38,6 +38,11 @@ def command(
     raw: Annotated[
         bool, typer.Option("--raw", help="Continue the prompt as it is, without chat template.")
     ] = False,
+    schema: _form.Schema = None,
+    json_object: _form.JsonObject = False,
+    regex: _form.Regex = None,
+    choice: _form.Choice = None,
+    grammar: _form.GrammarFile = None,
     thinking: options.Thinking = None,
     recommended: options.Recommended = True,
     verbose: Annotated[
@@ -49,6 +54,7 @@ def command(
 ) -> None:
     """Answer one prompt, or continue one text."""
     sampling.params()  # refuse impossible numbers before a large file is read
+    form = _form.constraint(schema, json_object, regex, choice, grammar)
     text = _compose(prompt, file or [])
     started = time.perf_counter()
     with engine.open(model, max_num_seqs=1) as llm:
@@ -63,11 +69,12 @@ def command(
             )
         params = options.resolve(sampling, llm, recommended)
         if raw or not llm.has_chat_template:
-            events = llm.generate(text, params, stream=True)
+            events = llm.generate(text, params, stream=True, constraint=form)
         else:
             messages = [{"role": "system", "content": system}] if system is not None else []
             messages.append({"role": "user", "content": text})
-            events = llm.chat(messages, params, parse=not llm.answer_format.plain, stream=True)
+            parse = not llm.answer_format.plain
+            events = llm.chat(messages, params, parse=parse, stream=True, constraint=form)
         printer = AnswerPrinter(
             thinking=options.shows_thinking(thinking) and not as_json, text=not as_json
         )
@@ -79,6 +86,8 @@ def command(
             console.data_json(_as_json(llm, completion, params, load_seconds))
             return
         printer.end()
+        if form is not None and completion.finish_reason == "length":
+            console.note("note: the answer was cut before its form was complete")
         _report(llm, completion, load_seconds, verbose)
 
 

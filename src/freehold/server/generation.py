@@ -50,6 +50,7 @@ class GenerationRequest:
     tools: Sequence[Mapping[str, Any]] | None = None
     tool_choice: ToolChoice = field(default_factory=ToolChoice)
     constraint: Constraint | None = None
+    constraint_field: str = "response_format"  # where the request asked for it
     template_variables: Mapping[str, Any] = field(default_factory=dict)
     parse: bool = True  # take reasoning and calls out of the text
     recommended: bool = True  # the vendor's sampling where `sampling` says nothing
@@ -166,7 +167,7 @@ def _grammar(llm: LLM, request: GenerationRequest, prompt: list[int]) -> Grammar
             prompt, request.constraint, tools=_offered(request) or (), choice=request.tool_choice
         )
     except ConstraintError as error:
-        field = "response_format" if request.constraint is not None else "tools"
+        field = request.constraint_field if request.constraint is not None else "tools"
         raise RequestError(error.message, param=field, hint=error.hint) from error
     except InvalidParameterError as error:
         raise RequestError(error.message, param="tool_choice", hint=error.hint) from error

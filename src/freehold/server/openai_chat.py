@@ -19,9 +19,10 @@ from freehold.llm import LLM
 from freehold.server import openai_format as fmt
 from freehold.server.failures import RequestError
 from freehold.server.generation import Generation, GenerationRequest, ToolChoice
+from freehold.server.openai_constraints import ConstraintFields
 from freehold.server.services import Body, Dialect, Services
 from freehold.server.sse import frame, stream_response, while_connected
-from freehold.types import Completion, Constraint, StreamEvent, ToolCall
+from freehold.types import Completion, StreamEvent, ToolCall
 
 _ROLES = {"developer": "system"}  # what OpenAI calls a system message nowadays
 
@@ -33,7 +34,7 @@ class StreamOptions(Body):
     include_obfuscation: bool | None = None  # padding against eavesdroppers on public networks
 
 
-class ChatBody(fmt.SamplingFields):
+class ChatBody(fmt.SamplingFields, ConstraintFields):
     """The request."""
 
     model: str
@@ -48,7 +49,6 @@ class ChatBody(fmt.SamplingFields):
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
-    response_format: dict[str, Any] | None = None
     reasoning_effort: str | None = None
     # labels for the vendor's own books; they change no answer
     user: str | None = None
@@ -77,6 +77,7 @@ def to_request(body: ChatBody, recommended: bool) -> GenerationRequest:
         raise RequestError("top_logprobs needs logprobs: true", param="top_logprobs")
     if body.logprobs:
         sampling["logprobs"] = body.top_logprobs or 0
+    form, form_field = body.constraint()
     variables = dict(body.chat_template_kwargs or {})
     if body.reasoning_effort is not None:
         variables.setdefault("reasoning_effort", body.reasoning_effort)
@@ -87,7 +88,8 @@ def to_request(body: ChatBody, recommended: bool) -> GenerationRequest:
         n=1 if body.n is None else body.n,
         tools=body.tools or None,
         tool_choice=tool_choice(body.tool_choice, body.tools, body.parallel_tool_calls),
-        constraint=constraint(body.response_format),
+        constraint=form,
+        constraint_field=form_field,
         template_variables=variables,
         recommended=recommended,
     )
@@ -158,22 +160,6 @@ def tool_choice(
     if choice.get("type") != "function" or name not in known:
         raise RequestError("tool_choice must name one of the tools", param="tool_choice")
     return ToolChoice("named", name, several)
-
-
-def constraint(response_format: Mapping[str, Any] | None) -> Constraint | None:
-    """OpenAI's ``response_format``."""
-    kind = None if response_format is None else response_format.get("type")
-    if response_format is None or kind == "text":
-        return None
-    if kind == "json_object":
-        return Constraint("json")
-    inner = response_format.get("json_schema")
-    if kind == "json_schema" and isinstance(inner, Mapping) and "schema" in inner:
-        return Constraint("json_schema", inner["schema"])
-    raise RequestError(
-        "response_format must be text, json_object, or json_schema with a schema",
-        param="response_format",
-    )
 
 
 # -- answers ------------------------------------------------------------------------------------
