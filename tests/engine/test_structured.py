@@ -162,7 +162,8 @@ def instances(schema) -> list[bytes]:
         pairs = {"a": a, "b": b, "n": n}
         stock.append({key: value for key, value in pairs.items() if value is not None})
     check = jsonschema.Draft202012Validator(schema)
-    return [json.dumps(x, ensure_ascii=False).encode() for x in stock if check.is_valid(x)]
+    texts = [json.dumps(x, ensure_ascii=False).encode() for x in stock if check.is_valid(x)]
+    return [*texts, *([b"-0"] if schema.get("type") == "integer" else [])]
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
@@ -185,9 +186,9 @@ def test_a_token_that_may_not_come_is_an_error():
         constraint.mask()
 
 
-@pytest.mark.parametrize("text", ["", "start:", "start: unknown", "start: /(/", "{", '{"x": 1}'])
+@pytest.mark.parametrize("text", ["", "start: unknown", "start: /(/", "{", '{"x": 1}'])
 def test_what_is_no_grammar_is_refused(text):
-    with pytest.raises(ConstraintError, match=r"no answer of this form|.") as caught:
+    with pytest.raises(ConstraintError, match="no answer of this form can be made: .") as caught:
         VOCABULARY.compile(text)
     assert len(str(caught.value)) < 500
 
@@ -212,13 +213,13 @@ def test_the_worker_computes_what_each_would_alone(count):
 
 
 def test_one_in_error_spoils_no_other():
-    bad, good, other = regex("a").start(), regex("ab").start(), regex("c").start()
+    bad, good, other = regex("a").start(), regex("ab?").start(), regex("c|b").start()
     with pytest.raises(ConstraintError):
         bad.accept(2)
     worker = MaskWorker()
     worker.begin([bad, good, other])
     worker.join()
     assert set(np.flatnonzero(good.mask())) == {0, 3}
-    assert set(np.flatnonzero(other.mask())) == {2}
+    assert set(np.flatnonzero(other.mask())) == {1, 2}
     with pytest.raises(ConstraintError):
         bad.mask()

@@ -13,6 +13,7 @@ from typing import Any
 
 import llguidance
 
+from freehold.chat.json_formats import MAX_LENGTHS, PATTERNS
 from freehold.errors import ConstraintError
 
 MAX_BYTES = 512 * 1024  # of a schema's own text
@@ -20,7 +21,13 @@ MAX_DEPTH = 48  # objects and lists inside each other; each may be three levels 
 MAX_PROPERTIES = 1000  # of one object: the grammar's size grows with the square
 # One line, a space behind commas and colons: most of an object's text is then forced, and a model
 # cannot lose itself in white space.
-LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+LAYOUT = {
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+    # No \uXXXX: it would be another way to write a property's name, past what is said of the property.
+    "json_allowed_escapes": 'nrbtf\\"',
+}
 # A validator may hold these to be assertions, and no grammar checks them.
 _UNCHECKED = ("contentEncoding", "contentMediaType", "contentSchema")
 _PREFIX = "Unimplemented keys: "
@@ -48,6 +55,7 @@ def schema_grammar(schema: Any) -> dict[str, Any]:
     own: dict[str, Any] = json.loads(text)
     for where, node in list(_schemas(own)):
         _check_node(where, node)
+        _spell_format(node)
         if isinstance(node.get("pattern"), str):
             node["pattern"] = ecma_spaces(node["pattern"])
         patterns = node.get("patternProperties")
@@ -55,6 +63,22 @@ def schema_grammar(schema: Any) -> dict[str, Any]:
             node["patternProperties"] = {ecma_spaces(k): v for k, v in patterns.items()}
     # Whatever the caller wrote under this name, the layout and the strictness are ours.
     return {"json_schema": {**own, "x-guidance": {**LAYOUT, "lenient": False}}}
+
+
+def _spell_format(node: dict[str, Any]) -> None:
+    """Write a format of ours as the pattern and the length that it is."""
+    name = node.get("format")
+    pattern = PATTERNS.get(name) if isinstance(name, str) else None
+    if pattern is None:
+        return
+    del node["format"]
+    spelled: dict[str, Any] = {"pattern": f"^(?:{pattern})$"}
+    if name in MAX_LENGTHS:
+        spelled["maxLength"] = MAX_LENGTHS[name]
+    if spelled.keys() & node.keys():
+        node["allOf"] = [*node.get("allOf", ()), spelled]
+    else:
+        node.update(spelled)
 
 
 def ecma_spaces(pattern: str) -> str:
