@@ -39,4 +39,4 @@ def test_nothing_invalid_is_let_through(draft):
     assert let_through == []
     # The other way round nothing is promised, but a grammar that takes nothing would prove nothing.
     assert taken > 0.75 * valid
-    assert groups - refused > 0.5 * groups
+    assert groups - refused > 0.35 * groups

@@ -163,7 +163,10 @@ def test_forcing_changes_no_token(windows, pieces):
     answers, steps = [], []
     for forced in (True, False):
         engine = hash_engine(
-            size, windows, eos_token_ids=[size - 1], forced_tokens=forced,
+            size,
+            windows,
+            eos_token_ids=[size - 1],
+            forced_tokens=forced,
             max_num_batched_tokens=5,
         )[0]
         names = [

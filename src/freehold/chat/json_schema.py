@@ -14,6 +14,7 @@ from typing import Any
 import llguidance
 
 from freehold.chat.json_formats import MAX_LENGTHS, PATTERNS
+from freehold.chat.json_patterns import is_writable, library_pattern
 from freehold.errors import ConstraintError
 
 MAX_BYTES = 512 * 1024  # of a schema's own text
@@ -25,7 +26,7 @@ LAYOUT = {
     "whitespace_flexible": False,
     "item_separator": ", ",
     "key_separator": ": ",
-    # No \uXXXX: it would be another way to write a property's name, past what is said of the property.
+    # No \uXXXX: it is another way to write a property's name, past what is said of the property.
     "json_allowed_escapes": 'nrbtf\\"',
 }
 # A validator may hold these to be assertions, and no grammar checks them.
@@ -57,12 +58,19 @@ def schema_grammar(schema: Any) -> dict[str, Any]:
         _check_node(where, node)
         _spell_format(node)
         if isinstance(node.get("pattern"), str):
-            node["pattern"] = ecma_spaces(node["pattern"])
-        patterns = node.get("patternProperties")
-        if isinstance(patterns, dict):
-            node["patternProperties"] = {ecma_spaces(k): v for k, v in patterns.items()}
+            node["pattern"] = library_pattern(node["pattern"])
+        if isinstance(node.get("patternProperties"), dict):
+            node["patternProperties"] = _patterns(node["patternProperties"])
     # Whatever the caller wrote under this name, the layout and the strictness are ours.
     return {"json_schema": {**own, "x-guidance": {**LAYOUT, "lenient": False}}}
+
+
+def _patterns(given: dict[str, Any]) -> dict[str, Any]:
+    """The schemas by the library's spelling of their patterns, which may be the same of two."""
+    schemas: dict[str, list[Any]] = {}
+    for pattern, schema in given.items():
+        schemas.setdefault(library_pattern(pattern, exact=True), []).append(schema)
+    return {p: found[0] if len(found) == 1 else {"allOf": found} for p, found in schemas.items()}
 
 
 def _spell_format(node: dict[str, Any]) -> None:
@@ -79,32 +87,6 @@ def _spell_format(node: dict[str, Any]) -> None:
         node["allOf"] = [*node.get("allOf", ()), spelled]
     else:
         node.update(spelled)
-
-
-def ecma_spaces(pattern: str) -> str:
-    """The pattern with U+FEFF among the white space, as ECMAScript has it and Unicode has not,
-    wherever that makes it match less."""
-    out: list[str] = []
-    negated: bool | None = None  # inside a class: whether it is a negated one
-    at = 0
-    while at < len(pattern):
-        char = pattern[at : at + 2] if pattern[at] == "\\" else pattern[at]
-        at += len(char)
-        if char == "\\S" and negated is None:
-            char = "[^\\s\ufeff]"
-        elif char == "\\s" and negated:
-            char += "\ufeff"
-        elif char == "\\S" and not negated:
-            raise ConstraintError(
-                "a pattern has \\S in brackets, where ECMAScript has one more "
-                "kind of white space: write the characters that are meant"
-            )
-        elif char == "[" and negated is None:
-            negated = pattern[at : at + 1] == "^"
-        elif char == "]":
-            negated = None
-        out.append(char)
-    return "".join(out)
 
 
 def unsupported(schema: Any) -> str | None:
@@ -172,9 +154,29 @@ def _check_node(where: str, node: Mapping[str, Any]) -> None:
         raise ConstraintError(
             f"the schema has $id beside $ref at {where:.80}, which drafts read differently"
         )
+    for name in ("const", "enum", "required"):
+        _check_writable(where, node.get(name))
     properties = node.get("properties")
+    if isinstance(properties, Mapping):
+        _check_writable(where, list(properties))
     if isinstance(properties, Mapping) and len(properties) > MAX_PROPERTIES:
         raise ConstraintError(
             f"the schema has {len(properties):,} properties at {where:.80}; {MAX_PROPERTIES:,} are "
             "the most"
         )
+
+
+def _check_writable(where: str, value: Any) -> None:
+    """Texts an answer must hold are made of characters that it can hold."""
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str) and not all(map(is_writable, item)):
+            raise ConstraintError(
+                f"the schema has {item!r:.60} at {where:.80}, with a character that an answer "
+                "cannot hold"
+            )
+        if isinstance(item, dict):
+            stack += [*item, *item.values()]
+        elif isinstance(item, list):
+            stack += item

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The form of an answer as OpenAI's clients ask for it: ``response_format``, and vLLM's spellings of
-what that has no words for (``structured_outputs``, and ``guided_…`` of its older versions).
+"""The form of an answer as OpenAI's clients ask for it: ``response_format``, and vLLM's spellings
+of what that has no words for (``structured_outputs``, and ``guided_…`` of its older versions).
 
 Knows the fields. What can be kept is decided where grammars are made.
 """
