@@ -23,7 +23,8 @@ from freehold.server import openai_format as fmt
 from freehold.server.caller import caller
 from freehold.server.failures import Failure, RequestError, failure_of
 from freehold.server.generation import Generation, GenerationRequest
-from freehold.server.openai_chat import constraint, tool_choice
+from freehold.server.openai_chat import tool_choice
+from freehold.server.openai_constraints import response_format_constraint
 from freehold.server.paging import Order, list_body, page
 from freehold.server.registry import ServedModel
 from freehold.server.responses_events import Event, ResponseWriter
@@ -192,7 +193,7 @@ def _constraint(text: TextFields | None) -> Any:
     if given is not None and given.get("type") == "json_schema":
         given = {"type": "json_schema", "json_schema": given}
     try:
-        return constraint(given)
+        return response_format_constraint(given)
     except RequestError:
         raise RequestError(
             "text.format must be text, json_object, or json_schema with a schema",
