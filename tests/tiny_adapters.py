@@ -15,6 +15,7 @@ import gguf
 import numpy as np
 
 import tiny_models
+from freehold.formats.checkpoint import open_checkpoint
 from freehold.formats.safetensors_writer import write_safetensors
 from freehold.formats.tensor_view import LazyTensor
 
@@ -98,20 +99,47 @@ def write_gguf(adapter: TinyAdapter, model: Any, path: Path) -> Path:
     heads = {
         "q_proj": model.config.num_attention_heads, "k_proj": model.config.num_key_value_heads
     }  # fmt: skip
-    writer = gguf.GGUFWriter(path, architecture)
-    writer.add_type("adapter")
-    writer.add_string("adapter.type", "lora")
-    writer.add_float32("adapter.lora.alpha", adapter.alpha)
+    pairs = {}
     for module, (down, up) in adapter.pairs.items():
         _, _, layer, part = module.split(".", 3)
         projection = part.rpartition(".")[2]
         if architecture == "llama" and projection in heads:
             up = up.reshape(heads[projection], 2, -1, up.shape[1]).swapaxes(1, 2).reshape(up.shape)
-        name = f"blk.{layer}.{tiny_models._NAMES[part]}.weight"
-        writer.add_tensor(f"{name}.lora_a", down)
-        writer.add_tensor(f"{name}.lora_b", np.ascontiguousarray(up))
+        pairs[f"blk.{layer}.{tiny_models._NAMES[part]}"] = (down, up)
+    return write_gguf_pairs(pairs, architecture, adapter.alpha, path)
+
+
+def write_gguf_pairs(
+    pairs: dict[str, tuple[np.ndarray, np.ndarray]], architecture: str, alpha: float, path: Path
+) -> Path:
+    """A GGUF adapter out of pairs by GGUF's name of the matrix, "blk.0.attn_q"."""
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", alpha)
+    for name, (down, up) in pairs.items():
+        writer.add_tensor(f"{name}.weight.lora_a", down)
+        writer.add_tensor(f"{name}.weight.lora_b", np.ascontiguousarray(up))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def write_for(
+    model: Path, path: Path, *, seed: int = 0, rank: int = 4, strength: float = 0.6
+) -> Path:
+    """A random adapter for all matrices in the layers of a GGUF model without experts."""
+    rng = np.random.default_rng(seed)
+    pairs = {}
+    with open_checkpoint(model) as checkpoint:
+        for name, tensor in checkpoint.tensors.items():
+            if name.startswith("blk.") and len(tensor.shape) == 2:
+                rows, columns = tensor.shape
+                down = rng.standard_normal((rank, columns)) * columns**-0.5
+                up = rng.standard_normal((rows, rank)) * strength * rank**-0.5
+                pairs[name.removesuffix(".weight")] = (
+                    down.astype(np.float32), up.astype(np.float32)
+                )  # fmt: skip
+        return write_gguf_pairs(pairs, checkpoint.architecture, float(rank), path)

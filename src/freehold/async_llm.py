@@ -61,10 +61,11 @@ class AsyncLLM:
         self._text = ThreadPoolExecutor(1, thread_name_prefix="freehold-text")
         self._adapter: str | None = None
 
-    def under(self, adapter: str) -> AsyncLLM:
-        """The same model for requests under one of its adapters. Close the model, not this."""
+    def under(self, adapter: str, *, watch: AnswerWatch | None = None) -> AsyncLLM:
+        """The same model for requests under one of its adapters, which `watch` hears of. Close the
+        model, not this."""
         view = copy.copy(self)
-        view._adapter = adapter
+        view._adapter, view._watch = adapter, watch
         return view
 
     async def load_adapter(self, name: str, path: str | Path) -> None:

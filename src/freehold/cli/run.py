@@ -43,6 +43,10 @@ def command(
     regex: _form.Regex = None,
     choice: _form.Choice = None,
     grammar: _form.GrammarFile = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option("--adapter", help="Answer under this LoRA adapter (PEFT directory or GGUF)."),
+    ] = None,
     thinking: options.Thinking = None,
     recommended: options.Recommended = True,
     verbose: Annotated[
@@ -57,7 +61,9 @@ def command(
     form = _form.constraint(schema, json_object, regex, choice, grammar)
     text = _compose(prompt, file or [])
     started = time.perf_counter()
-    with engine.open(model, max_num_seqs=1) as llm:
+    adapters = {} if adapter is None else {"adapter": adapter}
+    with engine.open(model, max_num_seqs=1, adapters=adapters) as llm:
+        chosen = next(iter(llm.adapters), None)
         load_seconds = time.perf_counter() - started
         for notice in llm.notices:
             console.note(f"note: {notice}")
@@ -69,12 +75,14 @@ def command(
             )
         params = options.resolve(sampling, llm, recommended)
         if raw or not llm.has_chat_template:
-            events = llm.generate(text, params, stream=True, constraint=form)
+            events = llm.generate(text, params, stream=True, constraint=form, adapter=chosen)
         else:
             messages = [{"role": "system", "content": system}] if system is not None else []
             messages.append({"role": "user", "content": text})
             parse = not llm.answer_format.plain
-            events = llm.chat(messages, params, parse=parse, stream=True, constraint=form)
+            events = llm.chat(
+                messages, params, parse=parse, stream=True, constraint=form, adapter=chosen
+            )
         printer = AnswerPrinter(
             thinking=options.shows_thinking(thinking) and not as_json, text=not as_json
         )

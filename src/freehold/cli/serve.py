@@ -23,6 +23,14 @@ def command(
     ],
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="0: any.")] = 8484,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--adapter",
+            help="NAME=PATH: serve the model under this LoRA adapter, too, as MODEL:NAME; with "
+            "several models MODEL:NAME=PATH. Repeatable.",
+        ),
+    ] = None,
     memory: Annotated[
         str | None,
         typer.Option(
@@ -70,6 +78,7 @@ def command(
         snapshots["snapshot_dir"] = snapshot_dir
     settings = ServerSettings(
         models=tuple(models),
+        adapters=tuple(adapter or ()),
         host=host,
         port=port,
         engine={**engine.settings(), **snapshots},

@@ -128,9 +128,14 @@ def load_adapter(
 
 
 def device_bytes(file: AdapterFile) -> int:
-    """Bytes an adapter takes on a device, about, before it is loaded."""
-    halves = (half for pair in file.pairs.values() for half in (pair.down, pair.up))
-    return sum(half.nbytes * (2 if half.qtype == "BF16" else 1) for half in halves)
+    """Bytes an adapter takes on a device, about, before it is loaded: rows come by sixteens."""
+    total = 0
+    for pair in file.pairs.values():
+        for half in (pair.down, pair.up):
+            rows = half.shape[0]
+            stored = half.nbytes * (2 if half.qtype == "BF16" else 1)
+            total += stored // rows * (-(-rows // 16) * 16)
+    return total
 
 
 def _adaptable(family: str, config: ModelConfig) -> dict[str, Expected]:

@@ -264,7 +264,7 @@ class _Now(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The gauges, and the engines' totals."""
-        models = self._models.models()
+        models = self._models.bases()
 
         def gauge(name: str, text: str, *labels: str) -> Any:
             return GaugeMetricFamily(PREFIX + name, text, labels=labels)

@@ -6,16 +6,18 @@ Reads headers only. Knows sizes; which model has to make room is `registry`'s to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
 
 from freehold.config import EngineConfig
 from freehold.engine.kv_cache import DEFAULT_CACHE_TOKENS, FREE_MEMORY_SHARE, cache_need
+from freehold.formats.adapter_file import open_adapter
 from freehold.formats.checkpoint import open_checkpoint
 from freehold.model_names import resolve_model
+from freehold.models.adapters import device_bytes
 from freehold.models.loader import read_config
 
 # Fields of `EngineConfig` among the keyword arguments of `LLM`.
@@ -43,6 +45,14 @@ class MemoryNeed:
         """
         spare = room - self.least
         return min(self.full_cache, self.least_cache + (spare if alone else spare // 2))
+
+    def with_adapters(self, paths: Iterable[str]) -> MemoryNeed:
+        """The need of the model together with the adapters at `paths`, read from their headers."""
+        total = 0
+        for path in paths:
+            with open_adapter(path) as adapter:
+                total += device_bytes(adapter)
+        return replace(self, weights=self.weights + total)
 
 
 def memory_need(source: str, engine: Mapping[str, Any]) -> MemoryNeed:

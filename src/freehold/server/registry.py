@@ -23,10 +23,11 @@ from typing import Any
 from freehold.async_llm import AsyncLLM
 from freehold.errors import FreeholdError, InvalidParameterError, ModelNotFoundError
 from freehold.llm import LLM
+from freehold.models.adapters import check_adapter_name
 from freehold.server.failures import RequestError
 from freehold.server.model_memory import MemoryNeed, default_budget, memory_need
 from freehold.server.observer import Observer, UnloadReason
-from freehold.server.served_model import ServedModel
+from freehold.server.served_model import AdaptedModel, ServedModel
 from freehold.server.settings import ServerSettings
 
 __all__ = ["ModelRegistry", "ServedModel", "short_name"]
@@ -47,9 +48,10 @@ class ModelRegistry:
         self.settings = settings
         self.observer = Observer()
         self.memory_bytes = settings.memory_bytes or default_budget()
-        self._open = open_model or self._open_llm
+        self._open: Opener = open_model or self._open_llm
         self._estimate = estimate or (lambda source: memory_need(source, settings.engine))
         self._models: dict[str, ServedModel] = {}
+        self._adapted: dict[str, AdaptedModel] = {}
         self._room = asyncio.Lock()  # first come, first served: a large model is not starved
         self._changed = asyncio.Event()  # somebody let go of something
         self._closing = False
@@ -59,10 +61,12 @@ class ModelRegistry:
                 self.add(source, name)
             else:
                 self.add(given)
+        for given in settings.adapters:
+            self._add_given_adapter(given)
         for name in (*settings.pinned, *settings.preload):
             self.find(name)  # a name that is not there is told at once
         for name in settings.pinned:
-            self.find(name).pinned = True
+            self.find(name).base.pinned = True
 
     def _open_llm(self, source: str, **given: Any) -> LLM:
         return LLM(source, **{**self.settings.engine, **given})
@@ -78,8 +82,45 @@ class ModelRegistry:
         model = self._models[name] = ServedModel(name, source)
         return model
 
+    def add_adapter(self, model: str, name: str, path: str) -> ServedModel:
+        """Serve `model` under an adapter as ``model:name``; it is loaded with the model, so that
+        is not to be loaded yet."""
+        base = self.find(model).base
+        whole = f"{base.name}:{name}"
+        check_adapter_name(name)
+        if whole in self._models or whole in self._adapted or name == "latest":
+            raise InvalidParameterError(
+                f"{whole!r} cannot be the name of an adapted model, it has another meaning",
+                hint="choose another name for the adapter",
+            )
+        base.adapters[name] = path
+        adapted = self._adapted[whole] = AdaptedModel(
+            base, name, lambda: self.observer.answers(whole)
+        )
+        return adapted
+
+    def _add_given_adapter(self, given: str) -> None:
+        """``NAME=PATH`` or ``MODEL:NAME=PATH``."""
+        label, equals, path = given.partition("=")
+        model, _, name = label.rpartition(":")
+        if not (equals and name and path):
+            raise InvalidParameterError(
+                f"--adapter {given!r:.120} names no adapter", hint="write NAME=PATH"
+            )
+        if not model and len(self._models) != 1:
+            raise InvalidParameterError(
+                f"--adapter {given!r:.120} does not say for which model it is",
+                hint="write MODEL:NAME=PATH",
+            )
+        self.add_adapter(model or next(iter(self._models)), name, path)
+
     def models(self) -> list[ServedModel]:
-        """All of them, in the order in which they were named."""
+        """All that can be asked, in the order in which they were named, those under adapters
+        last."""
+        return [*self._models.values(), *self._adapted.values()]
+
+    def bases(self) -> list[ServedModel]:
+        """Those that are loaded and take memory: without the names under adapters."""
         return list(self._models.values())
 
     def find(self, name: str) -> ServedModel:
@@ -87,11 +128,12 @@ class ModelRegistry:
 
         Raises ModelNotFoundError.
         """
-        model = self._models.get(name) or self._models.get(name.removesuffix(":latest"))
+        known = {**self._adapted, **self._models}
+        model = known.get(name) or known.get(name.removesuffix(":latest"))
         if model is None:
             raise ModelNotFoundError(
                 f"no model is served as {name!r:.120}",
-                hint=f"there are: {', '.join(self._models) or 'none'}",
+                hint=f"there are: {', '.join(m.name for m in self.models()) or 'none'}",
             )
         return model
 
@@ -112,7 +154,8 @@ class ModelRegistry:
         Raises ModelNotFoundError, what loading raises, and RequestError (overloaded) when other
         models use the memory it needs.
         """
-        model = self.find(name)
+        asked = self.find(name)
+        model = asked.base
         self._refuse_when_closing()
         model.users += 1
         self._stop_timer(model)
@@ -121,7 +164,7 @@ class ModelRegistry:
             await self._ready(model)
             model.holders += 1
             held = True
-            yield model
+            yield asked
         finally:
             model.users -= 1
             model.holders -= held
@@ -145,7 +188,7 @@ class ModelRegistry:
 
         False where it is in use by then again, not loaded, or pinned. Raises ModelNotFoundError.
         """
-        model = self.find(name)
+        model = self.find(name).base
         while model.users or model.state in ("loading", "unloading"):
             if model.users == 0 and model.task is not None:
                 await _over(model.task)
@@ -187,10 +230,12 @@ class ModelRegistry:
 
         try:
             need = await asyncio.to_thread(self._estimate, model.source)
-            cache = await self._reserve(model, need)
-            llm = await asyncio.to_thread(
-                self._open, model.source, kv_memory_bytes=cache, progress=progress
-            )
+            given: dict[str, Any] = {"progress": progress}
+            if model.adapters:
+                need = await asyncio.to_thread(need.with_adapters, model.adapters.values())
+                given["adapters"] = dict(model.adapters)
+            given["kv_memory_bytes"] = await self._reserve(model, need)
+            llm = await asyncio.to_thread(self._open, model.source, **given)
             model.nbytes = llm.nbytes
             model.llm = AsyncLLM(
                 llm,

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from freehold.async_llm import AsyncLLM
+from freehold.async_llm import AnswerWatch, AsyncLLM
 from freehold.errors import EngineError
 
 ModelState = Literal["unloaded", "loading", "loaded", "unloading"]
@@ -21,6 +22,7 @@ class ServedModel:
     name: str
     source: str  # what `LLM` opens
     pinned: bool = False
+    adapters: dict[str, str] = field(default_factory=dict)  # paths by name, loaded with the model
     created: int = field(default_factory=lambda: int(time.time()))
     state: ModelState = "unloaded"
     llm: AsyncLLM | None = None  # while loaded
@@ -36,6 +38,11 @@ class ServedModel:
     timer: asyncio.TimerHandle | None = None  # that will let it go
 
     @property
+    def base(self) -> ServedModel:
+        """The model whose state and memory this is."""
+        return self
+
+    @property
     def loaded(self) -> AsyncLLM:
         """The model, for whoever holds a lease. Raises EngineError where it broke and is gone."""
         if self.llm is None:
@@ -46,3 +53,27 @@ class ServedModel:
     def evictable(self) -> bool:
         """Whether it could make room for another now."""
         return self.state == "loaded" and not self.users and not self.pinned
+
+
+class AdaptedModel(ServedModel):
+    """A model under one of its adapters, as a request sees it: the name and what `llm` and `loaded`
+    give are its own, all else is the model's."""
+
+    def __init__(
+        self, base: ServedModel, adapter: str, watch: Callable[[], AnswerWatch | None]
+    ) -> None:
+        # No other field is set, so that `__getattr__` is asked for them.
+        self.name = f"{base.name}:{adapter}"
+        self._base, self._adapter, self._watch = base, adapter, watch
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("_base", "_adapter", "_watch"):  # while it is being made
+            raise AttributeError(name)
+        value = getattr(self._base, name)
+        if name == "llm" and value is not None:
+            return value.under(self._adapter, watch=self._watch())
+        return value
+
+    @property
+    def base(self) -> ServedModel:
+        return self._base

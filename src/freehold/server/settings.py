@@ -13,6 +13,7 @@ class ServerSettings:
     """Settings of one server process."""
 
     models: tuple[str, ...] = ()  # names or paths, each served under its short name
+    adapters: tuple[str, ...] = ()  # NAME=PATH, or MODEL:NAME=PATH where there are several models
     host: str = "127.0.0.1"
     port: int = 8484
     engine: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of `LLM`
