@@ -7,6 +7,7 @@ Its tokenizer has one token for each byte and one merge, so that any text goes i
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import gguf
@@ -28,8 +29,12 @@ def byte_tokens() -> list[str]:
     return [letters[byte] for byte in range(256)]
 
 
-def write(path: Path, *, template: str | None = TEMPLATE, context: int = 2048) -> Path:
-    """A GGUF file with random weights, byte tokens and ChatML."""
+def write(
+    path: Path, *, template: str | None = TEMPLATE, context: int = 2048,
+    marks: Mapping[str, int] | None = None,
+) -> Path:  # fmt: skip
+    """A GGUF file with random weights, byte tokens and ChatML; `marks` are more token ids by the
+    names GGUF has for them, "fim_pre" say."""
     rng = np.random.default_rng(5)
     tokens = [*byte_tokens(), "th", "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     writer = gguf.GGUFWriter(path, "llama")
@@ -48,6 +53,8 @@ def write(path: Path, *, template: str | None = TEMPLATE, context: int = 2048) -
     writer.add_token_types([gguf.TokenType.NORMAL] * 257 + [gguf.TokenType.CONTROL] * 3)
     writer.add_token_merges(["t h"])
     writer.add_eos_token_id(len(tokens) - 1)
+    for name, token in (marks or {}).items():
+        writer.add_uint32(f"tokenizer.ggml.{name}_token_id", token)
     if template is not None:
         writer.add_chat_template(template)
 

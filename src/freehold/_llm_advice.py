@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sampling settings that a model's vendor wrote beside the weights.
+"""Settings that a model's vendor wrote beside the weights: for sampling, and for embeddings.
 
 Knows where files keep them and how they spell them. Applies none: `LLM` exposes them, and only
 the interactive commands use them, saying so.
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from freehold.engine.measuring import Pooling
 from freehold.errors import InvalidParameterError, MalformedFileError
 from freehold.formats.checkpoint import Checkpoint
 from freehold.formats.strict_json import parse_json_object
@@ -28,6 +29,7 @@ _GGUF_NAMES = {
     "penalty_repeat": "repetition_penalty",
 }
 _HF_NAMES = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty")
+_GGUF_LAST = 3  # of GGUF's kinds of pooling: 0 none, 1 mean, 2 first, 3 last, 4 a rank
 _WHOLE = frozenset({"top_k", "penalty_last_n"})
 
 
@@ -53,6 +55,20 @@ def recommended_sampling(checkpoint: Checkpoint) -> dict[str, float | int]:
         for field, value in found.items()
         if value is not None
     }
+
+
+def recommended_pooling(checkpoint: Checkpoint) -> Pooling:
+    """How hidden states become one vector: ``<architecture>.pooling_type``, or the pooling module
+    of a sentence-transformers folder; the mean where nothing is said."""
+    if checkpoint.format == "gguf":
+        architecture = checkpoint.metadata.get("general.architecture")
+        kind = checkpoint.metadata.get(f"{architecture}.pooling_type")
+        return "last" if kind == _GGUF_LAST else "mean"
+    path = checkpoint.directory / "1_Pooling" / "config.json"
+    if not path.is_file():
+        return "mean"
+    config = parse_json_object(path.read_bytes(), str(path))
+    return "last" if config.get("pooling_mode_lasttoken") is True else "mean"
 
 
 def _checked(checkpoint: Checkpoint, field: str, value: Any) -> float | int:

@@ -18,6 +18,7 @@ from freehold.config import DEFAULT_BLOCK_SIZE
 from freehold.engine.kv_cache import FREE_MEMORY_SHARE, longest_context
 from freehold.errors import InvalidParameterError
 from freehold.formats.checkpoint import Checkpoint
+from freehold.ops import FloatArray
 from freehold.types import Constraint, SamplingParams
 
 Params: TypeAlias = SamplingParams | Sequence[SamplingParams] | None
@@ -40,6 +41,16 @@ def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
     """How many leading items are the same."""
     same = (a == b for a, b in zip(left, right, strict=False))
     return next((n for n, equal in enumerate(same) if not equal), min(len(left), len(right)))
+
+
+def stacked(vectors: Sequence[FloatArray], width: int, normalize: bool) -> FloatArray:
+    """Vectors as rows, of length 1 where `normalize`: float32 [n, width]."""
+    rows = np.zeros((len(vectors), width), np.float32)
+    for row, vector in zip(rows, vectors, strict=True):
+        row[:] = vector
+    if normalize:
+        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return rows
 
 
 def per_prompt(params: Params, count: int) -> list[SamplingParams]:

@@ -97,7 +97,10 @@ class Request:
             completion = self.completion = self._complete(finished, stop, output)
             self.done = True
         if text or ids or completion:
-            self.events.append(StreamEvent(text, ids, logprobs, completion, reasoning, calls))
+            prompt = output.prompt_logprobs
+            self.events.append(
+                StreamEvent(text, ids, logprobs, completion, reasoning, calls, prompt)
+            )
 
     def result(self) -> Completion:
         """The whole answer of a request that is done; raises what made it fail."""

@@ -13,23 +13,24 @@ import copy
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-import numpy as np
-
+from freehold._llm_inputs import stacked
+from freehold._llm_labels import LabelTask
 from freehold.chat.output_parser import OutputParser
 from freehold.engine.async_engine import AsyncEngine, EngineLoad
 from freehold.engine.engine import Engine
+from freehold.engine.measuring import Measurement, Pooling, numbers_of
 from freehold.engine.metrics import EngineStats
 from freehold.engine.sequence import LogitsProcessor, StepOutput
 from freehold.engine.structured import Grammar
 from freehold.llm import LLM
 from freehold.ops import FloatArray
-from freehold.types import Completion, Constraint, SamplingParams, StreamEvent
+from freehold.types import Classification, Completion, Constraint, SamplingParams, StreamEvent
 
 _Result = TypeVar("_Result")
+_AT_A_TIME = 32  # measurements of one job that the engine knows of: others' requests come between
 
 
 class Answer(Protocol):
@@ -136,22 +137,47 @@ class AsyncLLM:
         return await asyncio.to_thread(function, self.llm)
 
     async def embed(
-        self, prompts: Sequence[Sequence[int]], pooling: Literal["mean", "last"] = "mean"
+        self, prompts: Sequence[Sequence[int]], pooling: Pooling | None = None
     ) -> FloatArray:
-        """Final hidden states of each prompt as one vector of length 1: float32 [n, hidden]."""
-        vectors = np.zeros((len(prompts), self.llm.config.hidden_size), np.float32)
-        adapter = self.llm.adapter(self._adapter)
-        for row, ids in enumerate(prompts):
-            vectors[row] = await self.on_engine(
-                partial(Engine.embed, ids=ids, pooling=pooling, adapter=adapter)
-            )
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        return vectors
+        """Final hidden states of each prompt as one vector of length 1: float32 [n, hidden].
+
+        They share steps with each other and with whatever else runs. `pooling` as of `LLM.embed`.
+        """
+        how = self.llm.pooling if pooling is None else pooling
+        outputs = await self.measure([Measurement(ids, how) for ids in prompts])
+        return stacked([numbers_of(o) for o in outputs], self.llm.config.hidden_size, True)
 
     async def score(self, ids: Sequence[int], first: int = 1) -> FloatArray:
         """Log-probability of each token from position `first` on: float32 [len(ids) - first]."""
+        return numbers_of((await self.measure([Measurement(ids, "scores", first)]))[0])
+
+    async def classify(self, task: LabelTask) -> tuple[list[Classification], list[StepOutput]]:
+        """What `LLM.classify` gives for a task of `LLM.label_task`, and the engine's outputs, one
+        per measurement."""
+        outputs = await self.measure(task.measurements)
+        return task.results([numbers_of(output) for output in outputs]), outputs
+
+    async def measure(self, wanted: Sequence[Measurement]) -> list[StepOutput]:
+        """Outputs of many measurements in their order, a limited number at a time.
+
+        Raises what `AsyncEngine.measure` raises; the others are dropped then.
+        """
         adapter = self.llm.adapter(self._adapter)
-        return await self.on_engine(lambda engine: engine.score(ids, first, adapter=adapter))
+        outputs: dict[int, StepOutput] = {}
+        todo = iter(enumerate(wanted))  # the workers share it
+
+        async def work() -> None:
+            for index, each in todo:
+                outputs[index] = await self._engine.measure(each, adapter=adapter)
+
+        workers = [asyncio.create_task(work()) for _ in range(min(_AT_A_TIME, len(wanted)))]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+        return [outputs[index] for index in range(len(wanted))]
 
     async def on_engine(self, function: Callable[[Engine], _Result]) -> _Result:
         """Run `function` on the engine's thread between two steps."""

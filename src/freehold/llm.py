@@ -15,11 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
-import numpy as np
-
 from freehold import backends
 from freehold._llm_adapters import AdapterNames, LoadedAdapters
-from freehold._llm_advice import recommended_sampling
+from freehold._llm_advice import recommended_pooling, recommended_sampling
 from freehold._llm_grammar import GrammarCompiler
 from freehold._llm_inputs import (
     Constraints,
@@ -33,10 +31,13 @@ from freehold._llm_inputs import (
     is_single,
     per_constraint,
     per_prompt,
+    stacked,
 )
+from freehold._llm_labels import LabelTask, Normalization, checked_labels, label_measurements
 from freehold._llm_request import EventStream, Request
 from freehold.chat.answer_format import AnswerFormat, load_answer_format, prompt_tail
 from freehold.chat.answer_grammar import answer_grammar
+from freehold.chat.fill_in import FillIn, load_fill_in
 from freehold.chat.output_parser import OutputParser
 from freehold.chat.template import (
     TOOL_TEMPLATE,
@@ -51,6 +52,7 @@ from freehold.config import DEFAULT_BLOCK_SIZE, EngineConfig
 from freehold.engine.engine import Engine
 from freehold.engine.kv_cache import block_bytes, check_config, sequence_bytes
 from freehold.engine.kv_snapshot import DEFAULT_SNAPSHOT_BYTES, SnapshotStore, fingerprint_of
+from freehold.engine.measuring import Measurement, Pooling
 from freehold.engine.structured import Grammar
 from freehold.errors import InvalidParameterError, TemplateError, TokenizerError
 from freehold.formats.checkpoint import open_checkpoint
@@ -203,6 +205,11 @@ class LLM:
         return load_answer_format(self.checkpoint, self._tokenizer)
 
     @cached_property
+    def fill_in(self) -> FillIn | None:
+        """The marks for what stands between two texts; None where the model has none."""
+        return load_fill_in(self.checkpoint.metadata, self.tokenizer)
+
+    @cached_property
     def _visible_ids(self) -> frozenset[int]:
         return self.answer_format.visible_ids(self.tokenizer)
 
@@ -235,6 +242,12 @@ class LLM:
             block_bytes([s], size, dtype) / size * min(positions, s.window or positions)
             for s in self.model.kv_layers()
         )
+
+    @cached_property
+    def pooling(self) -> Pooling:
+        """How the model's files want hidden states made one vector; the mean where they say
+        nothing."""
+        return recommended_pooling(self.checkpoint)
 
     def _kv_bytes(self, tokens: int) -> int:
         """Bytes of cache one sequence of `tokens` tokens needs."""
@@ -572,25 +585,101 @@ class LLM:
             raise InvalidParameterError("there is no token to score after the first")
         return self.engine.score(ids, first, adapter=self.adapter(adapter))
 
+    def label_logprobs(
+        self,
+        prompt: Prompt,
+        labels: Sequence[str],
+        *,
+        ends: bool = False,
+        adapter: str | None = None,
+    ) -> list[FloatArray]:
+        """Log-likelihoods of each label's tokens as continuation of the prompt: float32 [tokens].
+
+        All labels share the prompt's computation. With `ends`, one more number: the log-probability
+        of the answer ending there. How labels are split into tokens: `_llm_labels`.
+        """
+        labels = checked_labels(labels)
+        endings = self._endings(ends)
+        wanted = label_measurements(self.tokenizer, prompt, labels, endings)
+        return self.engine.measure(wanted, adapter=self.adapter(adapter))
+
+    def classify(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        labels: Sequence[str],
+        *,
+        ends: bool = False,
+        content_free: Sequence[Prompt] = (),
+        normalization: Normalization = "none",
+        temperature: float = 1.0,
+        adapter: str | None = None,
+    ) -> Any:
+        """Probabilities of labels as continuations of a prompt (`Classification`), or of many
+        prompts (a list). Nothing is decoded.
+
+        `ends` asks for answers that are a label and then over: without it a label that begins
+        another ("good", "good enough") has the better chances. `content_free` are the same prompts
+        around no content, whose answers are taken out; `normalization` "tokens" divides by the
+        number of tokens. What is computed: `_llm_labels`.
+        """
+        single = is_single(prompts)
+        task = self.label_task(
+            [prompts] if single else prompts, labels, ends=ends,  # type: ignore[list-item, arg-type]
+            content_free=content_free, normalization=normalization, temperature=temperature,
+        )  # fmt: skip
+        numbers = self.engine.measure(task.measurements, adapter=self.adapter(adapter))
+        found = task.results(numbers)
+        return found[0] if single else found
+
+    def label_task(
+        self, prompts: Sequence[Prompt], labels: Sequence[str], *, ends: bool = False,
+        content_free: Sequence[Prompt] = (), normalization: Normalization = "none",
+        temperature: float = 1.0,
+    ) -> LabelTask:  # fmt: skip
+        """What `classify` asks of the engine, and how it reads the numbers."""
+        labels = checked_labels(labels)
+        endings = self._endings(ends)
+        wanted = [
+            measurement
+            for prompt in (*prompts, *content_free)
+            for measurement in label_measurements(self.tokenizer, prompt, labels, endings)
+        ]
+        return LabelTask(labels, tuple(wanted), len(content_free), normalization, temperature)
+
+    def _endings(self, wanted: bool) -> tuple[int, ...]:
+        size = self.config.vocab_size
+        found = tuple(sorted(t for t in self.tokenizer.eos_ids if 0 <= t < size))
+        if wanted and not found:
+            raise InvalidParameterError("the model's files name no token that ends an answer")
+        return found if wanted else ()
+
+    def answer_start(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of a conversation up to where the visible answer begins: where the template opens a
+        thought, it is closed again at once. Raises TemplateError as `chat` does."""
+        ids = self.chat_ids(messages, enable_thinking=False)
+        style = self.answer_format.reasoning
+        if style is not None and style.opened_by(prompt_tail(self.tokenizer, ids)):
+            closing = f"{style.end}\n\n"
+            ids += self.tokenizer.encode(closing, add_special=False, parse_special=True)
+        return ids
+
     def embed(
-        self, texts: Prompt | Sequence[Prompt], pooling: Literal["mean", "last"] = "mean",
+        self, texts: Prompt | Sequence[Prompt], pooling: Pooling | None = None,
         *, normalize: bool = True, adapter: str | None = None,
     ) -> FloatArray:  # fmt: skip
         """Final hidden states of each text as one vector: float32 [n, hidden].
 
-        Pooled as the mean over its tokens, or the last one's; of length 1 unless `normalize` is
-        off. The vectors of a model that was not trained for it compare texts only roughly.
+        Pooled as the mean over its tokens, or the last one's; None is what the model's files say
+        (`pooling`). Of length 1 unless `normalize` is off. The vectors of a model that was not
+        trained for it compare texts only roughly.
         """
+        pooling = self.pooling if pooling is None else pooling
         if pooling not in ("mean", "last"):
             raise InvalidParameterError(f"pooling must be mean or last, not {pooling!r}")
         prompts: list[Any] = [texts] if is_single(texts) else list(texts)
-        ids = [self.ids(prompt) for prompt in prompts]
-        vectors = np.zeros((len(ids), self.config.hidden_size), np.float32)
-        for row, each in enumerate(ids):
-            vectors[row] = self.engine.embed(each, pooling, adapter=self.adapter(adapter))
-        if normalize:
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        return vectors
+        wanted = [Measurement(self.ids(prompt), pooling) for prompt in prompts]
+        vectors = self.engine.measure(wanted, adapter=self.adapter(adapter))
+        return stacked(vectors, self.config.hidden_size, normalize)
 
     def logits(self, ids: Sequence[int], *, adapter: str | None = None) -> FloatArray:
         """Logits after every token: float32 [tokens, vocab]. Needs no tokenizer."""

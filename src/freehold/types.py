@@ -237,6 +237,34 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelScore:
+    """How one of several labels fares as the answer to a prompt."""
+
+    label: str
+    probability: float  # among the labels, after calibration and temperature
+    logprob: float  # of the model answering with it: the sum over its tokens, natural logarithm
+    num_tokens: int  # that were scored, the end of the answer included where it was asked for
+    prior: float | None = None  # natural logarithm of its probability among the labels without text
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """One prompt and all labels.
+
+    `coverage` is the probability the model itself gives to answering with any of the labels: near
+    0, it would have said something else, and the probabilities compare what it did not mean.
+    """
+
+    scores: tuple[LabelScore, ...]  # in the order of the labels
+    coverage: float
+
+    @property
+    def label(self) -> str:
+        """The likeliest; the first of equals."""
+        return max(self.scores, key=lambda score: score.probability).label
+
+
+@dataclass(frozen=True, slots=True)
 class StreamEvent:
     """A piece of a running answer; the last one carries the whole as `completion`."""
 
@@ -246,6 +274,7 @@ class StreamEvent:
     completion: Completion | None = None
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()  # calls that became whole
+    prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None  # with the first event
 
 
 Prompt: TypeAlias = str | Sequence[int]

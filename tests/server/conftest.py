@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One server with the built-in model for all tests that only ask it."""
+"""Servers for all tests that only ask: one with the built-in model, one with a model that
+transformers judges."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import thinking_model
+import tiny_judged
 from live_server import LiveServer, live_server
 
 from freehold.server.settings import ServerSettings
@@ -28,3 +30,16 @@ def thinker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     settings = ServerSettings(models=(str(path),), engine={"threads": 1, "max_num_seqs": 8})
     with live_server(settings) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> tiny_judged.Judged:
+    return tiny_judged.write(tmp_path_factory.mktemp("judged"))
+
+
+@pytest.fixture(scope="session")
+def judged_server(judged: tiny_judged.Judged) -> Iterator[LiveServer]:
+    """Serves `judged` as ``tiny``."""
+    engine = {"threads": 1, "kv_dtype": "f32"}
+    with live_server(ServerSettings(models=(f"tiny={judged.path}",), engine=engine)) as it:
+        yield it

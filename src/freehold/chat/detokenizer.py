@@ -45,6 +45,11 @@ class Detokenizer:
             self._at_start = False
         return self._decoder.decode(piece)
 
+    @property
+    def pending(self) -> bytes:
+        """Bytes of a character that is not whole yet."""
+        return self._decoder.getstate()[0]
+
     def flush(self) -> str:
         """What is left at the end: U+FFFD for a character that never became whole."""
         return self._decoder.decode(b"", final=True)

@@ -37,5 +37,13 @@ def complete_function(beginning: str) -> Messages:
     return _ask("Complete the Python function. Answer with its body.", beginning)
 
 
+def relevant(document: str, query: str) -> Messages:
+    """Ask whether a document helps with a query; the answer is yes or no and nothing else.
+
+    The built-in model was not taught this one.
+    """
+    return _ask(f"Does the document answer the query? Answer yes or no.\nQuery: {query}", document)
+
+
 def _ask(instruction: str, document: str) -> Messages:
     return [{"role": "user", "content": f"{instruction}\n\n{document.strip()}"}]

@@ -12,12 +12,14 @@ import concurrent.futures
 import contextlib
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 from freehold.engine.block_manager import BlockManager
 from freehold.engine.engine import Engine
+from freehold.engine.measuring import Measurement
 from freehold.engine.metrics import EngineStats
 from freehold.engine.sequence import LogitsProcessor, StepOutput
 from freehold.engine.structured import TokenConstraint
@@ -26,8 +28,7 @@ from freehold.models.adapters import Adapter
 from freehold.types import SamplingParams
 
 _Result = TypeVar("_Result")
-
-
+_Add: TypeAlias = Callable[[Engine, str], None]  # queues a request under an id
 _Queue: TypeAlias = "asyncio.Queue[StepOutput | BaseException]"
 
 
@@ -106,11 +107,33 @@ class AsyncEngine:
         Raises what `Engine.add` raises, the request's own error, CapacityError when too many are
         waiting, and EngineError when the engine has stopped.
         """
+
+        def add(engine: Engine, request_id: str) -> None:
+            engine.add(
+                prompt_token_ids, params, request_id=request_id,
+                logits_processor=logits_processor, constraint=constraint, adapter=adapter,
+            )  # fmt: skip
+
+        async with aclosing(self._outputs(add)) as outputs:
+            async for output in outputs:
+                yield output
+
+    async def measure(self, wanted: Measurement, *, adapter: Adapter | None = None) -> StepOutput:
+        """The output of one measurement, which shares steps with whatever else runs: its `numbers`
+        are set.
+
+        Raises what `Engine.add_measurement` and `stream` raise.
+        """
+
+        def add(engine: Engine, request_id: str) -> None:
+            engine.add_measurement(wanted, request_id=request_id, adapter=adapter)
+
+        async with aclosing(self._outputs(add)) as outputs:
+            return await anext(outputs)
+
+    async def _outputs(self, add: _Add) -> AsyncGenerator[StepOutput, None]:
         listener = _Listener(asyncio.get_running_loop())
-        request_id = self._admit(
-            listener, prompt_token_ids, params, logits_processor=logits_processor,
-            constraint=constraint, adapter=adapter,
-        )  # fmt: skip
+        request_id = self._admit(add, listener)
         over = False
         try:
             while not over:
@@ -129,10 +152,10 @@ class AsyncEngine:
                 self._send(lambda: self._abort(request_id))
 
     async def call(self, function: Callable[[Engine], _Result]) -> _Result:
-        """Run `function` on the engine's thread between two steps: scores, embeddings, statistics.
+        """Run `function` on the engine's thread between two steps: statistics, say.
 
-        Requests that run meanwhile lose nothing. Raises what it raises, and EngineError when the
-        engine has stopped.
+        Requests that run meanwhile wait and lose nothing. Raises what it raises, and EngineError
+        when the engine has stopped.
         """
         future: concurrent.futures.Future[_Result] = concurrent.futures.Future()
 
@@ -185,9 +208,7 @@ class AsyncEngine:
             self._thread.join()
 
     # -- coroutine side --------------------------------------------------------------------------
-    def _admit(
-        self, listener: _Listener, ids: Sequence[int], params: SamplingParams, **options: Any
-    ) -> str:
+    def _admit(self, add: _Add, listener: _Listener) -> str:
         """Hand the request over, or refuse it: in one go, lest the engine stop in between and
         nobody answer."""
         with self._wake:
@@ -199,7 +220,7 @@ class AsyncEngine:
             self._open += 1
             self._count += 1
             request_id = f"stream-{self._count}"
-            self._send(lambda: self._add(request_id, listener, ids, params, options))
+            self._send(lambda: self._add(request_id, add, listener))
             return request_id
 
     def _refuse_when_closed(self) -> None:
@@ -215,16 +236,9 @@ class AsyncEngine:
             self._wake.notify()
 
     # -- engine thread ----------------------------------------------------------------------------
-    def _add(
-        self,
-        request_id: str,
-        listener: _Listener,
-        ids: Sequence[int],
-        params: SamplingParams,
-        options: Mapping[str, Any],
-    ) -> None:
+    def _add(self, request_id: str, add: _Add, listener: _Listener) -> None:
         try:
-            self._engine.add(ids, params, request_id=request_id, **options)
+            add(self._engine, request_id)
         except Exception as error:  # even one nobody foresaw is this request's own
             self._post.put(listener, error)
             self._post.deliver()

@@ -13,16 +13,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 
 from freehold.batch import IntArray
 from freehold.config import EngineConfig
-from freehold.engine.inputs import check_token_id, token_array
+from freehold.engine.inputs import check_token_id, checked_ids
 from freehold.engine.kv_cache import check_config, make_kv_cache
 from freehold.engine.kv_groups import make_groups
 from freehold.engine.kv_snapshot import SnapshotStore
+from freehold.engine.measuring import (
+    Measurement,
+    Pooling,
+    measured,
+    numbers_of,
+    sequence_fields,
+)
 from freehold.engine.metrics import EngineStats
 from freehold.engine.model_runner import ModelRunner, RowSpan
 from freehold.engine.prefix_snapshots import PrefixSnapshots
@@ -32,15 +38,12 @@ from freehold.engine.scheduler import Scheduler, StepPlan
 from freehold.engine.sequence import (
     LogitsProcessor,
     SequenceState,
-    SequenceStatus,
     StepOutput,
-    Want,
 )
 from freehold.engine.speculative import DraftControl, StepCost
 from freehold.engine.structured import MaskWorker, TokenConstraint
 from freehold.engine.taking import take_tokens
 from freehold.errors import (
-    ContextLengthError,
     EngineError,
     InvalidParameterError,
 )
@@ -48,8 +51,6 @@ from freehold.models.adapters import Adapter
 from freehold.models.base import CausalLM
 from freehold.ops import Array, FloatArray, Ops
 from freehold.types import FinishReason, SamplingParams
-
-Pooling = Literal["mean", "last"]
 
 
 class Engine:
@@ -104,7 +105,8 @@ class Engine:
 
         May be called on any thread.
         """
-        ids = self._checked(prompt_token_ids, self.max_length - 1)
+        longest = self.max_length
+        ids = checked_ids(prompt_token_ids, longest - 1, longest, self._vocab_size)
         for name in ("logit_bias", "stop_token_ids"):
             for token in getattr(params, name):
                 check_token_id(token, self._vocab_size, name)
@@ -232,74 +234,64 @@ class Engine:
         return outputs
 
     # -- numbers instead of tokens ---------------------------------------------------------------
+    def add_measurement(
+        self, wanted: Measurement, *, request_id: str | None = None, adapter: Adapter | None = None
+    ) -> str:
+        """Queue tokens of which numbers are wanted; returns the request id. The one output that
+        comes for it has `numbers`, or an error.
+
+        Raises ContextLengthError and InvalidParameterError.
+        """
+        fields = sequence_fields(wanted, self.max_length, self._vocab_size)
+        return self._queue(request_id, adapter=adapter, **fields).request_id
+
+    def measure(
+        self, wanted: Sequence[Measurement], *, adapter: Adapter | None = None
+    ) -> list[FloatArray]:
+        """The numbers of several measurements, which share steps, and what they have in common.
+
+        Raises what `add_measurement` raises, and EngineError where they are no numbers. What
+        becomes of other requests meanwhile is handed out by the next `step`.
+        """
+        ids: list[str] = []
+        done: dict[str, StepOutput] = {}
+        held: list[StepOutput] = []
+        try:
+            for each in wanted:
+                ids.append(self.add_measurement(each, adapter=adapter))
+            mine = set(ids)
+            while len(done) < len(ids):
+                for output in self.step():
+                    if output.request_id not in mine:
+                        held.append(output)
+                    elif output.error is not None:
+                        raise output.error
+                    else:
+                        done[output.request_id] = output
+        finally:
+            for request_id in ids:
+                self._forget(request_id)
+                self._silence(request_id)
+            self._held_back.extend(held)
+        return [numbers_of(done[request_id]) for request_id in ids]
+
     def score(
         self, ids: Sequence[int], first: int = 1, *, adapter: Adapter | None = None
     ) -> FloatArray:
         """Log-probability of each token from position `first` on, given those before it:
         float32 [len(ids) - first]."""
-        tokens = self._checked(ids, self.max_length + 1)
-        if not 1 <= first < len(tokens):
-            raise InvalidParameterError("there is no token to score after the first")
-        results = np.empty(len(tokens) - first, np.float32)
-        # The last token is a target only: it is never computed, but it stays in the buffer.
-        seq = self._measure(tokens, len(tokens) - 1, first - 1, "scores", results, adapter)
-        assert seq.results is not None
-        if np.isnan(seq.results).any():
-            raise EngineError("a score is not a number: the model's weights are broken")
-        return seq.results
+        return self.measure([Measurement(ids, "scores", first)], adapter=adapter)[0]
 
     def logits(self, ids: Sequence[int], *, adapter: Adapter | None = None) -> FloatArray:
         """Logits after every token: float32 [len(ids), vocab_size]."""
-        tokens = self._checked(ids, self.max_length)
-        results = np.empty((len(tokens), self._vocab_size), np.float32)
-        seq = self._measure(tokens, len(tokens), 0, "logits", results, adapter)
-        assert seq.results is not None
-        return seq.results
+        return self.measure([Measurement(ids, "logits")], adapter=adapter)[0]
 
     def embed(
         self, ids: Sequence[int], pooling: Pooling = "mean", *, adapter: Adapter | None = None
     ) -> FloatArray:
         """Final-normed hidden states, averaged over the tokens or the last one's: float32
         [hidden_size]. Not scaled to unit length."""
-        if pooling not in ("mean", "last"):
-            raise InvalidParameterError(f"pooling must be mean or last, not {pooling!r}")
-        tokens = self._checked(ids, self.max_length)
-        first = len(tokens) - 1 if pooling == "last" else 0
-        seq = self._measure(tokens, len(tokens), first, "hidden", None, adapter)
-        assert seq.pooled is not None
-        if not np.isfinite(seq.pooled).all():
-            raise EngineError("an embedding is not a number: the model's weights are broken")
-        return (seq.pooled / seq.num_pooled).astype(np.float32)
-
-    def _measure(
-        self,
-        tokens: IntArray,
-        count: int,
-        first_row: int,
-        want: Want,
-        results: FloatArray | None,
-        adapter: Adapter | None,
-    ) -> SequenceState:
-        seq = self._queue(
-            None,
-            params=SamplingParams(),
-            tokens=tokens,
-            num_tokens=count,
-            prompt_len=count,
-            max_len=count,
-            next_wanted_row=first_row,
-            want=want,
-            results=results,
-            adapter=adapter,
-        )
-        held: list[StepOutput] = []
-        try:
-            while seq.status is not SequenceStatus.FINISHED:
-                held.extend(self.step())
-        finally:
-            self._forget(seq.request_id)
-            self._held_back.extend(held)
-        return seq
+        return self.measure([Measurement(ids, pooling)], adapter=adapter)[0]
 
     # -- parts of a step ---------------------------------------------------------------------------
     def _add_drafts(self, plan: StepPlan) -> None:
@@ -360,6 +352,7 @@ class Engine:
                 self._scheduler.commit(seq, begin + known)
                 if seq.num_remaining == 0:
                     self._forget(seq.request_id)
+                    outputs.append(measured(seq))
                 continue
             skip = _prompt_rows(span)
             if skip:
@@ -442,17 +435,6 @@ class Engine:
 
     def _silence(self, request_id: str) -> None:
         self._held_back = [out for out in self._held_back if out.request_id != request_id]
-
-    def _checked(self, ids: Sequence[int], limit: int) -> IntArray:
-        if len(ids) == 0:
-            raise InvalidParameterError("the prompt is empty", hint="give at least one token")
-        if len(ids) > limit:
-            raise ContextLengthError(
-                f"the prompt has {len(ids)} tokens and the context holds {self.max_length}, "
-                "the answer included",
-                hint="shorten the prompt, or raise the context length (--context)",
-            )
-        return token_array(ids, self._vocab_size)
 
     def _check_progress(self) -> None:
         """A step may be empty after a preemption, but never several in a row."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from freehold.batch import IntArray
-from freehold.errors import InvalidParameterError
+from freehold.errors import ContextLengthError, InvalidParameterError
 
 
 def check_token_id(token: object, vocab_size: int, where: str) -> None:
@@ -43,3 +43,16 @@ def token_array(ids: Sequence[int], vocab_size: int, where: str = "the prompt") 
     if len(bad):
         check_token_id(int(tokens[bad[0]]), vocab_size, where)
     return tokens.astype(np.int32)
+
+
+def checked_ids(ids: Sequence[int], limit: int, max_length: int, vocab_size: int) -> IntArray:
+    """Token ids from outside, at most `limit`. Raises ContextLengthError, InvalidParameterError."""
+    if len(ids) == 0:
+        raise InvalidParameterError("the prompt is empty", hint="give at least one token")
+    if len(ids) > limit:
+        raise ContextLengthError(
+            f"the prompt has {len(ids)} tokens and the context holds {max_length}, "
+            "the answer included",
+            hint="shorten the prompt, or raise the context length (--context)",
+        )
+    return token_array(ids, vocab_size)

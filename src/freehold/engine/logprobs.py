@@ -33,3 +33,8 @@ def target_logprobs(logits: FloatArray, targets: IntArray) -> FloatArray:
     picked = logits[np.arange(len(logits)), targets].astype(np.float64)
     result: FloatArray = (picked - norms).astype(np.float32)
     return result
+
+
+def any_logprob(logits: FloatArray, tokens: IntArray) -> float:
+    """log of the probability that one of `tokens` comes next, under softmax(logits [vocab])."""
+    return log_sum_exp(logits[tokens]) - log_sum_exp(logits)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from freehold.engine.logprobs import target_logprobs, token_logprob
+from freehold.engine.logprobs import any_logprob, target_logprobs, token_logprob
 from freehold.engine.model_runner import ModelRunner
 from freehold.engine.sequence import SequenceState
 from freehold.ops import Array
@@ -41,7 +41,10 @@ def collect(
             assert seq.results is not None
             targets = seq.tokens[first + 1 : first + rows_here + 1]
             base = len(seq.results) - seq.num_tokens
-            seq.results[base + first : base + first + rows_here] = target_logprobs(logits, targets)
+            scores = target_logprobs(logits, targets)
+            if seq.endings is not None and first + rows_here == seq.num_tokens:
+                scores[-1] = any_logprob(logits[-1], seq.endings)
+            seq.results[base + first : base + first + rows_here] = scores
         else:
             assert seq.prompt_logprobs is not None
             num_top = seq.params.prompt_logprobs or 0

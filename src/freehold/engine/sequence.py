@@ -63,6 +63,7 @@ class StepOutput:
     cached_tokens: int = 0  # prompt tokens found in the prefix cache at first admission
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None  # once, with the first token
     error: FreeholdError | None = None  # why `finished` is "abort", when the request failed
+    numbers: FloatArray | None = None  # what a measurement has found, with its end
     prefill_seconds: float = 0.0  # from first scheduling to the first token
     decode_seconds: float = 0.0  # from the first token to this output
 
@@ -123,6 +124,7 @@ class SequenceState:
     cached_tokens: int = -1  # -1 = not admitted yet
     prompt_logprobs: list[TokenLogprob | None] | None = None
     results: FloatArray | None = None  # scores or logits of the rows asked for
+    endings: npt.NDArray[np.int32] | None = None  # the last score is that of any of these
     pooled: npt.NDArray[np.float64] | None = None  # [hidden] sum of hidden states
     num_pooled: int = 0
     first_scheduled: float = -1.0

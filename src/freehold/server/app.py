@@ -36,6 +36,11 @@ DIALECTS = (
     "anthropic_messages",
     "ollama",
     "metrics_route",
+    "openai_completions",
+    "openai_embeddings",
+    "tokenization",
+    "classification",
+    "reranking",
 )
 _FALLBACK = "openai_chat"
 _log = logging.getLogger("freehold.server")

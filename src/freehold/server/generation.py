@@ -8,10 +8,11 @@ events back. Knows no dialect and no HTTP.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from freehold.async_llm import AsyncLLM
 from freehold.chat.answer_format import prompt_tail
@@ -30,8 +31,16 @@ from freehold.types import (
     ToolChoice,
 )
 
-__all__ = ["MAX_CHOICES", "Generation", "GenerationRequest", "ToolChoice", "prompt_ids"]
+__all__ = [
+    "MAX_CHOICES",
+    "Generation",
+    "GenerationRequest",
+    "ToolChoice",
+    "merged",
+    "prompt_ids",
+]
 
+_Item = TypeVar("_Item")
 MAX_CHOICES = 128  # answers to one prompt; a client that wants more sends more requests
 
 
@@ -100,32 +109,10 @@ class Generation:
                 async for event in stream:
                     yield 0, event
             return
-        queue: asyncio.Queue[tuple[int, StreamEvent | BaseException | None]] = asyncio.Queue()
-
-        async def pump(index: int) -> None:
-            try:
-                async with aclosing(self._one(index)) as stream:
-                    async for event in stream:
-                        queue.put_nowait((index, event))
-                queue.put_nowait((index, None))
-            except Exception as error:
-                queue.put_nowait((index, error))
-
-        tasks = [asyncio.create_task(pump(i)) for i in range(len(self._params))]
-        try:
-            running = len(tasks)
-            while running:
-                index, item = await queue.get()
-                if isinstance(item, BaseException):
-                    raise item
-                if item is None:
-                    running -= 1
-                else:
-                    yield index, item
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        each = [partial(self._one, index) for index in range(len(self._params))]
+        async with aclosing(merged(each, limit=len(each))) as streams:
+            async for item in streams:
+                yield item
 
     async def results(self) -> list[Completion]:
         """All answers, whole."""
@@ -152,6 +139,43 @@ class Generation:
         async with aclosing(stream) as events:
             async for event in events:
                 yield event
+
+
+async def merged(
+    streams: Sequence[Callable[[], AsyncGenerator[_Item, None]]], *, limit: int
+) -> AsyncGenerator[tuple[int, _Item], None]:
+    """(index of the stream, item) of all streams as they come, `limit` of them open at a time.
+
+    Leaving early closes those that are open; the first failure ends all.
+    """
+    queue: asyncio.Queue[tuple[int, _Item] | BaseException | None] = asyncio.Queue()
+    todo = iter(enumerate(streams))  # the pumps share it
+
+    async def pump() -> None:
+        try:
+            for index, opened in todo:
+                async with aclosing(opened()) as stream:
+                    async for item in stream:
+                        queue.put_nowait((index, item))
+            queue.put_nowait(None)
+        except Exception as error:
+            queue.put_nowait(error)
+
+    pumps = [asyncio.create_task(pump()) for _ in range(min(limit, len(streams)))]
+    try:
+        running = len(pumps)
+        while running:
+            item = await queue.get()
+            if isinstance(item, BaseException):
+                raise item
+            if item is None:
+                running -= 1
+            else:
+                yield item
+    finally:
+        for task in pumps:
+            task.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
 
 
 def _offered(request: GenerationRequest) -> Sequence[Mapping[str, Any]] | None:

@@ -20,18 +20,11 @@ from freehold.server import openai_format as fmt
 from freehold.server.failures import RequestError
 from freehold.server.generation import Generation, GenerationRequest, ToolChoice
 from freehold.server.openai_constraints import ConstraintFields
-from freehold.server.services import Body, Dialect, Services
+from freehold.server.services import Dialect, Services
 from freehold.server.sse import frame, stream_response, while_connected
 from freehold.types import Completion, StreamEvent, ToolCall
 
 _ROLES = {"developer": "system"}  # what OpenAI calls a system message nowadays
-
-
-class StreamOptions(Body):
-    """What the stream brings beside text."""
-
-    include_usage: bool = False
-    include_obfuscation: bool | None = None  # padding against eavesdroppers on public networks
 
 
 class ChatBody(fmt.SamplingFields, ConstraintFields):
@@ -43,7 +36,7 @@ class ChatBody(fmt.SamplingFields, ConstraintFields):
     max_completion_tokens: int | None = None
     n: int | None = None
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    stream_options: fmt.StreamOptions | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
     tools: list[dict[str, Any]] | None = None
@@ -78,7 +71,7 @@ def to_request(body: ChatBody, recommended: bool) -> GenerationRequest:
     if body.logprobs:
         sampling["logprobs"] = body.top_logprobs or 0
     form, form_field = body.constraint()
-    variables = dict(body.chat_template_kwargs or {})
+    variables = fmt.template_variables(body.chat_template_kwargs)
     if body.reasoning_effort is not None:
         variables.setdefault("reasoning_effort", body.reasoning_effort)
         variables.setdefault("enable_thinking", body.reasoning_effort != "none")
@@ -250,7 +243,7 @@ def router(services: Services) -> APIRouter:
             llm = model.loaded.llm
             head = {"id": fmt.new_id("chatcmpl-"), "created": fmt.now(), "model": model.name}
             if body.stream:
-                options = body.stream_options or StreamOptions()
+                options = body.stream_options or fmt.StreamOptions()
                 head["object"] = "chat.completion.chunk"
                 frames = _chunks(llm, generation, head, options.include_usage)
                 return stream_response(frames, fmt.error_frame, holding=stack.pop_all())

@@ -6,7 +6,10 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import PlainValidator
+from pydantic_core import PydanticCustomError
 
 from freehold.llm import LLM
 from freehold.server.failures import Failure, RequestError
@@ -105,6 +108,46 @@ def check_metadata(metadata: dict[str, str] | None) -> None:
         raise RequestError(
             "metadata may hold 16 pairs, keys of 64 characters and values of 512", param="metadata"
         )
+
+
+class StreamOptions(Body):
+    """What the stream brings beside text."""
+
+    include_usage: bool = False
+    include_obfuscation: bool | None = None  # padding against eavesdroppers on public networks
+
+
+def _prompts(value: Any) -> list[str] | list[list[int]]:
+    """One text, several, the ids of one, or the ids of several: several in any case."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and value:
+        if all(type(item) is int for item in value):
+            return [value]
+        if all(isinstance(item, str) for item in value):
+            return value
+        if all(isinstance(ids, list) and all(type(i) is int for i in ids) for ids in value):
+            return value
+    raise PydanticCustomError(
+        "prompts", "must be a text, a list of texts, a list of token ids or a list of such lists"
+    )
+
+
+# Texts or lists of token ids, one or many, as OpenAI's plain completions and embeddings take them.
+Prompts = Annotated[
+    list[str] | list[list[int]],
+    PlainValidator(_prompts, json_schema_input_type=str | list[str] | list[int] | list[list[int]]),
+]
+
+
+def template_variables(given: dict[str, Any] | None) -> dict[str, Any]:
+    """``chat_template_kwargs``, less what has fields of its own."""
+    taken = {"messages", "tools", "add_generation_prompt"} & set(given or {})
+    if taken:
+        raise RequestError(
+            f"chat_template_kwargs cannot set {min(taken)}", param="chat_template_kwargs"
+        )
+    return dict(given or {})
 
 
 class SamplingFields(Body):

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Documents in the order in which they answer a query: ``POST /v1/rerank``.
+
+In the shape that Cohere and Jina have in common. Models here were not made to rank, so the answer
+says how they were made to: ``likelihood`` asks about each document and takes the probability of yes
+as opposed to no; ``embedding`` takes the cosine of the angle between query and document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from freehold._llm_labels import LabelTask
+from freehold.async_llm import AsyncLLM
+from freehold.documents import prompts
+from freehold.llm import LLM
+from freehold.server import openai_format as fmt
+from freehold.server.classification import document_prompt, usage
+from freehold.server.failures import RequestError
+from freehold.server.services import Body, Dialect, Services
+from freehold.server.sse import while_connected
+
+MAX_DOCUMENTS = 1000
+Method = Literal["likelihood", "embedding"]
+
+
+class RerankDocument(Body):
+    """A document in the longer spelling."""
+
+    text: str
+
+
+class RerankBody(Body):
+    """The request."""
+
+    model: str
+    query: str
+    documents: list[str | RerankDocument]
+    top_n: int | None = None
+    return_documents: bool | None = None
+    # beyond Cohere's and Jina's; None: likelihood where the model can be asked, else embedding
+    method: Method | None = None
+    user: str | None = None  # a label for the caller's own books
+
+
+async def scores(
+    model: AsyncLLM, method: Method, query: str, documents: Sequence[str]
+) -> tuple[list[float], dict[str, Any]]:
+    """(relevance of each document, usage)."""
+    if method == "embedding":
+        ids = [await model.text(lambda llm, t=text: llm.ids(t)) for text in (query, *documents)]  # type: ignore[misc]
+        vectors = await model.embed(ids)
+        count = sum(map(len, ids))
+        return [float(vector @ vectors[0]) for vector in vectors[1:]], {
+            "prompt_tokens": count,
+            "total_tokens": count,
+        }
+    task = await model.text(lambda llm: _task(llm, query, documents))
+    found, outputs = await model.classify(task)
+    return [each.scores[0].probability for each in found], usage(task, outputs)
+
+
+def _task(llm: LLM, query: str, documents: Sequence[str]) -> LabelTask:
+    texts = [
+        document_prompt(llm, lambda document: prompts.relevant(document, query), text)
+        for text in documents
+    ]
+    space = "" if llm.has_chat_template else " "
+    return llm.label_task(texts, [f"{space}yes", f"{space}no"])
+
+
+def router(services: Services) -> APIRouter:
+    """The routes."""
+    routes = APIRouter(tags=["decisions"])
+
+    @routes.post("/v1/rerank")
+    async def rerank(body: RerankBody, request: Request) -> Response:
+        """The documents, the most relevant first."""
+        texts = [d if isinstance(d, str) else d.text for d in body.documents]
+        if not 1 <= len(texts) <= MAX_DOCUMENTS:
+            raise RequestError(
+                f"documents must be between 1 and {MAX_DOCUMENTS}", param="documents"
+            )
+        if body.top_n is not None and body.top_n < 1:
+            raise RequestError("top_n must be at least 1", param="top_n")
+        async with services.registry.lease(body.model) as model:
+            asked = "likelihood" if model.loaded.llm.has_chat_template else "embedding"
+            method: Method = body.method or asked  # type: ignore[assignment]
+            work = scores(model.loaded, method, body.query, texts)
+            found, counts = await while_connected(request, work)
+        order = sorted(range(len(texts)), key=lambda i: -found[i])[: body.top_n]
+        results = [
+            {"index": i, "relevance_score": found[i]}
+            | ({"document": {"text": texts[i]}} if body.return_documents else {})
+            for i in order
+        ]
+        head = {"id": fmt.new_id("rerank-"), "object": "list", "model": model.name}
+        head["method"] = method
+        return JSONResponse({**head, "results": results, "usage": counts})
+
+    return routes
+
+
+DIALECT = Dialect("reranking", ("/v1/rerank",), router, fmt.error_body)
