@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection
 
 from freehold.server.caller import caller
 from freehold.server.failures import Failure, RequestError
+from freehold.server.observer import KEY_NAME
 from freehold.server.openai_responses import ResponsesBody, head
 from freehold.server.responses_events import ResponseWriter
 from freehold.server.responses_input import messages, normalised
@@ -123,7 +124,7 @@ def test_what_one_key_stores_no_other_finds():
 
 
 def test_who_asks_is_what_the_scope_says():
-    assert caller(HTTPConnection({"type": "http", "state": {"key_name": "alice"}})) == "alice"
+    assert caller(HTTPConnection({"type": "http", "state": {KEY_NAME: "alice"}})) == "alice"
     assert caller(HTTPConnection({"type": "http", "state": {}})) == ""
     assert caller(HTTPConnection({"type": "http"})) == ""
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from starlette.requests import HTTPConnection
 
-STATE_KEY = "key_name"  # in the ASGI scope's state; whoever checks API keys writes it
+from freehold.server.observer import KEY_NAME
 
 
 def caller(request: HTTPConnection) -> str:
     """The name of the API key a request came with; "" where the server asks for none."""
-    name = (request.scope.get("state") or {}).get(STATE_KEY)
+    name = (request.scope.get("state") or {}).get(KEY_NAME)
     return name if isinstance(name, str) else ""

@@ -67,10 +67,11 @@ class RequestError(UserError):
 
     def __init__(
         self, message: str, *, param: str | None = None, kind: FailureKind = "invalid_request",
-        hint: str | None = None, retry_after: int | None = None,
+        hint: str | None = None, retry_after: int | None = None, status_code: int | None = None,
     ) -> None:  # fmt: skip
         super().__init__(message, hint=hint)
         self.param, self.kind, self.retry_after = param, kind, retry_after
+        self.status_code = status_code
 
 
 def invalid_field(first: Mapping[str, Any]) -> Failure:
@@ -88,7 +89,9 @@ def invalid_field(first: Mapping[str, Any]) -> Failure:
 def failure_of(error: BaseException) -> Failure:
     """How an exception is told to the client."""
     if isinstance(error, RequestError):
-        return Failure(error.kind, str(error), error.param, error.retry_after)
+        return Failure(
+            error.kind, str(error), error.param, error.retry_after, error.status_code
+        )
     if isinstance(error, ContextLengthError):
         return Failure("context_length", str(error))
     if isinstance(error, ModelNotFoundError):

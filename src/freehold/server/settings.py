@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -24,6 +25,10 @@ class ServerSettings:
     pinned: tuple[str, ...] = ()  # names of models that nothing but the end of the server unloads
     preload: tuple[str, ...] = ()  # names of models to load before the first request
     memory_wait: float = 20.0  # seconds a request waits for memory that other models use
+    max_upload_bytes: int = 256 << 20  # of files
+    data_dir: Path | None = None  # of files and batches; None: they are not kept
+    data_bytes: int = 8 << 30  # that all of them may take
+    batch_lines: int = 8  # requests of batches under way while nobody else asks
     # What is kept of `/v1/responses` for each key: JSON bytes, responses, seconds.
     responses_bytes: int = 64 << 20
     responses_count: int = 1000
