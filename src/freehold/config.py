@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from freehold.errors import InvalidParameterError
 from freehold.ops import KVDtype
@@ -45,3 +46,15 @@ def env_threads() -> int | None:
             f"FREEHOLD_THREADS must be a positive whole number, not {text!r:.40}"
         )
     return int(text)
+
+
+def data_dir() -> Path | None:
+    """Where this user's data lie: `$XDG_DATA_HOME/freehold`, else `~/.local/share/freehold`; None
+    where there is no home directory."""
+    # The specification of these variables wants relative paths ignored.
+    given = Path(os.environ.get("XDG_DATA_HOME", ""))
+    try:
+        root = given if given.is_absolute() else Path.home() / ".local" / "share"
+    except RuntimeError:
+        return None
+    return root / "freehold"

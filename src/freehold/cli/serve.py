@@ -7,6 +7,7 @@ Turns flags into settings and runs the server; everything else is `freehold.serv
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -60,10 +61,22 @@ def command(
     snapshot_bytes: Annotated[
         str, typer.Option("--snapshot-bytes", help="The most that directory may take.")
     ] = "8GiB",
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--data-dir",
+            help="Keep uploaded files and batches here; one server at a time uses a directory. "
+            "Default: freehold/server among your data ($XDG_DATA_HOME).",
+        ),
+    ] = None,
+    data_bytes: Annotated[
+        str, typer.Option("--data-bytes", help="The most that directory may take.")
+    ] = "8GiB",
     recommended: options.Recommended = True,
     engine: options.EngineFlags = options.EngineFlags(),  # noqa: B008 - frozen
 ) -> None:
     """Serve models to OpenAI, Anthropic and Ollama clients."""
+    from freehold import config
     from freehold.server.quantities import parse_bytes, parse_keep_alive
     from freehold.server.run import serve
     from freehold.server.settings import ServerSettings
@@ -87,6 +100,8 @@ def command(
         keep_alive=parse_keep_alive(keep_alive),
         pinned=tuple(pin or ()),
         preload=tuple(preload or ()),
+        data_dir=data_dir or ((home := config.data_dir()) and home / "server"),
+        data_bytes=parse_bytes(data_bytes),
     )
     serve(settings, lambda url: console.note(f"serving on {url} (Ctrl-C stops)"))
 

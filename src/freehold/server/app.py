@@ -11,6 +11,7 @@ import importlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -20,7 +21,9 @@ from starlette.responses import JSONResponse, Response
 
 from freehold import __version__
 from freehold.errors import FreeholdError
+from freehold.server.batches import Batches
 from freehold.server.failures import Failure, failure_of, invalid_field
+from freehold.server.inner_call import call
 from freehold.server.metrics import ServerMetrics
 from freehold.server.observer import CallerMiddleware
 from freehold.server.registry import ModelRegistry
@@ -33,6 +36,8 @@ DIALECTS = (
     "openai_models",
     "openai_chat",
     "openai_responses",
+    "openai_files",
+    "openai_batches",
     "anthropic_messages",
     "ollama",
     "metrics_route",
@@ -56,7 +61,15 @@ def create_app(settings: ServerSettings, registry: ModelRegistry | None = None) 
     registry = registry or ModelRegistry(settings)
     metrics = ServerMetrics(registry)
     registry.observer = metrics
-    services = Services(settings, registry, metrics)
+    batches = Batches(
+        settings.data_dir,
+        max_bytes=settings.data_bytes,
+        max_lines=settings.batch_lines,
+        busy=lambda: sum(model.users for model in registry.models()),
+    )
+    services = Services(settings, registry, metrics, batches)
+    services.at_start.append(batches.start)
+    services.at_end.append(batches.close)
     dialects = load_dialects()
 
     @asynccontextmanager
@@ -73,8 +86,16 @@ def create_app(settings: ServerSettings, registry: ModelRegistry | None = None) 
     app = FastAPI(title="freehold", version=__version__, lifespan=lifespan, redoc_url=None)
     app.state.services = services
     app.add_middleware(RequestIds)
+    # The same routes for the lines of batches: whoever sent them was let in already.
+    inner = FastAPI(openapi_url=None)
     for dialect in dialects:
-        app.include_router(dialect.router(services))
+        routes = dialect.router(services)
+        app.include_router(routes)
+        inner.include_router(routes)
+        for route in routes.routes:
+            if "POST" in (getattr(route, "methods", None) or ()):
+                services.endpoints.add(route.path)  # type: ignore[attr-defined]
+    batches.answer = partial(call, inner)
 
     def answer(request: Request, failure: Failure) -> Response:
         dialect = dialect_of(dialects, request.url.path)
@@ -101,11 +122,12 @@ def create_app(settings: ServerSettings, registry: ModelRegistry | None = None) 
         return Response(status_code=499)  # nobody reads it
 
     app.add_middleware(CallerMiddleware, observer=metrics)
-    app.add_exception_handler(FreeholdError, on_error)
-    app.add_exception_handler(RequestValidationError, on_invalid)
-    app.add_exception_handler(HTTPException, on_http)
-    app.add_exception_handler(ClientGoneError, on_gone)
-    app.add_exception_handler(Exception, on_error)
+    for each in (app, inner):
+        each.add_exception_handler(FreeholdError, on_error)
+        each.add_exception_handler(RequestValidationError, on_invalid)
+        each.add_exception_handler(HTTPException, on_http)
+        each.add_exception_handler(ClientGoneError, on_gone)
+        each.add_exception_handler(Exception, on_error)
     return app
 
 

@@ -54,7 +54,7 @@ class _Run:
 
 
 class BatchRunner:
-    """All methods belong to one event loop; files are written on one thread, one after the other."""
+    """All methods belong to one event loop; files are written on one thread, one by one."""
 
     def __init__(
         self, store: BatchStore, answer: Answer, busy: Callable[[], int],

@@ -89,9 +89,7 @@ def invalid_field(first: Mapping[str, Any]) -> Failure:
 def failure_of(error: BaseException) -> Failure:
     """How an exception is told to the client."""
     if isinstance(error, RequestError):
-        return Failure(
-            error.kind, str(error), error.param, error.retry_after, error.status_code
-        )
+        return Failure(error.kind, str(error), error.param, error.retry_after, error.status_code)
     if isinstance(error, ContextLengthError):
         return Failure("context_length", str(error))
     if isinstance(error, ModelNotFoundError):

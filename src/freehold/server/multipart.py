@@ -7,13 +7,17 @@ Knows neither files' stores nor dialects.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from freehold.server.failures import RequestError
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 MAX_PARTS = 16
 MAX_HEADERS = 8  # of a part
@@ -78,7 +82,7 @@ class _Reader:
         self._value = bytearray()
         self._is_file = False
 
-    def callbacks(self) -> Mapping[str, Callable[..., None]]:
+    def callbacks(self) -> MultipartCallbacks:
         return {
             "on_part_begin": self._part_begin,
             "on_header_field": lambda d, a, b: self._header[0].extend(d[a:b]),

@@ -204,9 +204,7 @@ def router(services: Services) -> APIRouter:
         return batch_body(batch)
 
     @routes.get("/v1/batches")
-    async def listed(
-        request: Request, after: str | None = None, limit: int = 20
-    ) -> dict[str, Any]:
+    async def listed(request: Request, after: str | None = None, limit: int = 20) -> dict[str, Any]:
         """All batches of this key, the latest first."""
         await batches.ready()
         found = batches.store.of(caller(request), KIND)

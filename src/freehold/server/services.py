@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from freehold.server.batches import Batches
 from freehold.server.failures import Failure, FailureKind, RequestError, invalid_field
 from freehold.server.metrics import ServerMetrics
 from freehold.server.registry import ModelRegistry
@@ -23,6 +24,8 @@ class Services:
     settings: ServerSettings
     registry: ModelRegistry
     metrics: ServerMetrics
+    batches: Batches
+    endpoints: set[str] = field(default_factory=set)  # paths that take a POST
     # What routers want done when the server starts, and before the models go.
     at_start: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     at_end: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
