@@ -81,6 +81,15 @@ class AsyncLLM:
         """Run `function` on the thread for text: rendering, tokenizing, compiling grammars."""
         return await asyncio.get_running_loop().run_in_executor(self._text, function, self.llm)
 
+    def check(self, prompt: Sequence[int], params: SamplingParams) -> None:
+        """Raise at once what `stream` would raise for them later."""
+        try:
+            self.llm.engine.check(prompt, params)
+        except BaseException as error:
+            if self._watch is not None:
+                self._watch.begin(len(prompt)).end(None, error)
+            raise
+
     async def stream(
         self,
         prompt: Sequence[int],

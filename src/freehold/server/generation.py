@@ -94,7 +94,7 @@ class Generation:
         if params.seed is not None:  # the same seed n times would be the same answer n times
             each = [replace(params, seed=(params.seed + i) % 2**64) for i in range(request.n)]
         ids = await model.text(lambda llm: prompt_ids(llm, request))
-        model.llm.engine.check(ids, params)  # not after a stream has begun
+        model.check(ids, params)  # not after a stream has begun
         grammar = await model.grammar(lambda llm: _grammar(llm, request, ids))
         limits: list[ThoughtLimit | None] = [None] * request.n
         if (budget := request.thought_budget) is not None:
