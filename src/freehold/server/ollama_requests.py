@@ -99,6 +99,9 @@ class ChatBody(AnswerBody):
 
     messages: list[dict[str, Any]] | None = None
     tools: list[dict[str, Any]] | None = None
+    # Open WebUI writes these two here; elsewhere they are a message and an option.
+    system: str | None = None
+    num_predict: int | None = None
 
 
 class EmbedBody(KeepBody):
@@ -119,11 +122,18 @@ def chat_request(body: ChatBody, recommended: bool) -> GenerationRequest:
     """What a chat asks for."""
     names: dict[str, str] = {}
     messages = [_message(m, f"messages[{i}]", names) for i, m in enumerate(body.messages or ())]
+    if body.system:
+        messages.insert(0, {"role": "system", "content": body.system})
+    common = _common(body)
+    if body.num_predict is not None:
+        common["sampling"] = {
+            **sampling_of({"num_predict": body.num_predict}), **common["sampling"]
+        }  # fmt: skip
     return GenerationRequest(
         messages=messages,
         tools=[_tool(t, f"tools[{i}]") for i, t in enumerate(body.tools or ())] or None,
         recommended=recommended,
-        **_common(body),
+        **common,
     )
 
 
