@@ -177,6 +177,8 @@ def test_options_reach_the_sampling(client):
         ("chat", {"messages": [{"role": "wizard", "content": "x"}]}, "messages[0].role"),
         ("chat", {"messages": [{**HELLO[0], "images": ["AAAA"]}]}, "messages[0].images"),
         ("chat", {"tools": [{"type": "function"}]}, "tools[0].function"),
+        ("chat", {"messages": [{"role": "assistant", "tool_calls": 7}]}, "messages[0].tool_calls"),
+        ("chat", {"messages": [{"role": "tool", "tool_call_id": []}]}, "messages[0].tool_call_id"),
         ("generate", {"prompt": "x", "suffix": "y"}, "suffix"),
         ("generate", {"prompt": "x", "template": "{{ .Prompt }}"}, "template"),
         ("generate", {"prompt": "x", "images": ["AAAA"]}, "images"),
@@ -194,6 +196,22 @@ def test_what_cannot_be_answered_is_refused_by_name(server, path, change, named)
     assert answer.status_code == 400, answer.text
     assert list(answer.json()) == ["error"]
     assert named in answer.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/messages", "/v1/chat/completions"])
+def test_names_that_no_encoding_has_are_refused_like_others(server, path):
+    for field in (
+        r'"messages":[{"role":"user","content":"x","\ud800":1}]',
+        r'"messages":[{"role":"user","content":"x"}],"options":{"\ud800":1}',
+        r'"messages":[{"role":"\ud800","content":"x"}]',
+        r'"messages":[{"role":"user","content":"\ud800"}],"stream":false',
+        r'"\ud800":1',
+    ):
+        body = '{"model":"seedling","max_tokens":1,"stream":false,' + field + "}"
+        headers = {"content-type": "application/json"}
+        answer = httpx.post(server.url + path, content=body, headers=headers)
+        assert 200 <= answer.status_code < 500
+        assert path == "/v1/chat/completions" or answer.status_code == 400
 
 
 def test_the_client_raises_what_it_has_for_it(client):

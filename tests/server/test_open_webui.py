@@ -83,7 +83,7 @@ def test_an_ollama_connection_is_set_up_and_chatted_over(backend):
                 "keep_alive": "5m",
                 "think": False,
             },
-        )  # fmt: skip
+        )
     )
     assert all(line["message"]["role"] == "assistant" for line in lines)
     last = lines[-1]

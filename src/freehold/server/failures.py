@@ -56,6 +56,14 @@ class Failure:
     retry_after: int | None = None  # seconds
     status_code: int | None = None  # where it differs from the kind's own
 
+    def __post_init__(self) -> None:
+        # Names of fields come from the client, and may hold what cannot be sent back.
+        for name in ("message", "param"):
+            text = getattr(self, name)
+            if isinstance(text, str) and not text.isascii():
+                text = text.encode("utf-8", "backslashreplace").decode()
+                object.__setattr__(self, name, text)
+
     @property
     def status(self) -> int:
         """The HTTP status."""

@@ -211,7 +211,9 @@ def _message(raw: Mapping[str, Any], where: str, names: dict[str, str]) -> dict[
         raise RequestError(f"{where}.role: {role!r:.60} is no role", param=f"{where}.role")
     text = "" if content is None else needs_text(content, f"{where}.content")
     _refuse(raw.get("images"), f"{where}.images", "the model reads text alone")
-    calls = raw.get("tool_calls") or ()
+    calls = raw.get("tool_calls") or []
+    if not isinstance(calls, list):
+        raise RequestError(f"{where}.tool_calls must be a list", param=f"{where}.tool_calls")
     if role == "assistant":
         thought = raw.get("thinking")
         made = [_call(c, f"{where}.tool_calls[{i}]", names) for i, c in enumerate(calls)]
@@ -222,7 +224,11 @@ def _message(raw: Mapping[str, Any], where: str, names: dict[str, str]) -> dict[
                            param=f"{where}.tool_calls")  # fmt: skip
     if role == "tool":
         call_id = raw.get("tool_call_id")
+        if call_id is not None:
+            needs_text(call_id, f"{where}.tool_call_id")
         name = raw.get("tool_name") or names.get(str(call_id))
+        if name is not None:
+            needs_text(name, f"{where}.tool_name")
         return tool_answer(text, name, call_id)
     return {"role": role, "content": text}
 
