@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""freehold's `LLM` behind the worker protocol: conversations answered as one batch."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from freehold import LLM, SamplingParams
+from worker_protocol import serve
+
+
+class Library:
+    """One loaded model."""
+
+    def __init__(self) -> None:
+        self.llm: Any = None
+
+    def load(self, path: str, threads: int, context: int, streams: int) -> dict[str, Any]:
+        """Load the file."""
+        self.llm = LLM(path, threads=threads, context_length=context, max_num_seqs=max(64, streams))
+        self.chat([" ab cd"], 2)
+        return {}
+
+    def chat(self, texts: list[str], tokens: int) -> dict[str, Any]:
+        """Answer all texts together."""
+        began = time.perf_counter()
+        done = self.llm.chat(
+            [[{"role": "user", "content": text}] for text in texts],
+            SamplingParams(temperature=0.0, max_tokens=tokens),
+        )
+        return {
+            "seconds": time.perf_counter() - began,
+            "prompt_tokens": [len(each.prompt_token_ids) for each in done],
+            "tokens": [len(each.token_ids) for each in done],
+            "full_length": all(each.finish_reason == "length" for each in done),
+        }
+
+
+if __name__ == "__main__":
+    library = Library()
+    serve({"load": library.load, "chat": library.chat})
