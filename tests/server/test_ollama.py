@@ -8,6 +8,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import httpx
 import ollama
@@ -18,7 +19,9 @@ from live_server import LiveServer, live_server
 from freehold import LLM, SamplingParams
 from freehold.server import ollama_answers
 from freehold.server.failures import RequestError
+from freehold.server.ollama_requests import chat_request
 from freehold.server.settings import ServerSettings
+from freehold.types import ToolChoice
 
 HELLO = [{"role": "user", "content": "Hello"}]
 GREEDY = {"temperature": 0}
@@ -31,6 +34,7 @@ WEATHER = {
             "type": "object",
             "properties": {"town": {"type": "string", "enum": ["Bern", "Rome"]}},
             "required": ["town"],
+            "additionalProperties": False,
         },
     },
 }
@@ -244,7 +248,7 @@ def test_answers_keep_to_a_form(thinking_client):
     assert isinstance(json.loads(prompt.response)["ok"], bool)
 
 
-def test_calls_are_objects_and_their_answers_are_read(thinking_client, monkeypatch):
+def test_calls_are_objects_and_their_answers_are_read(thinking_client):
     call = {"function": {"name": "weather", "arguments": {"town": "Bern"}}}
     messages = [
         *HELLO,
@@ -258,14 +262,26 @@ def test_calls_are_objects_and_their_answers_are_read(thinking_client, monkeypat
     assert answer.prompt_eval_count > plain.prompt_eval_count + len("I look. sunny")
 
 
-def test_a_call_is_one_line_of_a_stream():
-    from freehold.types import ToolCall
+def test_a_call_is_one_line_of_a_stream(thinking_client, monkeypatch):
+    def forced(body, recommended):  # Ollama's API has no word for it, and noise calls nothing
+        return replace(chat_request(body, recommended), tool_choice=ToolChoice("required"))
 
-    shape = ollama_answers.said("", "hm", [ToolCall(0, "weather", '{"town": "Bern"}')])
-    message = ollama.ChatResponse(**shape, done=False).message
-    assert message.tool_calls[0].function.name == "weather"
-    assert message.tool_calls[0].function.arguments == {"town": "Bern"}
-    assert message.thinking == "hm"
+    monkeypatch.setattr("freehold.server.ollama_requests.chat_request", forced)
+    ask = {"tools": [WEATHER], "think": False, "options": {**GREEDY, "num_predict": 150}}
+    lines = list(thinking_client.chat("thinker", HELLO, stream=True, **ask))
+    calls = [call for line in lines for call in line.message.tool_calls or ()]
+    assert calls[0].function.name == "weather"
+    assert calls[0].function.arguments["town"] in ("Bern", "Rome")
+    whole = thinking_client.chat("thinker", HELLO, **ask).message
+    assert whole.tool_calls[0] == calls[0]
+    assert whole.content == ""
+
+
+def test_text_of_calls_that_nobody_offered_is_text(thinking_client):
+    schema = {"const": "<tool_call>"}
+    answer = thinking_client.chat("thinker", HELLO, format=schema, options=GREEDY)
+    assert answer.message.content == '"<tool_call>"'
+    assert answer.message.tool_calls is None
 
 
 def test_thoughts_are_told_apart(thinking_client):

@@ -44,6 +44,8 @@ class ThoughtLimit:
         self._start, self._end = start.encode(), end.encode()
         self._tokenizer, self._budget = tokenizer, budget
         self._closing = _tokens(tokenizer, end)
+        pieces = [tokenizer.piece(token, skip_special=False) for token in self._closing]
+        self._written = [b"".join(pieces[:n]) for n in range(len(pieces))]
         self._begin = "inside" if opened else "before"
         self._reset()
 
@@ -52,7 +54,6 @@ class ThoughtLimit:
         self._state = self._begin  # "before" a thought, "inside" one, "after" it
         self._text = b""  # what may still be part of a marker
         self._spent = 0
-        self._closed = 0  # tokens of the end that were written
 
     def __call__(self, ids: Sequence[int], logits: FloatArray) -> FloatArray:
         """The logits after `ids`, all of the answer so far."""
@@ -63,9 +64,10 @@ class ThoughtLimit:
         self._read = len(ids)
         if self._state != "inside" or self._spent < self._budget:
             return logits
-        only = self._closing[self._closed % len(self._closing)]
+        # The model may have begun to write the end by itself.
+        done = max(n for n, text in enumerate(self._written) if self._text.endswith(text))
         forced = np.full_like(logits, -np.inf)
-        forced[only] = 0.0
+        forced[self._closing[done]] = 0.0
         return forced
 
     def _take(self, token: int) -> None:
@@ -75,13 +77,10 @@ class ThoughtLimit:
         if self._state == "before":
             self._look_for_start()
             return
-        if self._spent >= self._budget:
-            due = self._closing[self._closed % len(self._closing)]
-            self._closed = self._closed + 1 if token == due else 0
         self._spent += 1
         if self._end in self._text:
             self._state, self._text = ("before" if self._anywhere else "after"), b""
-            self._spent = self._closed = 0
+            self._spent = 0
         else:
             self._text = self._text[-len(self._end) :]
 
@@ -92,7 +91,7 @@ class ThoughtLimit:
             else:
                 self._text = self._text[-len(self._start) :]
             return
-        text = self._text.lstrip()
+        text = self._text = self._text.lstrip()
         if text.startswith(self._start):
             self._state, self._text = "inside", b""
         elif not self._start.startswith(text):

@@ -185,9 +185,11 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("/api/ps")
     async def ps() -> dict[str, Any]:
-        """Those of them that are loaded."""
-        models = [(m, await _facts(m)) for m in services.registry.models()]
-        return {"models": [running(m, facts) for m, facts in models if m.llm is not None]}
+        """Those of them that are loaded; one under an adapter is the model it adapts."""
+        loaded = [model for model in services.registry.bases() if model.llm is not None]
+        facts = [await _facts(model) for model in loaded]
+        pairs = zip(loaded, facts, strict=True)
+        return {"models": [running(m, found) for m, found in pairs if m.llm is not None]}
 
     @routes.post("/api/show")
     async def show(body: asks.ShowBody) -> dict[str, Any]:
