@@ -58,3 +58,19 @@ def data_dir() -> Path | None:
     except RuntimeError:
         return None
     return root / "freehold"
+
+
+def config_dir() -> Path:
+    """Where this user's settings lie: `$XDG_CONFIG_HOME/freehold`, else `~/.config/freehold`.
+
+    Raises InvalidParameterError where there is no home directory.
+    """
+    # The specification of these variables wants relative paths ignored.
+    given = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    try:
+        root = given if given.is_absolute() else Path.home() / ".config"
+    except RuntimeError:
+        raise InvalidParameterError(
+            "this user has no home directory", hint="set XDG_CONFIG_HOME to a directory"
+        ) from None
+    return root / "freehold"

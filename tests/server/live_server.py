@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import uvicorn
 
 from freehold.server.app import create_app
-from freehold.server.run import bind
+from freehold.server.run import bind, uvicorn_config
 from freehold.server.settings import ServerSettings
 
 _Result = TypeVar("_Result")
@@ -47,9 +47,7 @@ def live_server(settings: ServerSettings, registry: Any = None) -> Iterator[Live
         loops[:] = [asyncio.get_running_loop()]
         await app(scope, receive, send)
 
-    config = uvicorn.Config(remembering, log_level="warning", access_log=False, server_header=False,
-                            timeout_graceful_shutdown=5)  # fmt: skip
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(uvicorn_config(remembering, settings))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

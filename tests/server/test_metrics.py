@@ -13,9 +13,10 @@ from live_server import LiveServer, live_server
 from prometheus_client.parser import text_string_to_metric_families
 
 from freehold.errors import CapacityError, EngineError, InvalidParameterError
+from freehold.server.keys import ApiKey
 from freehold.server.metrics import MAX_KEYS, OTHER, ServerMetrics
-from freehold.server.observer import CALLER, KEY_NAME, Caller
 from freehold.server.registry import ModelRegistry
+from freehold.server.request_context import RequestRecord, set_current
 from freehold.server.settings import ServerSettings
 
 CHAT = "/v1/chat/completions"
@@ -174,9 +175,9 @@ def test_refusals_are_counted_without_letting_clients_make_labels(server):
 def test_keys_are_told_apart_up_to_a_limit():
     metrics = ServerMetrics(ModelRegistry(ServerSettings()))
     for number in range(MAX_KEYS + 20):
-        token = CALLER.set(Caller({"state": {KEY_NAME: f"key-{number}"}}))
+        set_current(RequestRecord(key=ApiKey(f"key-{number}", "0" * 64, 0)))
         metrics.answers("m").begin(3).end(None, None)
-        CALLER.reset(token)
+    set_current(None)
     found = parse(metrics.render().decode())
     keys = found.labels_of("answers_total", "key")
     assert {"key-0", f"key-{MAX_KEYS - 1}", OTHER} <= keys

@@ -370,7 +370,8 @@ def test_what_cannot_be_answered_is_refused_by_name(server, change, status, para
 
 def test_half_a_character_is_refused(server):
     body = rb'{"model": "seedling", "input": [{"role": "user", "content": "\ud800"}]}'
-    answer = httpx.post(server.url + "/v1/responses", content=body)
+    answer = httpx.post(server.url + "/v1/responses", content=body,
+                        headers={"Content-Type": "application/json"})  # fmt: skip
     assert answer.status_code == 400
 
 

@@ -6,14 +6,12 @@ Turns flags into settings and runs the server; everything else is `freehold.serv
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from freehold.cli import console, options
-from freehold.errors import InvalidParameterError
 
 
 @options.with_options
@@ -72,20 +70,30 @@ def command(
     data_bytes: Annotated[
         str, typer.Option("--data-bytes", help="The most that directory may take.")
     ] = "8GiB",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", help="A name by which clients call this server; repeatable."),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-origin",
+            help="A website whose pages may ask, e.g. https://a.example; repeatable.",
+        ),
+    ] = None,
     recommended: options.Recommended = True,
     engine: options.EngineFlags = options.EngineFlags(),  # noqa: B008 - frozen
 ) -> None:
     """Serve models to OpenAI, Anthropic and Ollama clients."""
     from freehold import config
+    from freehold.server.hosts import parse_host, parse_origin
+    from freehold.server.keys import FILE_NAME, require_key
     from freehold.server.quantities import parse_bytes, parse_keep_alive
     from freehold.server.run import serve
     from freehold.server.settings import ServerSettings
 
-    if not _is_loopback(host):
-        raise InvalidParameterError(
-            f"{host} can be reached from outside, and there is no API key",
-            hint="listen on 127.0.0.1",
-        )
+    key_file = config.config_dir() / FILE_NAME
+    require_key(host, key_file)
     snapshots: dict[str, object] = {"snapshot_bytes": parse_bytes(snapshot_bytes)}
     if snapshot_dir is not None:
         snapshots["snapshot_dir"] = snapshot_dir
@@ -102,14 +110,8 @@ def command(
         preload=tuple(preload or ()),
         data_dir=data_dir or ((home := config.data_dir()) and home / "server"),
         data_bytes=parse_bytes(data_bytes),
+        key_file=key_file,
+        allow_hosts=tuple(parse_host(name) for name in allow_host or ()),
+        allow_origins=tuple(parse_origin(site) for site in allow_origin or ()),
     )
     serve(settings, lambda url: console.note(f"serving on {url} (Ctrl-C stops)"))
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

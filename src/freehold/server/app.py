@@ -11,28 +11,31 @@ import importlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from freehold import __version__
 from freehold.errors import FreeholdError
 from freehold.server.batches import Batches
 from freehold.server.failures import Failure, failure_of, invalid_field
-from freehold.server.inner_call import call
+from freehold.server.inner_call import InnerCalls
+from freehold.server.keys import KeyRing
+from freehold.server.limits import LimitsMiddleware
 from freehold.server.metrics import ServerMetrics
-from freehold.server.observer import CallerMiddleware
+from freehold.server.refusals import Refusals
 from freehold.server.registry import ModelRegistry
-from freehold.server.request_ids import RequestIds
+from freehold.server.request_log import RecordMiddleware
+from freehold.server.security import SecurityMiddleware
 from freehold.server.services import Dialect, Services
 from freehold.server.settings import ServerSettings
 from freehold.server.sse import ClientGoneError
 
 DIALECTS = (
+    "health",
     "openai_models",
     "openai_chat",
     "openai_responses",
@@ -47,7 +50,6 @@ DIALECTS = (
     "classification",
     "reranking",
 )
-_FALLBACK = "openai_chat"
 _log = logging.getLogger("freehold.server")
 
 
@@ -61,13 +63,14 @@ def create_app(settings: ServerSettings, registry: ModelRegistry | None = None) 
     registry = registry or ModelRegistry(settings)
     metrics = ServerMetrics(registry)
     registry.observer = metrics
+    keys = None if settings.key_file is None else KeyRing(settings.key_file)
     batches = Batches(
         settings.data_dir,
         max_bytes=settings.data_bytes,
         max_lines=settings.batch_lines,
-        busy=lambda: sum(model.users for model in registry.models()),
+        busy=lambda: sum(model.users for model in registry.bases()),
     )
-    services = Services(settings, registry, metrics, batches)
+    services = Services(settings, registry, metrics, batches, keys=keys)
     services.at_start.append(batches.start)
     services.at_end.append(batches.close)
     dialects = load_dialects()
@@ -85,7 +88,6 @@ def create_app(settings: ServerSettings, registry: ModelRegistry | None = None) 
 
     app = FastAPI(title="freehold", version=__version__, lifespan=lifespan, redoc_url=None)
     app.state.services = services
-    app.add_middleware(RequestIds)
     # The same routes for the lines of batches: whoever sent them was let in already.
     inner = FastAPI(openapi_url=None)
     for dialect in dialects:
@@ -95,12 +97,11 @@ def create_app(settings: ServerSettings, registry: ModelRegistry | None = None) 
         for route in routes.routes:
             if "POST" in (getattr(route, "methods", None) or ()):
                 services.endpoints.add(route.path)  # type: ignore[attr-defined]
-    batches.answer = partial(call, inner)
+    refuse = Refusals(dialects)
+    batches.answer = InnerCalls(inner, services, refuse)
 
     def answer(request: Request, failure: Failure) -> Response:
-        dialect = dialect_of(dialects, request.url.path)
-        headers = {"Retry-After": str(failure.retry_after)} if failure.retry_after else {}
-        return JSONResponse(dialect.error_body(failure), dialect.status(failure), headers)
+        return refuse.response(request.url.path, failure)
 
     async def on_error(request: Request, error: Exception) -> Response:
         failure = failure_of(error)
@@ -121,7 +122,10 @@ def create_app(settings: ServerSettings, registry: ModelRegistry | None = None) 
     async def on_gone(request: Request, error: Exception) -> Response:
         return Response(status_code=499)  # nobody reads it
 
-    app.add_middleware(CallerMiddleware, observer=metrics)
+    # the last one added is the first to see a request
+    app.add_middleware(LimitsMiddleware, services=services, refuse=refuse)
+    app.add_middleware(SecurityMiddleware, services=services, refuse=refuse)
+    app.add_middleware(RecordMiddleware, observer=metrics)
     for each in (app, inner):
         each.add_exception_handler(FreeholdError, on_error)
         each.add_exception_handler(RequestValidationError, on_invalid)
@@ -129,16 +133,3 @@ def create_app(settings: ServerSettings, registry: ModelRegistry | None = None) 
         each.add_exception_handler(ClientGoneError, on_gone)
         each.add_exception_handler(Exception, on_error)
     return app
-
-
-def dialect_of(dialects: list[Dialect], path: str) -> Dialect:
-    """Whose words an error on this path is told in."""
-    fits = [
-        (len(prefix), dialect)
-        for dialect in dialects
-        for prefix in dialect.prefixes
-        if path == prefix or path.startswith(prefix.rstrip("/") + "/")
-    ]
-    if fits:
-        return max(fits, key=lambda item: item[0])[1]
-    return next(dialect for dialect in dialects if dialect.name == _FALLBACK)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from starlette.requests import HTTPConnection
 
-from freehold.server.observer import KEY_NAME
+from freehold.server.request_context import KEY_NAME
 
 
 def caller(request: HTTPConnection) -> str:

@@ -21,6 +21,7 @@ from freehold.engine.structured import Grammar
 from freehold.errors import ConstraintError, InvalidParameterError, TemplateError
 from freehold.llm import LLM
 from freehold.server.failures import RequestError
+from freehold.server.request_caps import check_caps
 from freehold.types import (
     Completion,
     Constraint,
@@ -88,6 +89,7 @@ class Generation:
         """
         if not 1 <= request.n <= MAX_CHOICES:
             raise RequestError(f"n must be between 1 and {MAX_CHOICES}, not {request.n}", param="n")
+        check_caps(request.sampling, request.messages, request.tools)
         vendor = dict(model.llm.recommended_sampling) if request.recommended else {}
         params = SamplingParams(**{**vendor, **request.sampling})
         each = [params] * request.n

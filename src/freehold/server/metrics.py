@@ -29,8 +29,9 @@ from freehold.async_llm import AnswerWatch, AsyncLLM
 from freehold.engine.metrics import EngineStats
 from freehold.engine.sequence import StepOutput
 from freehold.errors import CapacityError, UserError
-from freehold.server.observer import CALLER, UNLOAD_REASONS, Observer, UnloadReason
+from freehold.server.observer import UNLOAD_REASONS, Observer, UnloadReason
 from freehold.server.registry import ModelRegistry
+from freehold.server.request_context import current, owner
 from freehold.server.served_model import ServedModel
 from freehold.types import Completion
 
@@ -184,12 +185,11 @@ class _Answers:
 
     def begin(self, prompt_tokens: int) -> _Answer:
         """An answer to a prompt of so many tokens is wanted."""
-        caller = CALLER.get()
-        key = "" if caller is None else caller.key
-        now = time.monotonic()
+        record, now = current(), time.monotonic()
         # Work that outlasts its request does not wait since then.
-        arrived = now if caller is None or caller.over else caller.arrived
-        return _Answer(self._metrics.labelled(self._model, key), prompt_tokens, arrived, now)
+        arrived = now if record.over else record.started
+        series = self._metrics.labelled(self._model, owner() or "")
+        return _Answer(series, prompt_tokens, arrived, now)
 
 
 class _Answer:

@@ -27,6 +27,8 @@ from freehold.models.adapters import check_adapter_name
 from freehold.server.failures import RequestError
 from freehold.server.model_memory import MemoryNeed, default_budget, memory_need
 from freehold.server.observer import Observer, UnloadReason
+from freehold.server.record_watch import RecordWatch
+from freehold.server.request_context import may_use
 from freehold.server.served_model import AdaptedModel, ServedModel
 from freehold.server.settings import ServerSettings
 
@@ -95,7 +97,7 @@ class ModelRegistry:
             )
         base.adapters[name] = path
         adapted = self._adapted[whole] = AdaptedModel(
-            base, name, lambda: self.observer.answers(whole)
+            base, name, lambda: RecordWatch(whole, self.observer.answers(whole))
         )
         return adapted
 
@@ -115,9 +117,10 @@ class ModelRegistry:
         self.add_adapter(model or next(iter(self._models)), name, path)
 
     def models(self) -> list[ServedModel]:
-        """All that can be asked, in the order in which they were named, those under adapters
-        last."""
-        return [*self._models.values(), *self._adapted.values()]
+        """All that whoever asks may use, in the order in which they were named, those under
+        adapters last."""
+        everything = (*self._models.values(), *self._adapted.values())
+        return [model for model in everything if may_use(model.name)]
 
     def bases(self) -> list[ServedModel]:
         """Those that are loaded and take memory: without the names under adapters."""
@@ -126,11 +129,11 @@ class ModelRegistry:
     def find(self, name: str) -> ServedModel:
         """The model of a name; Ollama's ``:latest`` may follow it.
 
-        Raises ModelNotFoundError.
+        Raises ModelNotFoundError, for a model that whoever asks may not use as for none.
         """
         known = {**self._adapted, **self._models}
         model = known.get(name) or known.get(name.removesuffix(":latest"))
-        if model is None:
+        if model is None or not may_use(model.name):
             raise ModelNotFoundError(
                 f"no model is served as {name!r:.120}",
                 hint=f"there are: {', '.join(m.name for m in self.models()) or 'none'}",
@@ -240,7 +243,7 @@ class ModelRegistry:
             model.llm = AsyncLLM(
                 llm,
                 max_waiting=self.settings.max_waiting,
-                watch=self.observer.answers(model.name),
+                watch=RecordWatch(model.name, self.observer.answers(model.name)),
             )
         except BaseException as error:
             model.state, model.nbytes = "unloaded", 0

@@ -3,15 +3,25 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import threading
+import time
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
+from freehold.errors import InvalidParameterError
 from freehold.server.app import create_app
+from freehold.server.hosts import is_loopback
+from freehold.server.http_protocol import protocol_class
+from freehold.server.services import Services
 from freehold.server.settings import ServerSettings
 
-GRACE_SECONDS = 30  # that running answers get when the server is asked to stop
+CLOSING_SECONDS = 10.0  # for models to be let go, once the answers are over
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -28,15 +38,62 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def uvicorn_config(app: FastAPI, settings: ServerSettings) -> uvicorn.Config:
+    """How uvicorn runs the application."""
+    return uvicorn.Config(
+        app,
+        http=protocol_class(settings),
+        ws="none",
+        # Nothing of a request is believed about where it came from.
+        proxy_headers=False,
+        server_header=False,
+        # The application logs its own errors; what strangers send to the port is not worth a line.
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        timeout_graceful_shutdown=1,  # the grace time is over by then
+    )
+
+
+class Server(uvicorn.Server):
+    """Asked to stop it finishes what it has begun and refuses what is new; asked twice it ends."""
+
+    def __init__(self, config: uvicorn.Config, services: Services) -> None:
+        super().__init__(config)
+        self._services = services
+        self._until: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal asks to stop."""
+        if self._until is not None:
+            os._exit(128 + sig)  # now: threads that load a model would be waited for
+        grace = self._services.settings.grace
+        self._until = time.monotonic() + grace
+        self._services.draining = True
+        last = threading.Timer(grace + CLOSING_SECONDS, os._exit, (128 + signal.SIGTERM,))
+        last.daemon = True
+        last.start()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        over = self._until is not None and time.monotonic() >= self._until
+        if self._until is not None and (over or not self._services.active):
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
 def serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> None:
-    """Serve until interrupted. `on_ready` is told the URL once connections are taken."""
+    """Serve until interrupted. `on_ready` is told the URL once connections are taken.
+
+    Raises InvalidParameterError where others could connect and no keys are kept.
+    """
+    if settings.key_file is None and not is_loopback(settings.host):
+        raise InvalidParameterError(
+            f"{settings.host} can be reached from outside", hint="keep API keys: `key_file`"
+        )
     listener = bind(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     app = create_app(settings)
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS,
-        server_header=False,
-    )  # fmt: skip
-    server = uvicorn.Server(config)
+    server = Server(uvicorn_config(app, settings), app.state.services)
     on_ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
     server.run(sockets=[listener])

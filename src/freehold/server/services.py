@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from freehold.server.batches import Batches
 from freehold.server.failures import Failure, FailureKind, RequestError, invalid_field
+from freehold.server.keys import KeyRing
 from freehold.server.metrics import ServerMetrics
+from freehold.server.quotas import Quotas
 from freehold.server.registry import ModelRegistry
 from freehold.server.settings import ServerSettings
 
@@ -26,6 +28,10 @@ class Services:
     metrics: ServerMetrics
     batches: Batches
     endpoints: set[str] = field(default_factory=set)  # paths that take a POST
+    keys: KeyRing | None = None  # None: nobody needs a key
+    quotas: Quotas = field(default_factory=Quotas)
+    active: int = 0  # requests that are being answered
+    draining: bool = False  # those are finished, no others are taken
     # What routers want done when the server starts, and before the models go.
     at_start: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     at_end: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
@@ -43,10 +49,27 @@ class Dialect:
     router: Callable[[Services], APIRouter]
     error_body: Callable[[Failure], dict[str, Any]]
     statuses: Mapping[FailureKind, int] = field(default_factory=dict)  # where they are its own
+    untyped_bodies: bool = False  # its users call curl without a header; browsers still may not
 
     def status(self, failure: Failure) -> int:
         """The HTTP status of a failure in this dialect."""
         return failure.status_code or self.statuses.get(failure.kind) or failure.status
+
+
+FALLBACK = "openai_chat"  # whose words fit where no dialect's path is
+
+
+def dialect_of(dialects: Sequence[Dialect], path: str) -> Dialect:
+    """Whose words an error on this path is told in."""
+    fits = [
+        (len(prefix), dialect)
+        for dialect in dialects
+        for prefix in dialect.prefixes
+        if path == prefix or path.startswith(prefix.rstrip("/") + "/")
+    ]
+    if fits:
+        return max(fits, key=lambda item: item[0])[1]
+    return next(dialect for dialect in dialects if dialect.name == FALLBACK)
 
 
 class Body(BaseModel):

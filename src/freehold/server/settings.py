@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +33,18 @@ class ServerSettings:
     responses_bytes: int = 64 << 20
     responses_count: int = 1000
     responses_age: float = 86400.0
+    # who may ask
+    key_file: Path | None = None  # API keys; None: nobody needs one
+    allow_hosts: tuple[str, ...] = ()  # names beside loopback by which clients may call this server
+    allow_origins: tuple[str, ...] = ()  # websites whose pages may ask, as browsers write them
+    # how much of it
+    max_connections: int = 512
+    max_body_bytes: int = 32 << 20
+    header_timeout: float = 10.0  # seconds for a request's head
+    body_timeout: float = 30.0  # seconds for its body, and more where it is large
+    write_timeout: float = 60.0  # seconds a client may not read what is sent to it
+    request_timeout: float | None = 3600.0  # seconds from a whole request to its whole answer
+    grace: float = 30.0  # seconds that running answers get when the server is asked to stop
+    # what is written down
+    log_format: Literal["text", "json"] = "text"
+    log_prompts: bool = False  # requests and answers too

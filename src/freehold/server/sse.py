@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-from freehold.server.failures import Failure, failure_of
+from freehold.server.failures import Failure, RequestError, failure_of
+from freehold.server.request_context import current
 
 _Result = TypeVar("_Result")
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -50,12 +51,21 @@ def stream_response(
         async with holding or AsyncExitStack():
             try:
                 async with aclosing(frames) as items:
-                    async for item in items:
+                    while (item := await _in_time(items)) is not None:
                         yield item.encode()
             except Exception as error:
                 yield on_error(failure_of(error)).encode()
 
     return StreamingResponse(body(), media_type=media_type, headers=dict(HEADERS))
+
+
+async def _in_time(frames: AsyncGenerator[str, None]) -> str | None:
+    """The next frame, None after the last; RequestError when the request's time is over."""
+    try:
+        async with asyncio.timeout_at(current().deadline):
+            return await anext(frames, None)
+    except TimeoutError:
+        raise RequestError("the answer took longer than it may", kind="timeout") from None
 
 
 async def while_connected(request: Request, work: Awaitable[_Result]) -> _Result:
