@@ -267,13 +267,17 @@ def test_a_call_is_one_line_of_a_stream(thinking_client, monkeypatch):
         return replace(chat_request(body, recommended), tool_choice=ToolChoice("required"))
 
     monkeypatch.setattr("freehold.server.ollama_requests.chat_request", forced)
-    ask = {"tools": [WEATHER], "think": False, "options": {**GREEDY, "num_predict": 150}}
-    lines = list(thinking_client.chat("thinker", HELLO, stream=True, **ask))
+    body = {"model": "thinker", "messages": HELLO, "think": False, "options": GREEDY}
+    # Not through the client, which leaves `additionalProperties` out of tools.
+    url = f"{thinking_client._client.base_url}/api/chat"
+    answer = httpx.post(url, json={**body, "tools": [WEATHER]})
+    lines = [ollama.ChatResponse(**json.loads(line)) for line in answer.text.splitlines()]
     calls = [call for line in lines for call in line.message.tool_calls or ()]
     assert calls[0].function.name == "weather"
     assert calls[0].function.arguments["town"] in ("Bern", "Rome")
-    whole = thinking_client.chat("thinker", HELLO, **ask).message
-    assert whole.tool_calls[0] == calls[0]
+    answer = httpx.post(url, json={**body, "tools": [WEATHER], "stream": False})
+    whole = ollama.ChatResponse(**answer.json()).message
+    assert whole.tool_calls == calls
     assert whole.content == ""
 
 
