@@ -33,6 +33,7 @@ from freehold.ops import FloatArray
 from freehold.types import Classification, LabelScore, Prompt
 
 Normalization: TypeAlias = Literal["none", "tokens"]
+_NEVER = -1e6
 _Doubles: TypeAlias = npt.NDArray[np.float64]
 
 
@@ -108,7 +109,8 @@ class LabelTask:
 
     def _scores(self, row: Sequence[FloatArray]) -> _Doubles:
         """One number per label."""
-        sums = np.array([tokens.sum(dtype=np.float64) for tokens in row])
+        # What never happens is as good as what hardly does, and makes no infinities to subtract.
+        sums = np.maximum([tokens.sum(dtype=np.float64) for tokens in row], _NEVER)
         if self.normalization == "tokens":
             sums = sums / np.array([len(tokens) for tokens in row])
         return sums

@@ -8,9 +8,10 @@ it. Several texts, and all labels of each, share the engine's steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -46,7 +47,7 @@ class ClassifyBody(Body):
     ends: bool | None = None  # the answer is the label and then over; None: in conversations
     calibration: Literal["none", "content_free"] = "none"
     normalization: Literal["none", "tokens"] = "none"
-    temperature: float | None = None
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     user: str | None = None  # a label for the caller's own books
 
 
@@ -72,6 +73,8 @@ def label_task(llm: LLM, body: ClassifyBody) -> LabelTask:
     spoken = llm.has_chat_template and given != ["prompt"]
     if body.input is not None:
         documents = [body.input] if isinstance(body.input, str) else body.input
+        if not documents:
+            raise RequestError("input must hold at least one text", param="input")
         _limit(len(documents) + len(CONTENT_FREE), len(labels), "input")
         texts = [_about(llm, text, labels) for text in documents]
         if body.calibration == "content_free":
@@ -96,7 +99,7 @@ def label_task(llm: LLM, body: ClassifyBody) -> LabelTask:
         ends=spoken if body.ends is None else body.ends,
         content_free=free,
         normalization=body.normalization,
-        temperature=1.0 if body.temperature is None else body.temperature,
+        temperature=body.temperature,
     )
 
 

@@ -3,7 +3,8 @@
 
 In the shape that Cohere and Jina have in common. Models here were not made to rank, so the answer
 says how they were made to: ``likelihood`` asks about each document and takes the probability of yes
-as opposed to no; ``embedding`` takes the cosine of the angle between query and document.
+as opposed to no, and `coverage` is how probable either is; ``embedding`` takes the cosine of the
+angle between query and document.
 """
 
 from __future__ import annotations
@@ -50,19 +51,21 @@ class RerankBody(Body):
 
 async def scores(
     model: AsyncLLM, method: Method, query: str, documents: Sequence[str]
-) -> tuple[list[float], dict[str, Any]]:
-    """(relevance of each document, usage)."""
+) -> tuple[list[dict[str, float]], dict[str, Any]]:
+    """(what there is to say of each document, usage)."""
     if method == "embedding":
         ids = [await model.text(lambda llm, t=text: llm.ids(t)) for text in (query, *documents)]  # type: ignore[misc]
         vectors = await model.embed(ids)
         count = sum(map(len, ids))
-        return [float(vector @ vectors[0]) for vector in vectors[1:]], {
+        return [{"relevance_score": float(vector @ vectors[0])} for vector in vectors[1:]], {
             "prompt_tokens": count,
             "total_tokens": count,
         }
     task = await model.text(lambda llm: _task(llm, query, documents))
     found, outputs = await model.classify(task)
-    return [each.scores[0].probability for each in found], usage(task, outputs)
+    return [
+        {"relevance_score": each.scores[0].probability, "coverage": each.coverage} for each in found
+    ], usage(task, outputs)
 
 
 def _task(llm: LLM, query: str, documents: Sequence[str]) -> LabelTask:
@@ -70,8 +73,9 @@ def _task(llm: LLM, query: str, documents: Sequence[str]) -> LabelTask:
         document_prompt(llm, lambda document: prompts.relevant(document, query), text)
         for text in documents
     ]
-    space = "" if llm.has_chat_template else " "
-    return llm.label_task(texts, [f"{space}yes", f"{space}no"])
+    spoken = llm.has_chat_template
+    space = "" if spoken else " "
+    return llm.label_task(texts, [f"{space}yes", f"{space}no"], ends=spoken)
 
 
 def router(services: Services) -> APIRouter:
@@ -93,9 +97,9 @@ def router(services: Services) -> APIRouter:
             method: Method = body.method or asked  # type: ignore[assignment]
             work = scores(model.loaded, method, body.query, texts)
             found, counts = await while_connected(request, work)
-        order = sorted(range(len(texts)), key=lambda i: -found[i])[: body.top_n]
+        order = sorted(range(len(texts)), key=lambda i: -found[i]["relevance_score"])[: body.top_n]
         results = [
-            {"index": i, "relevance_score": found[i]}
+            {"index": i, **found[i]}
             | ({"document": {"text": texts[i]}} if body.return_documents else {})
             for i in order
         ]
