@@ -13,10 +13,10 @@ from starlette.requests import HTTPConnection
 
 from freehold.server.caller import caller
 from freehold.server.failures import Failure, RequestError
-from freehold.server.openai_responses import ResponsesBody, head
 from freehold.server.request_context import KEY_NAME
 from freehold.server.responses_events import ResponseWriter
 from freehold.server.responses_input import messages, normalised
+from freehold.server.responses_request import ResponsesBody, head
 from freehold.server.responses_store import ResponseStore, StoredResponse
 from freehold.types import Completion, StreamEvent, ToolCall
 

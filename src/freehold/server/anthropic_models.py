@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse
 from freehold.errors import FreeholdError
 from freehold.server.anthropic_format import error_body
 from freehold.server.failures import RequestError, failure_of
+from freehold.server.paging import page_between
 from freehold.server.registry import ModelRegistry, ServedModel
 
 HEADER = "anthropic-version"  # every client of Anthropic's sends it, and no other does
@@ -60,21 +61,12 @@ def _card(model: ServedModel) -> dict[str, Any]:
 
 def _page(models: Sequence[ServedModel], query: Mapping[str, str]) -> dict[str, Any]:
     limit = query.get("limit", "20")
-    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:5]) <= _MOST):
+    if not (limit.isascii() and limit.isdigit() and len(limit) < 6):
         raise RequestError(f"limit must be between 1 and {_MOST}", param="limit")
-    names = [model.name for model in models]
-    after, before = query.get("after_id"), query.get("before_id")
-    if after is not None and before is not None:
-        raise RequestError("after_id and before_id exclude each other", param="before_id")
-    for field, name in (("after_id", after), ("before_id", before)):
-        if name is not None and name not in names:
-            raise RequestError(f"{field}: there is no model {name!r:.120}", param=field)
-    if before is not None:
-        rest = list(models[: names.index(before)])
-        shown, more = rest[-int(limit) :], len(rest) > int(limit)
-    else:
-        rest = list(models[names.index(after) + 1 :] if after is not None else models)
-        shown, more = rest[: int(limit)], len(rest) > int(limit)
+    shown, more = page_between(
+        models, lambda model: model.name, after=query.get("after_id"),
+        before=query.get("before_id"), limit=int(limit), most=_MOST,
+    )  # fmt: skip
     return {
         "data": [_card(model) for model in shown],
         "has_more": more,

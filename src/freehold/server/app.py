@@ -41,6 +41,7 @@ DIALECTS = (
     "openai_responses",
     "openai_files",
     "openai_batches",
+    "anthropic_batches",
     "anthropic_messages",
     "ollama",
     "metrics_route",
@@ -68,7 +69,7 @@ def create_app(settings: ServerSettings, registry: ModelRegistry | None = None) 
         settings.data_dir,
         max_bytes=settings.data_bytes,
         max_lines=settings.batch_lines,
-        busy=lambda: sum(model.users for model in registry.bases()),
+        others=lambda: sum(model.users - model.patient for model in registry.bases()),
     )
     services = Services(settings, registry, metrics, batches, keys=keys)
     services.at_start.append(batches.start)

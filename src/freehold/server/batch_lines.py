@@ -108,7 +108,7 @@ def _fault(raw: bytes, endpoint: str, seen: set[str]) -> tuple[str, str, str | N
     if unknown:
         name = min(unknown)
         return "unknown_field", f"a line has no field {name!r:.80}", name[:80]
-    for name in ("stream", "background"):
+    for name in ("stream", *(["background"] if endpoint == "/v1/responses" else [])):
         if body.get(name):
             return "invalid_body", f"{name} is not possible in a batch", f"body.{name}"
     return None

@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -31,7 +32,7 @@ Finish = Callable[[Batch, Lines, Journal], None]
 _Result = TypeVar("_Result")
 
 INPUT, JOURNAL = "input.jsonl", "journal.jsonl"
-_LATER = (429, 503)  # not the line's fault: it is asked again
+_LATER = (429, 503, 529)  # not the line's fault: it is asked again
 _POLL_SECONDS = 0.25
 _DISK_SECONDS = 30.0  # between tries to write
 _log = logging.getLogger("freehold.server")
@@ -57,11 +58,11 @@ class BatchRunner:
     """All methods belong to one event loop; files are written on one thread, one by one."""
 
     def __init__(
-        self, store: BatchStore, answer: Answer, busy: Callable[[], int],
+        self, store: BatchStore, answer: Answer, others: Callable[[], int],
         finish: Mapping[str, Finish], *, max_lines: int,
     ) -> None:  # fmt: skip
-        """`busy` tells how many requests hold models, lines of batches included."""
-        self._store, self._answer, self._busy = store, answer, busy
+        """`others` tells how many requests hold models or wait for them, lines of batches apart."""
+        self._store, self._answer, self._others = store, answer, others
         self._finish, self._max_lines = finish, max_lines
         self._runs: deque[_Run] = deque()  # the next to be served first
         self._opened: list[_Run] = []
@@ -175,9 +176,12 @@ class BatchRunner:
                 return
 
     async def _over(self, batch: Batch, status: str) -> None:
-        batch.enter(status)
-        await self._on_disk(self._store.save, batch)
+        """Told once it is on disk and nothing will be done to its folder any more."""
+        final = replace(batch, times=dict(batch.times))
+        final.enter(status)
+        await self._kept(self._store.save, final)
         self._tidy(batch)
+        batch.status, batch.times = final.status, final.times
 
     def _tidy(self, batch: Batch) -> None:
         place = self._store.place(batch)
@@ -193,8 +197,7 @@ class BatchRunner:
         self._full = full
         if full:
             return 0
-        others = self._busy() - self._in_flight
-        return self._max_lines if others <= 0 else 1
+        return 1 if self._others() else self._max_lines
 
     def _start_one(self) -> bool:
         for _ in range(len(self._runs)):

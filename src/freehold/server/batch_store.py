@@ -108,6 +108,10 @@ class BatchStore:
         self.place(batch).mkdir(mode=0o700)
         return batch
 
+    def discard(self, batch: Batch) -> None:
+        """Undo `create`."""
+        shutil.rmtree(self.place(batch), ignore_errors=True)
+
     def add(self, batch: Batch) -> None:
         """Keep it."""
         self.save(batch)

@@ -26,13 +26,13 @@ class Batches:
     """All methods belong to one event loop."""
 
     def __init__(
-        self, folder: Path | None, *, max_bytes: int, max_lines: int, busy: Callable[[], int]
+        self, folder: Path | None, *, max_bytes: int, max_lines: int, others: Callable[[], int]
     ) -> None:
-        """`max_lines` are under way at once; see `BatchRunner` for `busy`."""
+        """`max_lines` are under way at once; see `BatchRunner` for `others`."""
         self.finish: dict[str, Finish] = {}
         self.answer: Answer | None = None
         self._folder, self._max_bytes, self._max_lines = folder, max_bytes, max_lines
-        self._busy = busy
+        self._others = others
         self._opening = asyncio.Lock()
         self._lock: FolderLock | None = None
         self._closed = False
@@ -78,7 +78,7 @@ class Batches:
             lock.release()
             raise
         self.runner = BatchRunner(
-            self.store, self.answer, self._busy, self.finish, max_lines=self._max_lines
+            self.store, self.answer, self._others, self.finish, max_lines=self._max_lines
         )
         self._lock = lock
 

@@ -25,7 +25,9 @@ class InnerCalls:
 
     async def __call__(self, path: str, body: bytes, key_name: str) -> tuple[int, int, bytes]:
         """What `call` does, for the key of that name; "" stands for none."""
-        set_current(record := RequestRecord(over=True))  # for this task and what it starts
+        set_current(
+            record := RequestRecord(over=True, patient=True)
+        )  # for this task and what it starts
         if not key_name:
             return await call(self._app, path, body, "")
         keys, quotas = self._services.keys, self._services.quotas

@@ -198,8 +198,12 @@ def router(services: Services) -> APIRouter:
         batch.output_file_id, batch.error_file_id = new_file_id(), new_file_id()
         batch.keep_seconds = kept
         place = batches.store.place(batch) / INPUT
-        await asyncio.to_thread(_take, batches.files.data(file), place)
-        await asyncio.to_thread(batches.store.add, batch)
+        try:
+            await asyncio.to_thread(_take, batches.files.data(file), place)
+            await asyncio.to_thread(batches.store.add, batch)
+        except BaseException:
+            batches.store.discard(batch)
+            raise
         batches.runner.submit(batch)
         return batch_body(batch)
 

@@ -39,3 +39,24 @@ def list_body(data: Sequence[dict[str, Any]], has_more: bool) -> dict[str, Any]:
         "last_id": data[-1]["id"] if data else None,
         "has_more": has_more,
     }
+
+
+def page_between(
+    items: Sequence[_Item], key: Callable[[_Item], str], *, after: str | None, before: str | None,
+    limit: int, most: int,
+) -> tuple[list[_Item], bool]:  # fmt: skip
+    """At most `limit` of `items`, in their order: the first behind `after`, or the last before
+    `before`; and whether there are more that way. Raises RequestError by Anthropic's names."""
+    if not 1 <= limit <= most:
+        raise RequestError(f"limit must be between 1 and {most}", param="limit")
+    if after is not None and before is not None:
+        raise RequestError("after_id and before_id exclude each other", param="before_id")
+    ids = [key(item) for item in items]
+    for field, name in (("after_id", after), ("before_id", before)):
+        if name is not None and name not in ids:
+            raise RequestError(f"{field}: there is no {name!r:.120}", param=field)
+    if before is not None:
+        rest = list(items[: ids.index(before)])
+        return rest[-limit:], len(rest) > limit
+    rest = list(items if after is None else items[ids.index(after) + 1 :])
+    return rest[:limit], len(rest) > limit

@@ -28,7 +28,7 @@ from freehold.server.failures import RequestError
 from freehold.server.model_memory import MemoryNeed, default_budget, memory_need
 from freehold.server.observer import Observer, UnloadReason
 from freehold.server.record_watch import RecordWatch
-from freehold.server.request_context import may_use
+from freehold.server.request_context import current, may_use
 from freehold.server.served_model import AdaptedModel, ServedModel
 from freehold.server.settings import ServerSettings
 
@@ -160,7 +160,9 @@ class ModelRegistry:
         asked = self.find(name)
         model = asked.base
         self._refuse_when_closing()
+        patient = current().patient
         model.users += 1
+        model.patient += patient
         self._stop_timer(model)
         held = False
         try:
@@ -170,6 +172,7 @@ class ModelRegistry:
             yield asked
         finally:
             model.users -= 1
+            model.patient -= patient
             model.holders -= held
             model.last_used = time.monotonic()
             self._changed.set()

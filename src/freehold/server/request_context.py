@@ -25,6 +25,7 @@ class RequestRecord:
     started: float = field(default_factory=time.monotonic)
     key: ApiKey | None = None  # None: no key is demanded
     over: bool = False  # work may outlast it: a batch, a stored response
+    patient: bool = False  # a line of a batch: nobody waits for it
     model: str | None = None
     prompt_tokens: int = 0  # once per answer
     cached_tokens: int = 0

@@ -27,6 +27,7 @@ class ServedModel:
     state: ModelState = "unloaded"
     llm: AsyncLLM | None = None  # while loaded
     users: int = 0  # requests that hold it or wait for it
+    patient: int = 0  # those of them that nobody waits for
     holders: int = 0  # those of them that hold it
     nbytes: int = 0  # of the memory for models: estimated while it loads, then as measured
     progress: float = 0.0  # part of the weights that is loaded
