@@ -22,11 +22,12 @@ PEER_PIN := import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))[
 
 NATIVE := $(shell find native -type f 2>/dev/null) CMakeLists.txt
 
-.PHONY: help demo test check format bench bench-table docs sanitize neon clean
+.PHONY: help demo test nightly check format bench bench-table docs sanitize neon clean
 
 help:
 	@echo "make demo      build, then let the built-in model read documents (MODEL=path, DOCUMENTS=path)"
 	@echo "make test      run the tests (PYTEST_ARGS='-k gguf' and the like)"
+	@echo "make nightly   ten minutes of impatient clients, and hundreds of requests to every route"
 	@echo "make check     linters, types, formatting"
 	@echo "make format    let ruff and clang-format rewrite what they can"
 	@echo "make bench     measure against llama.cpp (MODEL=path to a GGUF file; made if not given)"
@@ -71,6 +72,13 @@ demo: $(VENV)/.package
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# What takes too long for every change. FUZZ is the number of requests each route gets.
+SOAK_MINUTES ?= 10
+FUZZ ?= 300
+nightly: $(VENV)/.test
+	$(BIN)/python tests/server/soak.py --minutes $(SOAK_MINUTES)
+	FREEHOLD_FUZZ_EXAMPLES=$(FUZZ) $(BIN)/python -m pytest tests/server/test_openapi.py
 
 # The recipes' types are checked against torch, which comes with the tests.
 check: $(VENV)/.dev $(VENV)/.test

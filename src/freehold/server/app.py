@@ -11,6 +11,7 @@ import importlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -26,6 +27,7 @@ from freehold.server.inner_call import InnerCalls
 from freehold.server.keys import KeyRing
 from freehold.server.limits import LimitsMiddleware
 from freehold.server.metrics import ServerMetrics
+from freehold.server.openapi import document
 from freehold.server.refusals import Refusals
 from freehold.server.registry import ModelRegistry
 from freehold.server.request_log import RecordMiddleware
@@ -87,7 +89,10 @@ def create_app(settings: ServerSettings, registry: ModelRegistry | None = None) 
             await end()
         await services.registry.close()
 
-    app = FastAPI(title="freehold", version=__version__, lifespan=lifespan, redoc_url=None)
+    # Pages that show the document would fetch their scripts from elsewhere.
+    app = FastAPI(
+        title="freehold", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
     app.state.services = services
     # The same routes for the lines of batches: whoever sent them was let in already.
     inner = FastAPI(openapi_url=None)
@@ -127,6 +132,14 @@ def create_app(settings: ServerSettings, registry: ModelRegistry | None = None) 
     app.add_middleware(LimitsMiddleware, services=services, refuse=refuse)
     app.add_middleware(SecurityMiddleware, services=services, refuse=refuse)
     app.add_middleware(RecordMiddleware, observer=metrics)
+    described: dict[str, Any] = {}
+
+    def openapi() -> dict[str, Any]:
+        if not described:
+            described.update(document(app, dialects))
+        return described
+
+    app.openapi = openapi  # type: ignore[method-assign]
     for each in (app, inner):
         each.add_exception_handler(FreeholdError, on_error)
         each.add_exception_handler(RequestValidationError, on_invalid)

@@ -17,7 +17,9 @@ def router(services: Services) -> APIRouter:
     """The route."""
     routes = APIRouter(tags=["operations"])
 
-    @routes.get("/metrics", response_class=Response)
+    @routes.get(
+        "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}}
+    )
     async def metrics() -> Response:
         """Counters and gauges for Prometheus."""
         # On a thread: with many keys it is a long text, and streams should not wait for it.

@@ -273,4 +273,4 @@ def _no_store(what: str) -> RequestError:
     )
 
 
-DIALECT = Dialect("ollama", ("/api",), router, error_body, untyped_bodies=True)
+DIALECT = Dialect("ollama", ("/api",), router, error_body, untyped_bodies=True, stream_type=NDJSON)

@@ -50,6 +50,7 @@ class Dialect:
     error_body: Callable[[Failure], dict[str, Any]]
     statuses: Mapping[FailureKind, int] = field(default_factory=dict)  # where they are its own
     untyped_bodies: bool = False  # its users call curl without a header; browsers still may not
+    stream_type: str = "text/event-stream"  # what a streamed answer is
 
     def status(self, failure: Failure) -> int:
         """The HTTP status of a failure in this dialect."""
