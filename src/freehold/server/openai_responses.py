@@ -48,14 +48,8 @@ async def _written(
 
 
 async def _begun(model: ServedModel, job: Job) -> Generation:
-    """Start the answer of a leased model; what is refused is named as this dialect names it."""
     job.writer.response["model"] = model.name
-    try:
-        return await Generation.start(model.loaded, job.request)
-    except RequestError as error:
-        if error.param != "response_format":
-            raise
-        raise RequestError(error.message, param="text.format", hint=error.hint) from error
+    return await Generation.start(model.loaded, job.request)
 
 
 def _logged(error: Exception) -> Failure:

@@ -13,7 +13,7 @@ from freehold.server import openai_format as fmt
 from freehold.server.failures import RequestError
 from freehold.server.generation import GenerationRequest
 from freehold.server.openai_chat import tool_choice
-from freehold.server.openai_constraints import response_format_constraint
+from freehold.server.openai_constraints import ConstraintFields, response_format_constraint
 from freehold.server.responses_events import ResponseWriter
 from freehold.server.responses_input import (
     Item,
@@ -25,6 +25,7 @@ from freehold.server.responses_input import (
 from freehold.server.responses_store import ResponseStore
 from freehold.server.services import Body
 from freehold.server.sse import dumps
+from freehold.types import Constraint
 
 
 class TextFields(Body):
@@ -48,7 +49,7 @@ class StreamOptions(Body):
     include_obfuscation: bool | None = None
 
 
-class ResponsesBody(fmt.SamplingFields):
+class ResponsesBody(fmt.SamplingFields, ConstraintFields):
     """The request."""
 
     model: str
@@ -156,7 +157,8 @@ def to_request(body: ResponsesBody, items: list[Item], recommended: bool) -> Gen
         sampling["max_tokens"] = body.max_output_tokens
     if body.top_logprobs is not None or "message.output_text.logprobs" in (body.include or ()):
         sampling["logprobs"] = body.top_logprobs or 0
-    variables = dict(body.chat_template_kwargs or {})
+    form, form_field = _form(body)
+    variables = fmt.template_variables(body.chat_template_kwargs)
     effort = None if body.reasoning is None else body.reasoning.effort
     if effort is not None:
         variables.setdefault("reasoning_effort", effort)
@@ -167,23 +169,31 @@ def to_request(body: ResponsesBody, items: list[Item], recommended: bool) -> Gen
         sampling=sampling,
         tools=tools,
         tool_choice=tool_choice(choice, tools, body.parallel_tool_calls),
-        constraint=_constraint(body.text),
+        constraint=form,
+        constraint_field=form_field,
         template_variables=variables,
         recommended=recommended,
     )
 
 
-def _constraint(text: TextFields | None) -> Any:
-    given = None if text is None else text.format
+def _form(body: ResponsesBody) -> tuple[Constraint | None, str]:
+    """The form of the answer, and the field that asks for it."""
+    if body.response_format is not None:
+        raise RequestError("response_format is text.format here", param="response_format")
+    other, field = body.constraint()
+    given = None if body.text is None else body.text.format
     if given is not None and given.get("type") == "json_schema":
         given = {"type": "json_schema", "json_schema": given}
     try:
-        return response_format_constraint(given)
+        form = response_format_constraint(given)
     except RequestError:
         raise RequestError(
             "text.format must be text, json_object, or json_schema with a schema",
             param="text.format",
         ) from None
+    if form is not None and other is not None:
+        raise RequestError(f"text.format and {field} each ask for a form", param=field)
+    return (other, field) if other is not None else (form, "text.format")
 
 
 def head(body: ResponsesBody) -> dict[str, Any]:
