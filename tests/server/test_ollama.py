@@ -16,6 +16,7 @@ import pytest
 import thinking_model
 from live_server import LiveServer, live_server
 
+import tiny_chat
 from freehold import LLM, SamplingParams
 from freehold.server import ollama_answers
 from freehold.server.failures import RequestError
@@ -323,6 +324,26 @@ def test_texts_become_vectors(client):
     assert math.hypot(*short) == pytest.approx(1, abs=1e-5)
     cut = client.embed("seedling", "a " * 3000, truncate=True)
     assert cut.prompt_eval_count == 1024
+
+
+def test_what_stands_before_a_suffix_is_filled_in(tmp_path):
+    marks = {"fim_pre": 256, "fim_suf": 257, "fim_mid": 258}
+    path = tiny_chat.write(tmp_path / "filler.gguf", marks=marks)
+    settings = ServerSettings(models=(str(path),), engine={"threads": 1})
+    with live_server(settings) as running, ollama.Client(running.url) as client:
+        answer = client.generate(
+            "filler", "def f(", suffix="):\n", options={**GREEDY, "num_predict": 6}
+        )
+        assert "insert" in client.show("filler").capabilities
+        with pytest.raises(ollama.ResponseError, match="system"):
+            client.generate("filler", "def f(", suffix="):\n", system="Be brief.")
+    with LLM(path, threads=1) as llm:
+        plain = llm.tokenizer.encode
+        ids = [256, *plain("def f("), 257, *plain("):\n"), 258]
+        stops = SamplingParams(temperature=0.0, max_tokens=6, stop_token_ids=(256, 257, 258))
+        assert answer.response == llm.generate(ids, stops).text
+    assert answer.prompt_eval_count == len(ids)
+    assert answer.context is None
 
 
 def test_models_are_loaded_listed_and_let_go(tmp_path):

@@ -42,6 +42,7 @@ class ModelFacts:
     info: Mapping[str, Any]  # metadata as GGUF spells it
     thinks: bool
     calls_tools: bool
+    fills_in: bool  # as far as its metadata says
 
 
 def model_facts(source: str) -> ModelFacts:
@@ -79,6 +80,7 @@ def _read(source: str, version: object) -> ModelFacts:
             info=_info(checkpoint, parameters),
             thinks=answers.thinks,
             calls_tools=answers.tool_format is not None,
+            fills_in="tokenizer.ggml.fim_mid_token_id" in checkpoint.metadata,
         )
 
 

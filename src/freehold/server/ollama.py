@@ -96,6 +96,9 @@ async def _answer(
         check_context(body.options, llm.context_length)
         if body.think and not llm.answer_format.thinks:
             raise RequestError(f"{body.model!r:.120} does not support thinking", param="think")
+        if isinstance(body, asks.GenerateBody) and body.suffix:
+            fill, plain = body, asked
+            asked = await model.loaded.text(lambda llm: asks.filled(llm, fill, plain))
         with _own_names():
             generation = await Generation.start(model.loaded, asked)
         answer = Answer(
@@ -201,9 +204,10 @@ def router(services: Services) -> APIRouter:
     async def generate(body: asks.GenerateBody, request: Request) -> Response:
         """Answer a prompt."""
         asked = asks.generate_request(body, recommended)
-        if not body.prompt and not body.context:
+        if not (body.prompt or body.context or body.suffix):
             return await _load(services, body, generated)
-        return await _answer(services, request, body, asked, generated, context=not body.raw)
+        told = not (body.raw or body.suffix)
+        return await _answer(services, request, body, asked, generated, context=told)
 
     @routes.post("/api/chat")
     async def chat(body: asks.ChatBody, request: Request) -> Response:

@@ -125,7 +125,8 @@ def _named(model: ServedModel, facts: ModelFacts | None) -> dict[str, Any]:
 def shown(model: ServedModel, facts: ModelFacts) -> dict[str, Any]:
     """The answer of ``/api/show``."""
     parameters = [f"{_PARAMETERS.get(k, k):<30} {v}" for k, v in facts.sampling.items()]
-    capabilities = ["completion", *["tools"] * facts.calls_tools, *["thinking"] * facts.thinks]
+    able = {"tools": facts.calls_tools, "thinking": facts.thinks, "insert": facts.fills_in}
+    capabilities = ["completion", *(name for name, is_so in able.items() if is_so)]
     return {
         "modelfile": f"FROM {tagged(model.name)}\n",
         "parameters": "\n".join(parameters),

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
+from freehold.llm import LLM
 from freehold.server.conversation import (
     assistant,
     call,
@@ -140,16 +142,14 @@ def chat_request(body: ChatBody, recommended: bool) -> GenerationRequest:
 def generate_request(body: GenerateBody, recommended: bool) -> GenerationRequest:
     """What a prompt asks for: a conversation of one turn, or the text itself with ``raw``."""
     _refuse(body.images, "images", "the model reads text alone")
-    _refuse(body.suffix, "suffix", "nothing is filled into a middle here")
     _refuse(body.template, "template", "the model's own is used; raw takes a finished prompt")
     common = _common(body)
     prompt = body.prompt or ""
-    if body.raw:
-        if body.system or body.context:
-            what = "system" if body.system else "context"
-            raise RequestError(f"raw takes the prompt as it is, without {what}", param=what)
-        if body.think:
-            raise RequestError("raw takes the prompt as it is, without think", param="think")
+    if body.raw or body.suffix:
+        for name in ("system", "context", "think"):
+            if getattr(body, name):
+                raise RequestError(f"raw and suffix take a prompt as it is, without {name}",
+                                   param=name)  # fmt: skip
         del common["template_variables"]
         return GenerationRequest(prompt=prompt, recommended=recommended, **common)
     messages = [{"role": "user", "content": prompt}]
@@ -158,6 +158,20 @@ def generate_request(body: GenerateBody, recommended: bool) -> GenerationRequest
     return GenerationRequest(
         messages=messages, before=tuple(body.context or ()), recommended=recommended, **common
     )
+
+
+def filled(llm: LLM, body: GenerateBody, asked: GenerationRequest) -> GenerationRequest:
+    """The request whose answer stands between the prompt and the suffix. To be run on the thread
+    for text; raises RequestError where the model was not taught to fill in."""
+    marks = llm.fill_in
+    if marks is None:
+        raise RequestError(
+            "suffix: the model has no tokens that mark a gap", param="suffix",
+            hint="use a model trained to fill in",
+        )  # fmt: skip
+    ids = marks.ids(llm.tokenizer, body.prompt or "", body.suffix or "")
+    sampling = {**asked.sampling, "stop_token_ids": marks.ends}
+    return replace(asked, prompt=ids, sampling=sampling)
 
 
 def _refuse(value: Any, name: str, why: str) -> None:
