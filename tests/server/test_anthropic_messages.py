@@ -14,6 +14,7 @@ from live_server import LiveServer
 
 from freehold import LLM, SamplingParams
 from freehold.server import anthropic_messages, anthropic_stream
+from freehold.server.anthropic_content import conversation
 from freehold.server.failures import RequestError
 
 GREEDY = {"temperature": 0}  # a field that this client knows no argument for
@@ -249,6 +250,67 @@ def test_answers_keep_to_a_schema(thinking_client):
         output_config={"format": {"type": "json_schema", "schema": schema}},
     )  # fmt: skip
     assert isinstance(json.loads(message.content[0].text)["ok"], bool)
+
+
+def test_what_a_coding_agent_sends_is_understood(thinker):
+    cached = {"type": "ephemeral"}
+    body = {
+        "model": "thinker",
+        "max_tokens": 40,
+        "stream": True,
+        "metadata": {"user_id": "user_1_account__session_2"},
+        "system": [
+            {"type": "text", "text": "You write code."},
+            {"type": "text", "text": "Be careful.", "cache_control": cached},
+        ],
+        "thinking": {"type": "enabled", "budget_tokens": 8},
+        "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+        "output_config": {"effort": "medium"},
+        "tools": [
+            {**WEATHER, "type": "custom", "eager_input_streaming": True, "cache_control": cached}
+        ],
+        "messages": [
+            {"role": "user", "content": [
+                {"type": "text", "text": "<reminder>Be kind.</reminder>"},
+                {"type": "text", "text": "The weather?", "cache_control": cached},
+            ]},
+            {"role": "assistant", "content": [
+                {"type": "thinking", "thinking": "I look.", "signature": "another vendor's"},
+                {"type": "text", "text": "Let me see."},
+                {"type": "tool_use", "id": "toolu_1", "name": "weather",
+                 "input": {"town": "Bern"}, "caller": {"type": "direct"}},
+                {"type": "tool_use", "id": "toolu_2", "name": "weather", "input": {}},
+            ]},
+            {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": "toolu_1",
+                 "content": [{"type": "text", "text": "sunny"}], "cache_control": cached},
+                {"type": "tool_result", "tool_use_id": "toolu_2", "content": "no town",
+                 "is_error": True},
+            ]},
+        ],
+    }  # fmt: skip
+    headers = {
+        "x-api-key": "sk-ant-anything", "anthropic-version": "2023-06-01",
+        "anthropic-beta": "interleaved-thinking-2025-05-14,fine-grained-tool-streaming-2025-05-14",
+    }  # fmt: skip
+    answer = httpx.post(thinker.url + "/v1/messages?beta=true", json=body, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert '"stop_reason"' in answer.text
+    prompt = conversation(body["system"], body["messages"])
+    assert [message["role"] for message in prompt] == [
+        "system", "user", "assistant", "tool", "tool",
+    ]  # fmt: skip
+    assert prompt[1]["content"] == "<reminder>Be kind.</reminder>\n\nThe weather?"
+    assert prompt[2]["reasoning_content"] == "I look."
+    assert prompt[3] == {
+        "role": "tool", "content": "sunny", "name": "weather", "tool_call_id": "toolu_1",
+    }  # fmt: skip
+    assert prompt[4]["content"] == "Error: no town"
+    counted = httpx.post(
+        thinker.url + "/v1/messages/count_tokens", headers=headers,
+        json={k: v for k, v in body.items() if k not in ("max_tokens", "stream", "metadata")},
+    )  # fmt: skip
+    assert counted.json()["input_tokens"] > 100
 
 
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA=="}}
