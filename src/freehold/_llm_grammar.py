@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 
+from freehold.chat.deep_stack import on_deep_stack
 from freehold.chat.json_schema import schema_reason
 from freehold.chat.tokenizer import Tokenizer
 from freehold.engine.structured import Grammar, TokenVocabulary
@@ -34,19 +35,20 @@ class GrammarCompiler:
     def compile(self, text: str) -> Grammar:
         """The grammar of llguidance's text for it; ConstraintError where it cannot be had."""
         with self._lock:
-            grammar = self._known.get(text)
-            if grammar is None:
-                if self._vocabulary is None:
-                    self._vocabulary = self._read_tokens()
-                try:
-                    grammar = self._vocabulary.compile(text)
-                except ConstraintError as error:
-                    raise ConstraintError(schema_reason(error.message)) from None
-                self._known[text] = grammar
-                if len(self._known) > _KEPT:
-                    self._known.popitem(last=False)
+            if self._vocabulary is None:
+                self._vocabulary = self._read_tokens()
+            vocabulary, grammar = self._vocabulary, self._known.get(text)
+        if grammar is None:  # outside the lock: a hard one delays nobody else's
+            try:
+                grammar = on_deep_stack(lambda: vocabulary.compile(text))
+            except ConstraintError as error:
+                raise ConstraintError(schema_reason(error.message)) from None
+        with self._lock:
+            self._known[text] = grammar
             self._known.move_to_end(text)
-            return grammar
+            if len(self._known) > _KEPT:
+                self._known.popitem(last=False)
+        return grammar
 
     def _read_tokens(self) -> TokenVocabulary:
         tokenizer, size = self._tokenizer, min(self._size, self._tokenizer.vocab_size)

@@ -10,15 +10,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import llguidance
 
+from freehold.chat.deep_stack import on_deep_stack
+from freehold.chat.json_conjunction import most_patterns_at_once
 from freehold.chat.json_formats import MAX_LENGTHS, PATTERNS
 from freehold.chat.json_patterns import is_writable, library_pattern
 from freehold.errors import ConstraintError
 
 MAX_BYTES = 512 * 1024  # of a schema's own text
 MAX_DEPTH = 48  # objects and lists inside each other; each may be three levels of a schema
+MAX_PATTERNS = 8  # met by one text
 MAX_PROPERTIES = 1000  # of one object: the grammar's size grows with the square
 # One line, a space behind commas and colons: most of an object's text is then forced, and a model
 # cannot lose itself in white space.
@@ -29,9 +33,21 @@ LAYOUT = {
     # No \uXXXX: it is another way to write a property's name, past what is said of the property.
     "json_allowed_escapes": 'nrbtf\\"',
 }
+_CANNOT = "which cannot be kept while an answer is written"
 # A validator may hold these to be assertions, and no grammar checks them.
 _UNCHECKED = ("contentEncoding", "contentMediaType", "contentSchema")
 _PREFIX = "Unimplemented keys: "
+# What else the library says, in words of ours.
+_REASONS = (
+    ("oneOf constraints", "the schema uses oneOf with alternatives that might hold at once"),
+    ("Unknown format: ", "the schema uses the format {rest!r:.60}"),
+    ("min/maxProperties only", "the schema uses minProperties or maxProperties beside properties that "
+     "are not required"),
+    ("patternProperty regexes", "the schema uses patternProperties that may match the same name"),
+    ("circular references with sibling", "the schema uses $ref in a circle, with keywords beside it"),
+    ("is not present in a registry", "the schema uses $ref to something outside itself"),
+    ("Unable to determine if regex", "the schema asks for several patterns at once"),
+)  # fmt: skip
 # Keywords whose value is an instance, not a schema.
 _DATA = frozenset({"const", "enum", "default", "examples", "example", "x-guidance"})
 _MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
@@ -61,6 +77,10 @@ def schema_grammar(schema: Any) -> dict[str, Any]:
             node["pattern"] = library_pattern(node["pattern"])
         if isinstance(node.get("patternProperties"), dict):
             node["patternProperties"] = _patterns(node["patternProperties"])
+    if most_patterns_at_once(own) > MAX_PATTERNS:
+        raise ConstraintError(
+            f"the schema asks one text to match more than {MAX_PATTERNS} patterns at once, {_CANNOT}"
+        )
     # Whatever the caller wrote under this name, the layout and the strictness are ours.
     return {"json_schema": {**own, "x-guidance": {**LAYOUT, "lenient": False}}}
 
@@ -95,17 +115,22 @@ def unsupported(schema: Any) -> str | None:
         part = schema_grammar(schema)
     except ConstraintError as error:
         return error.message
-    text: str = llguidance.LLMatcher.validate_grammar(json.dumps({"grammars": [part]}))
+    grammar = json.dumps({"grammars": [part]})
+    text: str = on_deep_stack(lambda: llguidance.LLMatcher.validate_grammar(grammar))
     return schema_reason(text) if text and not text.startswith("WARNING") else None
 
 
 def schema_reason(text: str) -> str:
     """llguidance's complaint about a schema in a sentence that names the keyword."""
     at = text.find(_PREFIX)
-    if at < 0:
-        return text
-    names = text[at + len(_PREFIX) :].splitlines()[0].strip("[] ").replace('"', "")
-    return f"the schema uses {names}, which cannot be kept while an answer is written"
+    if at >= 0:
+        names = text[at + len(_PREFIX) :].splitlines()[0].strip("[] ").replace('"', "")
+        return f"the schema uses {names}, {_CANNOT}"
+    for sign, reason in _REASONS:
+        _, found, rest = text.partition(sign)
+        if found:
+            return f"{reason.format(rest=rest.split(';')[0].strip())}, {_CANNOT}"
+    return text
 
 
 def _check_depth(schema: Any) -> None:
@@ -146,10 +171,10 @@ def _schemas(root: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 def _check_node(where: str, node: Mapping[str, Any]) -> None:
     for name in _UNCHECKED:
         if name in node:
-            raise ConstraintError(
-                f"the schema uses {name} at {where:.80}, which cannot be kept while an answer is "
-                "written"
-            )
+            raise ConstraintError(f"the schema uses {name} at {where:.80}, {_CANNOT}")
+    reference = node.get("$ref")
+    if isinstance(reference, str) and _points_into_data(reference):
+        raise ConstraintError(f"the schema uses $ref to {reference!r:.80}, which is no schema")
     if "$ref" in node and "$id" in node:
         raise ConstraintError(
             f"the schema has $id beside $ref at {where:.80}, which drafts read differently"
@@ -164,6 +189,12 @@ def _check_node(where: str, node: Mapping[str, Any]) -> None:
             f"the schema has {len(properties):,} properties at {where:.80}; {MAX_PROPERTIES:,} are "
             "the most"
         )
+
+
+def _points_into_data(reference: str) -> bool:
+    parts = unquote(reference.partition("#")[2]).split("/")
+    pairs = zip(["", *parts], parts, strict=False)
+    return any(part in _DATA and before not in _MAPS for before, part in pairs)
 
 
 def _check_writable(where: str, value: Any) -> None:
