@@ -11,8 +11,8 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-# Of addresses, not of memory: pages are taken as they are touched. The longest chain that the limits
-# on grammars let through takes a fifth of it.
+# Of addresses, not of memory: pages are taken as they are touched. The longest chain that the
+# limits on grammars let through takes a fifth of it.
 STACK_BYTES = 512 << 20
 _Result = TypeVar("_Result")
 _setting = threading.Lock()  # the size is the whole process's

@@ -12,10 +12,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
+_EITHER = ("anyOf", "oneOf")
+_TOGETHER = ("allOf", *_EITHER)  # about the same value as the schema itself
+_ELSEWHERE = ("$defs", "definitions")  # about nothing until something refers to them
 
 
 def most_patterns_at_once(schema: Mapping[str, Any]) -> int:
-    """The bound. `schema` may refer to itself; what it refers to outside itself counts as nothing."""
+    """The bound. What the schema refers to outside itself counts as nothing."""
     counter = _Counter(schema)
     # Children before parents, by a stack of our own: chains of references may be very long.
     stack: list[tuple[Mapping[str, Any], Iterator[Mapping[str, Any]]]] = []
@@ -59,10 +62,12 @@ class _Counter:
 
     def count(self, node: Mapping[str, Any]) -> None:
         own = ("pattern" in node) + ("format" in node)
-        inside = max((self.of(v) for v in node.values() if isinstance(v, Mapping)), default=0)
-        for value in node.values():
-            if isinstance(value, list):
-                inside = max(inside, *(self.of(item) for item in value), 0)
+        inside = 0
+        for name, value in node.items():
+            if isinstance(value, Mapping) and name not in _ELSEWHERE:
+                inside = max(inside, self.of(value))
+            elif isinstance(value, list) and name not in _TOGETHER:
+                inside = max([inside, *map(self.of, value)])
         # A property named and one that fits a pattern may be the same.
         patterned = node.get("patternProperties")
         if isinstance(patterned, Mapping):
@@ -70,7 +75,7 @@ class _Counter:
         total = max(own, inside)
         all_of = node.get("allOf")
         total += sum(self.of(item) for item in all_of) if isinstance(all_of, list) else 0
-        for name in ("anyOf", "oneOf"):
+        for name in _EITHER:
             found = node.get(name)
             if isinstance(found, list):
                 total += max((self.of(item) for item in found), default=0)

@@ -41,13 +41,15 @@ _PREFIX = "Unimplemented keys: "
 _REASONS = (
     ("oneOf constraints", "the schema uses oneOf with alternatives that might hold at once"),
     ("Unknown format: ", "the schema uses the format {rest!r:.60}"),
-    ("min/maxProperties only", "the schema uses minProperties or maxProperties beside properties that "
-     "are not required"),
+    (
+        "min/maxProperties only",
+        "the schema uses minProperties or maxProperties beside properties that are not required",
+    ),
     ("patternProperty regexes", "the schema uses patternProperties that may match the same name"),
-    ("circular references with sibling", "the schema uses $ref in a circle, with keywords beside it"),
+    ("circular references with", "the schema uses $ref in a circle, with keywords beside it"),
     ("is not present in a registry", "the schema uses $ref to something outside itself"),
     ("Unable to determine if regex", "the schema asks for several patterns at once"),
-)  # fmt: skip
+)
 # Keywords whose value is an instance, not a schema.
 _DATA = frozenset({"const", "enum", "default", "examples", "example", "x-guidance"})
 _MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
@@ -79,7 +81,7 @@ def schema_grammar(schema: Any) -> dict[str, Any]:
             node["patternProperties"] = _patterns(node["patternProperties"])
     if most_patterns_at_once(own) > MAX_PATTERNS:
         raise ConstraintError(
-            f"the schema asks one text to match more than {MAX_PATTERNS} patterns at once, {_CANNOT}"
+            f"the schema asks a text to match more than {MAX_PATTERNS} patterns at once, {_CANNOT}"
         )
     # Whatever the caller wrote under this name, the layout and the strictness are ours.
     return {"json_schema": {**own, "x-guidance": {**LAYOUT, "lenient": False}}}
