@@ -47,7 +47,7 @@ class Bench:
         return status, 1, json.dumps({"name": name}).encode()
 
     def finish(self, batch: Batch, lines: Lines, journal: Journal) -> None:
-        self.written.append((batch.batch_id, len(lines), len(journal.starts)))
+        self.written.append((batch.batch_id, len(lines), len(journal.places)))
 
     def batch(self, prefix: str, count: int) -> Batch:
         batch = self.store.create("batch", "test", "", URL, "24h", 1000)
@@ -218,7 +218,7 @@ def test_a_journal_ends_where_it_was_torn(tmp_path):
     for cut in range(len(whole) - 1, whole.index(b"\n"), -7):
         path.write_bytes(whole[:cut])
         again = Journal(path)
-        assert list(again.starts) == [0]
+        assert list(again.places) == [0]
         assert again.read(0)["line"] == 0
         assert again.read(2) is None
         assert again.usage == {"total_tokens": 3}

@@ -119,21 +119,18 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         """Goes on with a journal that is there; half a record at its end is cut away."""
-        self.starts: dict[int, int] = {}  # of the record, by line
+        self.places: dict[int, tuple[int, int]] = {}  # of the record, by line: start and size
         self.completed = 0
         self.failed = 0
         self.size = 0
         self.usage: dict[str, int] = {}
-        self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._reader = path.open("rb")
-        for raw in iter(self._reader.readline, b""):
-            try:
-                record = json.loads(raw) if raw.endswith(b"\n") else None
-            except ValueError:
-                record = None
-            if record is None:
-                break
-            self._count(record, len(raw))
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        with path.open("rb") as file:
+            for raw in iter(file.readline, b""):
+                record = _record(raw)
+                if record is None:
+                    break
+                self._count(record, len(raw))
         os.ftruncate(self._handle, self.size)
 
     def append(self, record: dict[str, Any]) -> None:
@@ -141,7 +138,7 @@ class Journal:
 
         Raises OSError, and has added nothing then.
         """
-        if record["line"] in self.starts:
+        if record["line"] in self.places:
             return
         raw = dumps_safely(record) + b"\n"
         try:
@@ -156,20 +153,18 @@ class Journal:
 
     def read(self, line: int) -> dict[str, Any] | None:
         """What came of a line; None while nothing did."""
-        start = self.starts.get(line)
-        if start is None:
+        if line not in self.places:
             return None
-        self._reader.seek(start)
-        record: dict[str, Any] = json.loads(self._reader.readline())
+        start, size = self.places[line]
+        record: dict[str, Any] = json.loads(os.pread(self._handle, size, start))
         return record
 
     def close(self) -> None:
         """Nothing is lost by not doing so."""
-        self._reader.close()
         os.close(self._handle)
 
     def _count(self, record: Mapping[str, Any], size: int) -> None:
-        self.starts[record["line"]] = self.size
+        self.places[record["line"]] = self.size, size
         self.size += size
         fine = 200 <= record["status"] < 300
         self.completed += fine
@@ -177,6 +172,21 @@ class Journal:
         usage = record["body"].get("usage") if isinstance(record["body"], dict) else None
         for name, value in _counts(usage or {}):
             self.usage[name] = self.usage.get(name, 0) + value
+
+
+def _record(raw: bytes) -> dict[str, Any] | None:
+    """A whole record of a journal; None for anything else."""
+    try:
+        record = json.loads(raw) if raw.endswith(b"\n") else None
+    except (ValueError, RecursionError):
+        return None
+    whole = (
+        isinstance(record, dict)
+        and isinstance(record.get("line"), int)
+        and isinstance(record.get("status"), int)
+        and "body" in record
+    )
+    return record if whole else None
 
 
 def _counts(usage: Mapping[str, Any], prefix: str = "") -> list[tuple[str, int]]:

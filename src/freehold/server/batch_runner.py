@@ -43,7 +43,7 @@ class _Run:
 
     def __init__(self, batch: Batch, lines: Lines, journal: Journal) -> None:
         self.batch, self.lines, self.journal = batch, lines, journal
-        self.pending = deque(i for i in range(len(lines)) if i not in journal.starts)
+        self.pending = deque(i for i in range(len(lines)) if i not in journal.places)
         self.tasks: set[asyncio.Task[None]] = set()
         self.resume_at = 0.0  # time.monotonic() before which none of its lines is tried
 

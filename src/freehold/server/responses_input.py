@@ -55,7 +55,7 @@ def _item(raw: Mapping[str, Any], where: str, find: Callable[[str], Item | None]
         if found is None:
             raise RequestError(f"{where}: no stored item has this id", param=where)
         return found
-    if kind not in _FIELDS:
+    if not isinstance(kind, str) or kind not in _FIELDS:
         raise RequestError(
             f"{where}: items of type {kind!r:.40} are not supported; there are "
             f"{', '.join(_FIELDS)}",
@@ -69,7 +69,7 @@ def _item(raw: Mapping[str, Any], where: str, find: Callable[[str], Item | None]
     item: Item = {"id": item_id, "type": kind, "status": "completed"}
     if kind == "message":
         role = raw.get("role")
-        if role not in _ROLES:
+        if not isinstance(role, str) or role not in _ROLES:
             raise RequestError(f"{where}: {role!r:.60} is no role", param=f"{where}.role")
         return item | {
             "role": role,
@@ -237,6 +237,7 @@ def chat_tool_choice(
         raise RequestError("allowed_tools needs mode and tools", param="tool_choice")
     names = [tool.get("name") if isinstance(tool, Mapping) else None for tool in allowed]
     chosen = [tool for tool in tools or () if tool["function"]["name"] in names]
-    if len({tool["function"]["name"] for tool in chosen}) < len(set(names)) or not chosen:
+    known = [tool["function"]["name"] for tool in chosen]
+    if not chosen or any(name not in known for name in names):
         raise RequestError("allowed_tools must name some of the tools", param="tool_choice")
     return choice["mode"], chosen
