@@ -20,6 +20,7 @@ from freehold.server.settings import ServerSettings
 
 ENGINE = {"threads": 1, "context_length": 512, "max_num_seqs": 8}
 CHAT = "/v1/chat/completions"
+DEEP = json.loads("[" * 200 + "]" * 200)
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +225,7 @@ def test_responses_can_be_asked_for_in_a_batch_and_are_not_stored(client):
         (b"{nonsense\n", "invalid_json_line", 1),
         (b"[]\n", "invalid_json_line", 1),
         (b"[" * 100_000 + b"\n", "invalid_json_line", 1),
+        (jsonl([chat("a", metadata=DEEP)]), "invalid_json_line", 1),
         (jsonl([chat("a"), chat("a")]), "duplicate_custom_id", 2),
         (jsonl([chat("a"), {**chat("b"), "url": "/v1/embeddings"}]), "mismatched_url", 2),
         (jsonl([{**chat("a"), "method": "GET"}]), "invalid_method", 1),

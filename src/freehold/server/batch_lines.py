@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from freehold.server.json_limits import MAX_DEPTH, JsonLimits
 from freehold.server.sse import dumps
 
 MAX_LINES = 100_000
@@ -83,6 +84,9 @@ def _error(code: str, message: str, line: int | None, param: str | None = None) 
 
 def _fault(raw: bytes, endpoint: str, seen: set[str]) -> tuple[str, str, str | None] | None:
     """What is wrong with a line: (code, sentence, field)."""
+    shape = JsonLimits(MAX_DEPTH + 1).feed(raw)  # its body is held to what others are
+    if shape is not None:
+        return "invalid_json_line", shape, None
     try:
         line = json.loads(raw)
     except (ValueError, RecursionError):
