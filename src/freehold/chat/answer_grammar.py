@@ -8,7 +8,8 @@ words of llguidance: a main grammar that refers to others by name. Compiles noth
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import llguidance
@@ -118,6 +119,7 @@ class _Writer:
         self._rules: list[str] = [_TEXT]
         self._parts: list[Part] = []
         self._format = answers.tool_format
+        self._opened = False  # the prompt has opened a thought
 
     def syntax_for(
         self, tools: Sequence[Mapping[str, Any]], forced: bool, constrained: bool
@@ -144,7 +146,7 @@ class _Writer:
     # -- answers ---------------------------------------------------------------------------------
     def answer(self, body: Part) -> str:
         """A thought, then the body."""
-        thought = self._thought()
+        thought = self._whole_thought()
         if not thought and not self._lead():
             return json.dumps({"grammars": [body]})
         return self._finish(f"{thought} {self._lead()} @{self._part('body', body)}")
@@ -154,7 +156,6 @@ class _Writer:
         body: Part | None,
     ) -> str:  # fmt: skip
         """Calls, or with a body that instead; where neither has to be, text with calls in it."""
-        thought = self._thought()
         heads = [self._head(syntax, i, tool) for i, tool in enumerate(tools)]
         self._rules.append(f"tool: {' | '.join(heads)}")
         after = self._literal(syntax.after)
@@ -164,17 +165,48 @@ class _Writer:
             more = f"({self._literal(syntax.separator)} call)*"
         closes = self._literal(syntax.closes)
         if choice.mode in ("required", "named") or body is not None:
+            thought = self._whole_thought()
             calls = f"{self._literal(syntax.opens)} call {more} {closes}"
             if body is None:
                 return self._finish(f"{thought} {calls}")
             name = self._part("body", body)
             return self._finish(f"{thought} ({self._lead()} @{name} | {calls})")
-        rest = (syntax.opens + syntax.before).removeprefix(syntax.marker)
-        if syntax.opens:
-            rest = syntax.opens.removeprefix(syntax.marker) + syntax.before
-        first = f"{self._until(syntax.marker)} {self._literal(rest)} tool {after}"
-        self._rules.append(f"calls: {first} {more} {closes}")
-        return self._finish(f"{thought} (TEXT | calls)")
+        # Whatever the model writes where nothing is asked of it, up to the marker of a call.
+        opens = self._literal((syntax.opens + syntax.before).removeprefix(syntax.marker))
+        self._rules.append(f"calls: {opens} tool {after} {more} {closes}")
+        apart = self._starts() if any(map(_strict, tools)) else ()
+        return self._finish(self._free_answer(syntax.marker, apart))
+
+    def _free_answer(self, marker: str, apart: Sequence[str]) -> str:
+        """Symbols for any answer in which `marker` is followed by ``calls``."""
+        thought, unended = self._thought()
+        style = self._answers.reasoning
+        ends = self._format is not None and self._format.ends_reasoning
+        if not thought or style is None or ends or self._tokenizer.control_spans(marker):
+            self._answer_rule("answer", marker, apart)
+            return "answer"
+        # A marker that is plain text may be written about in a thought, and is no call there.
+        self._answer_rule("answer", marker, (*apart, style.start))
+        either = f"{thought} answer | {unended} TEXT"
+        if self._opened:
+            return either
+        if self._tokenizer.control_spans(style.start):
+            return f"{either} | answer"
+        start = re.sub(r"([^\w<> ])", r"\\\1", style.start)
+        self._rules.append(f"UNTHOUGHT: TEXT & ~/(?s:\\s*{start}.*)/")
+        self._answer_rule("unthought", marker, apart, first="UNTHOUGHT")
+        return f"{either} | unthought"
+
+    def _answer_rule(
+        self, name: str, marker: str, apart: Sequence[str], first: str = "TEXT"
+    ) -> None:
+        """A rule for anything in which `marker` is followed by ``calls``; its first text is of the
+        kind `first`."""
+        other, until = self._until(marker, apart, first)
+        more = ""
+        if other:
+            more = f" | {first} {other} answer | {other} answer"
+        self._rules.append(f"{name}: {first} | {until} calls{more}")
 
     def _head(self, syntax: CallSyntax, index: int, tool: Mapping[str, Any]) -> str:
         function = _function(tool)
@@ -191,11 +223,13 @@ class _Writer:
             schema = {"type": "object"}  # no promise was made but that it is one
         part = self._part(f"arguments{index}", schema_grammar(schema))
         written = json.dumps(name)[1:-1] if syntax.before.endswith('"') else name
-        return f"{self._literal(written + syntax.between)} @{part}"
+        # A name is text, whatever it looks like.
+        return f"{_string(written)} {self._literal(syntax.between)} @{part}"
 
     # -- parts -----------------------------------------------------------------------------------
-    def _thought(self) -> str:
-        """The symbols of a thought before the answer, "" where there is none."""
+    def _thought(self) -> tuple[str, str]:
+        """The symbols of a thought before the answer, "" where there is none; and those of one that
+        has no end, but for its last text."""
         frame = None if self._format is None else self._format.frame
         if self._format is not None and self._format.drive is not None and frame is None:
             raise ConstraintError(
@@ -206,28 +240,50 @@ class _Writer:
         if frame is not None:
             start, end, opened = *frame.thought, False
         elif style is None:
-            return ""
+            return "", ""
         else:
             start, end, opened = style.start, style.end, style.opened_by(self._prompt)
             if not opened and self._prompt.rstrip().endswith(style.end):
-                return ""  # the template has closed it before it began
-        rest = f"{self._until(end)} /[ \\n]{{0,2}}/" if frame is None else self._until(end)
-        return rest if opened else f"({self._literal(start)} {rest})?"
+                return "", ""  # the template has closed it before it began
+        other, until = self._until(end)
+        free = ""
+        if other and frame is None:  # in a frame, control tokens begin other parts of the answer
+            free = f"({other} | TEXT {other})*"
+        rest = f"{free} {until}" + (" /[ \\n]{0,2}/" if frame is None else "")
+        self._opened = opened
+        begins = "" if opened else self._literal(start)
+        return f"{begins} {rest}", f"{begins} {free}"
+
+    def _whole_thought(self) -> str:
+        """Symbols of a thought where the prompt has opened one, else of one or none."""
+        thought, _ = self._thought()
+        return thought if self._opened or not thought else f"({thought})?"
 
     def _lead(self) -> str:
         frame = None if self._format is None else self._format.frame
         return "" if frame is None else self._literal(frame.answer)
 
-    def _until(self, marker: str) -> str:
-        """Symbols for any text up to and including the first `marker`."""
+    def _until(self, marker: str, apart: Sequence[str] = (), text: str = "TEXT") -> tuple[str, str]:
+        """Symbols for a control token that may stand in text, "" if there is none, and for text
+        that ends with the first `marker`. A control token that begins one of `apart` may not."""
         spans = self._tokenizer.control_spans(marker)
-        if spans and spans[0][0] == 0:  # no text holds a control token
-            return f"TEXT {self._literal(marker)}"
-        if spans:
+        if spans and spans[0][0] > 0:
             raise ConstraintError(f"nothing can be made to end with {marker!r:.60}")
-        name = f"until{len(self._rules)}"
-        self._rules.append(f"{name}[suffix={_string(marker)}]: TEXT")
-        return name
+        number = len(self._rules)
+        firsts = [self._tokenizer.control_spans(literal)[:1] for literal in (marker, *apart)]
+        meant = {span[0][2] for span in firsts if span and span[0][0] == 0}
+        others = self._tokenizer.special_ids() - meant - set(self._tokenizer.eos_ids)
+        other = ""
+        if others:
+            other = f"other{number}"
+            self._rules.append(f"{other}: <[{_ranges(others)}]>")
+        if spans:  # no text holds a control token
+            return other, f"{text} {self._literal(marker)}"
+        self._rules.append(f"until{number}[suffix={_string(marker)}]: {text}")
+        return other, f"until{number}"
+
+    def _starts(self) -> tuple[str, ...]:
+        return () if self._format is None else self._format.starts
 
     def _literal(self, text: str) -> str:
         """Symbols for exactly this text; names of control tokens stand for those."""
@@ -248,6 +304,17 @@ class _Writer:
     def _finish(self, start: str) -> str:
         main = "\n".join([f"start: {start}", *self._rules])
         return json.dumps({"grammars": [{"name": "main", "lark_grammar": main}, *self._parts]})
+
+
+def _ranges(ids: Collection[int]) -> str:
+    """Token ids as the grammar lists them: ``3,7-9``."""
+    parts: list[list[int]] = []
+    for token in sorted(ids):
+        if parts and parts[-1][1] == token - 1:
+            parts[-1][1] = token
+        else:
+            parts.append([token, token])
+    return ",".join(f"{a}-{b}" if a < b else f"{a}" for a, b in parts)
 
 
 def _string(text: str) -> str:
