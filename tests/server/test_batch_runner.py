@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from freehold.server import batch_runner
+from freehold.server import batch_runner, batch_store
 from freehold.server.batch_lines import Journal, Lines, scan
 from freehold.server.batch_runner import INPUT, BatchRunner
 from freehold.server.batch_store import Batch, BatchStore
 from freehold.server.disk import FolderLock, Quota, write_atomically
 from freehold.server.failures import RequestError
+from freehold.server.file_store import FileStore
 
 URL = "/v1/x"
 
@@ -32,8 +33,9 @@ class Bench:
 
     def start(self, max_lines: int = 4) -> BatchRunner:
         self.runner = BatchRunner(
-            self.store, self.answer, lambda: self.others, {"test": self.finish}, max_lines=max_lines
-        )
+            self.store, self.answer, lambda: self.others, {"test": self.finish},
+            max_lines=max_lines, sweep=self.store.sweep,
+        )  # fmt: skip
         return self.runner
 
     async def answer(self, endpoint: str, body: bytes, owner: str) -> tuple[int, int, bytes]:
@@ -260,3 +262,47 @@ def test_a_folder_has_one_owner_and_a_quota_is_kept(tmp_path):
     write_atomically(tmp_path / "b", b"22")
     assert (tmp_path / "b").read_bytes() == b"22"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_of_batches_that_are_over_the_oldest_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(batch_store, "MAX_KEPT", 3)
+    monkeypatch.setattr(batch_store, "MAX_ACTIVE", 2)
+    store = BatchStore(tmp_path, Quota(1 << 20))
+
+    def make(owner: str, *, over: bool = True) -> Batch:
+        batch = store.create("batch", "test", owner, URL, "24h", 1000)
+        batch.created += len(store.of(owner, "test"))
+        if over:
+            batch.enter("completed")
+        store.add(batch)
+        return batch
+
+    other = make("bob")
+    made = [make("alice") for _ in range(5)]
+    assert store.of("alice", "test") == made[2:]
+    assert store.of("bob", "test") == [other]
+    for _ in range(2):
+        make("carol", over=False)
+    with pytest.raises(RequestError, match="not over"):
+        make("carol")
+    assert len(list(tmp_path.iterdir())) == 6
+    made[2].times["completed"] -= 31 * 86400
+    store.sweep()
+    assert store.of("alice", "test") == made[3:]
+    used = store.quota.used
+    assert BatchStore(tmp_path, Quota(1 << 20)).quota.used == used
+
+
+def test_files_are_gone_when_their_time_is_over(tmp_path):
+    store = FileStore(tmp_path, Quota(100))
+    kept, gone = store.begin(""), store.begin("")
+    for file in (kept, gone):
+        file.write(b"abc")
+    kept.commit("a", "batch", 60)
+    record = gone.commit("b", "batch", 0)
+    with pytest.raises(RequestError):
+        store.get("", record.file_id)
+    assert [file.file_id for file in store.of("")] == [kept.file_id]
+    store.sweep()
+    assert store.quota.used == 3
+    assert not store.data(record).exists()

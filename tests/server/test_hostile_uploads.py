@@ -170,10 +170,10 @@ def test_any_journal_is_opened(tmp_path_factory, data):
 
 def test_leftovers_of_a_crash_are_swept_away(tmp_path):
     store = FileStore(tmp_path, Quota(1000))
-    kept = store.begin()
+    kept = store.begin("")
     kept.write(b"abc")
-    record = kept.commit("", "a", "batch")
-    broken = store.begin()
+    record = kept.commit("a", "batch")
+    broken = store.begin("")
     broken.write(b"half")
     (tmp_path / "file-000000000000000000000000.data").write_bytes(b"no record")
     (tmp_path / "file-111111111111111111111111.json").write_text("{}")

@@ -155,6 +155,10 @@ def test_a_conversation_goes_on_from_a_stored_response(client):
     same = client.chat.completions.create(**GREEDY, messages=messages)
     assert second.output_text == same.choices[0].message.content
     assert second.usage.input_tokens == same.usage.prompt_tokens
+    counted = client.responses.input_tokens.count(
+        model="seedling", previous_response_id=first.id, instructions="Be brief.", input="And now?"
+    )
+    assert counted.input_tokens == second.usage.input_tokens
     listed = client.responses.input_items.list(second.id, order="asc")
     ResponseItemList.model_validate(listed.to_dict() | {"object": "list"})
     assert [i.content[0].text for i in listed.data] == [m["content"] for m in messages[1:]]

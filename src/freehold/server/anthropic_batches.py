@@ -19,9 +19,8 @@ from freehold.server.batch_lines import MAX_LINE_BYTES, MAX_LINES, Journal, Line
 from freehold.server.batch_runner import INPUT
 from freehold.server.batch_store import Batch
 from freehold.server.caller import caller
-from freehold.server.disk import sync_folder
+from freehold.server.disk import sync_folder, to_the_end
 from freehold.server.failures import RequestError
-from freehold.server.openai_batches import MAX_ACTIVE
 from freehold.server.paging import page_between
 from freehold.server.services import Body, Dialect, Services
 
@@ -159,10 +158,6 @@ def router(services: Services) -> APIRouter:
         await batches.ready()
         owner = caller(request)
         await asyncio.to_thread(_check, body.requests)
-        if sum(not b.over for b in batches.store.of(owner, KIND)) >= MAX_ACTIVE:
-            raise RequestError(
-                f"{MAX_ACTIVE} batches are not over yet", kind="rate_limited", retry_after=60
-            )
         if batches.store.quota.full:
             raise RequestError(
                 "the server has no room for more batches", kind="overloaded", retry_after=60
@@ -171,8 +166,8 @@ def router(services: Services) -> APIRouter:
         batch.total = len(body.requests)
         place = batches.store.place(batch) / INPUT
         try:
-            await asyncio.to_thread(_write_lines, place, body.requests)
-            await asyncio.to_thread(batches.store.add, batch)
+            await to_the_end(_write_lines, place, body.requests)
+            await to_the_end(batches.store.add, batch)
         except BaseException:
             batches.store.discard(batch)
             raise
@@ -218,7 +213,7 @@ def router(services: Services) -> APIRouter:
         batch = batches.store.get(caller(request), KIND, batch_id)
         if not batch.over:
             raise RequestError("the batch has not ended", param="batch_id", hint="cancel it first")
-        await asyncio.to_thread(batches.store.remove, batch)
+        await to_the_end(batches.store.remove, batch)
         return {"id": batch_id, "type": "message_batch_deleted"}
 
     @routes.get("/v1/messages/batches/{batch_id}/results", response_class=FileResponse)

@@ -59,11 +59,12 @@ class BatchRunner:
 
     def __init__(
         self, store: BatchStore, answer: Answer, others: Callable[[], int],
-        finish: Mapping[str, Finish], *, max_lines: int,
+        finish: Mapping[str, Finish], *, max_lines: int, sweep: Callable[[], None],
     ) -> None:  # fmt: skip
-        """`others` tells how many requests hold models or wait for them, lines of batches apart."""
+        """`others` tells how many requests hold models or wait for them, lines of batches apart;
+        `sweep` removes what is past its time and is called now and then."""
         self._store, self._answer, self._others = store, answer, others
-        self._finish, self._max_lines = finish, max_lines
+        self._finish, self._max_lines, self._sweep = finish, max_lines, sweep
         self._runs: deque[_Run] = deque()  # the next to be served first
         self._opened: list[_Run] = []
         self._in_flight = 0
@@ -133,7 +134,7 @@ class BatchRunner:
                 pass
             if time.monotonic() - swept > 600:
                 swept = time.monotonic()
-                await self._on_disk(self._store.sweep)
+                await self._on_disk(self._sweep)
             try:
                 async with asyncio.timeout(_POLL_SECONDS if self._runs else 60.0):
                     await self._wake.wait()

@@ -20,8 +20,9 @@ from freehold.server.failures import RequestError
 
 _ID = re.compile(r"[a-z]{3,8}_[0-9a-f]{24}")
 OVER = ("completed", "failed", "expired", "cancelled")
+MAX_ACTIVE = 100  # batches of one key that are not over
 KEPT_SECONDS = 30 * 86400  # that one which is over can be looked up
-MAX_KEPT = 10_000  # batches of all keys together
+MAX_KEPT = 1000  # batches of one key; of those that are over the oldest go
 
 
 @dataclass(slots=True, eq=False)
@@ -96,12 +97,16 @@ class BatchStore:
     ) -> Batch:
         """A new batch with an empty folder. It comes to be by `add`.
 
-        Raises RequestError where there are too many.
+        Raises RequestError where too many of the key are not over.
         """
-        if len(self._batches) >= MAX_KEPT:
+        own = [b for b in list(self._batches.values()) if b.owner == owner]
+        done = sorted((b for b in own if b.over), key=lambda b: b.created)
+        if len(own) - len(done) >= MAX_ACTIVE:
             raise RequestError(
-                f"{MAX_KEPT:,} batches are kept already", kind="rate_limited", retry_after=3600
+                f"{MAX_ACTIVE} batches are not over yet", kind="rate_limited", retry_after=60
             )
+        for old in done[: max(0, len(own) - MAX_KEPT + 1)]:
+            self.remove(old)
         now = int(time.time())
         name = f"{prefix}_{secrets.token_hex(12)}"
         batch = Batch(name, kind, owner, endpoint, window, now, now + seconds)

@@ -78,9 +78,14 @@ class Batches:
             lock.release()
             raise
         self.runner = BatchRunner(
-            self.store, self.answer, self._others, self.finish, max_lines=self._max_lines
-        )
+            self.store, self.answer, self._others, self.finish, max_lines=self._max_lines,
+            sweep=self._sweep,
+        )  # fmt: skip
         self._lock = lock
+
+    def _sweep(self) -> None:
+        self.files.sweep()
+        self.store.sweep()
 
     async def close(self) -> None:
         """Stop working; what is not done is done after the next start."""

@@ -3,12 +3,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 from freehold.server.failures import RequestError
+
+_Result = TypeVar("_Result")
+
+
+async def to_the_end(function: Callable[..., _Result], *given: Any) -> _Result:
+    """Run something on a thread; who is cancelled meanwhile waits until it is over."""
+    task = asyncio.ensure_future(asyncio.to_thread(function, *given))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 class Quota:

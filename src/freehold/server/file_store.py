@@ -21,6 +21,7 @@ from pathlib import Path
 from freehold.server.disk import Quota, sync_folder, write_atomically
 from freehold.server.failures import RequestError
 
+MAX_FILES = 10_000  # of one key
 _ID = re.compile(r"file-[0-9a-f]{24}")
 
 
@@ -50,8 +51,10 @@ class StoredFile:
 class Incoming:
     """A file that is being written. End it with `commit` or `abort`."""
 
-    def __init__(self, store: FileStore, max_bytes: int | None, name: str, *, anyway: bool) -> None:
-        self._store, self._max, self._anyway = store, max_bytes, anyway
+    def __init__(
+        self, store: FileStore, owner: str, max_bytes: int | None, name: str, *, anyway: bool
+    ) -> None:
+        self._store, self._owner, self._max, self._anyway = store, owner, max_bytes, anyway
         self.file_id = name
         self.size = 0
         self._path = store.folder / f"{name}.part"
@@ -67,16 +70,14 @@ class Incoming:
         self.size += len(data)
         self._file.write(data)
 
-    def commit(
-        self, owner: str, filename: str, purpose: str, expires_in: int | None = None
-    ) -> StoredFile:
+    def commit(self, filename: str, purpose: str, expires_in: int | None = None) -> StoredFile:
         """Keep it. Blocks until it is on disk."""
         now = int(time.time())
         expires = None if expires_in is None else now + expires_in
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        record = StoredFile(self.file_id, owner, filename, purpose, self.size, now, expires)
+        record = StoredFile(self.file_id, self._owner, filename, purpose, self.size, now, expires)
         self._store.add(record, self._path)
         return record
 
@@ -118,12 +119,21 @@ class FileStore:
         return self.folder / f"{record.file_id}.data"
 
     def begin(
-        self, *, max_bytes: int | None = None, file_id: str | None = None, anyway: bool = False
-    ) -> Incoming:
-        """Write a new file. One of the same id is replaced."""
+        self, owner: str, *, max_bytes: int | None = None, file_id: str | None = None,
+        anyway: bool = False,
+    ) -> Incoming:  # fmt: skip
+        """Write a new file. One of the same id is replaced. `anyway`: beyond every limit.
+
+        Raises RequestError where the key has too many files.
+        """
+        if not anyway and len(self.of(owner)) >= MAX_FILES:
+            raise RequestError(
+                f"{MAX_FILES:,} files are kept already", kind="too_large",
+                hint="delete files that are not needed",
+            )  # fmt: skip
         name = file_id or new_file_id()
         assert _ID.fullmatch(name)
-        return Incoming(self, max_bytes, name, anyway=anyway)
+        return Incoming(self, owner, max_bytes, name, anyway=anyway)
 
     def add(self, record: StoredFile, part: Path) -> None:
         """Take over what was written to `part`."""

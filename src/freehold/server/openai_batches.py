@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ from freehold.server.batch_lines import Journal, Lines, dumps_safely
 from freehold.server.batch_runner import INPUT
 from freehold.server.batch_store import Batch
 from freehold.server.caller import caller
+from freehold.server.disk import to_the_end
 from freehold.server.failures import RequestError
 from freehold.server.file_store import FileStore, new_file_id
 from freehold.server.openai_files import KEPT, MAX_AGE, MIN_AGE
@@ -28,7 +28,6 @@ from freehold.server.services import Body, Dialect, Services
 
 KIND = "openai"
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
-MAX_ACTIVE = 100  # batches of one key that are not over
 MAX_DAYS = 30
 _WINDOW = re.compile(r"([0-9]{1,3})([hd])")
 _NOT_ASKED = {
@@ -146,13 +145,13 @@ def write_answers(files: FileStore, batch: Batch, lines: Lines, journal: Journal
         incoming = {}
         for good, file_id, count, name in wanted:
             if count:
-                incoming[good] = files.begin(file_id=file_id, anyway=True), name
+                incoming[good] = files.begin(batch.owner, file_id=file_id, anyway=True), name
                 stack.callback(incoming[good][0].abort)
         for good, line in answers(batch, lines, journal):
             incoming[good][0].write(line)
         for file, name in incoming.values():
             filename = f"{batch.batch_id}_{name}.jsonl"
-            file.commit(batch.owner, filename, "batch_output", batch.keep_seconds)
+            file.commit(filename, "batch_output", batch.keep_seconds)
 
 
 def router(services: Services) -> APIRouter:
@@ -186,10 +185,6 @@ def router(services: Services) -> APIRouter:
                     param="output_expires_after",
                 )
         file = batches.files.get(owner, body.input_file_id)
-        if sum(not b.over for b in batches.store.of(owner, KIND)) >= MAX_ACTIVE:
-            raise RequestError(
-                f"{MAX_ACTIVE} batches are not over yet", kind="rate_limited", retry_after=60
-            )
         batch = batches.store.create(
             "batch", KIND, owner, body.endpoint, body.completion_window, seconds
         )
@@ -199,8 +194,8 @@ def router(services: Services) -> APIRouter:
         batch.keep_seconds = kept
         place = batches.store.place(batch) / INPUT
         try:
-            await asyncio.to_thread(_take, batches.files.data(file), place)
-            await asyncio.to_thread(batches.store.add, batch)
+            await to_the_end(_take, batches.files.data(file), place)
+            await to_the_end(batches.store.add, batch)
         except BaseException:
             batches.store.discard(batch)
             raise

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 
 from freehold.server.caller import caller
+from freehold.server.disk import to_the_end
 from freehold.server.failures import RequestError
 from freehold.server.file_store import StoredFile
 from freehold.server.multipart import Form, read_form
@@ -100,18 +101,29 @@ def router(services: Services) -> APIRouter:
     async def upload(request: Request) -> dict[str, Any]:
         """Keep a file; it goes to the disk as it comes."""
         await batches.ready()
-        incoming = batches.files.begin(max_bytes=most)
+        owner = caller(request)
+        incoming = batches.files.begin(owner, max_bytes=most)
+        held = bytearray()  # what came of the file and is not written
+
+        async def flush() -> None:
+            if held:
+                await to_the_end(incoming.write, bytes(held))
+                held.clear()
+
+        async def chunks() -> AsyncIterator[bytes]:
+            async for chunk in request.stream():
+                yield chunk
+                await flush()
+
         try:
             form = await read_form(
-                request.headers.get("content-type", ""), request.stream(), incoming.write,
+                request.headers.get("content-type", ""), chunks(), held.extend,
                 file_field="file", max_bytes=most,
             )  # fmt: skip
             age = _checked(form)
-            commit = asyncio.to_thread(
-                incoming.commit, caller(request), _plain(form.filename or ""),
-                form.fields["purpose"], age,
-            )  # fmt: skip
-            return file_body(await asyncio.shield(commit))
+            await flush()
+            name = _plain(form.filename or "")
+            return file_body(await to_the_end(incoming.commit, name, form.fields["purpose"], age))
         except ClientDisconnect:
             raise ClientGoneError from None
         finally:

@@ -21,11 +21,11 @@ from freehold.llm import LLM
 from freehold.server import openai_format as fmt
 from freehold.server.caller import caller
 from freehold.server.failures import Failure, RequestError, failure_of
-from freehold.server.generation import Generation
+from freehold.server.generation import Generation, prompt_ids
 from freehold.server.paging import Order, list_body, page
 from freehold.server.registry import ServedModel
 from freehold.server.responses_events import Event, ResponseWriter
-from freehold.server.responses_request import Job, ResponsesBody, read
+from freehold.server.responses_request import Job, PromptFields, ResponsesBody, read
 from freehold.server.responses_store import MAX_RUNNING, ResponseStore, StoredResponse
 from freehold.server.services import Dialect, Services
 from freehold.server.sse import dumps, frame, stream_response, while_connected
@@ -178,6 +178,15 @@ def router(services: Services) -> APIRouter:
                 frames = _frames(llm, generation, job, store)
                 return stream_response(frames, fmt.error_frame, holding=stack.pop_all())
             return JSONResponse(await while_connected(request, _whole(llm, generation, job, store)))
+
+    @routes.post("/v1/responses/input_tokens")
+    async def input_tokens(body: PromptFields, request: Request) -> dict[str, Any]:
+        """How many tokens the prompt of a response would have."""
+        whole = ResponsesBody(**body.model_dump(), store=False)
+        job = read(whole, caller(request), store, settings.recommended_sampling)
+        async with services.registry.lease(job.model) as model:
+            ids = await model.loaded.text(lambda llm: prompt_ids(llm, job.request))
+        return {"object": "response.input_tokens", "input_tokens": len(ids)}
 
     @routes.get("/v1/responses/{response_id}")
     async def retrieve(

@@ -49,25 +49,32 @@ class StreamOptions(Body):
     include_obfuscation: bool | None = None
 
 
-class ResponsesBody(fmt.SamplingFields, ConstraintFields):
-    """The request."""
+class PromptFields(Body):
+    """What the prompt is made of."""
 
     model: str
     input: str | list[dict[str, Any]]
     instructions: str | None = None
     previous_response_id: str | None = None
-    max_output_tokens: int | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     text: TextFields | None = None
     reasoning: ReasoningFields | None = None
+    truncation: Literal["disabled"] | None = None
+    # beyond OpenAI's
+    chat_template_kwargs: dict[str, Any] | None = None
+
+
+class ResponsesBody(PromptFields, fmt.SamplingFields, ConstraintFields):
+    """The request."""
+
+    max_output_tokens: int | None = None
     top_logprobs: int | None = None
     # The thought itself is in its item, so there is nothing to encrypt.
     include: list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]] | None = (
         None
     )
-    truncation: Literal["disabled"] | None = None
     store: bool | None = None
     background: bool | None = None
     stream: bool | None = None
@@ -79,8 +86,6 @@ class ResponsesBody(fmt.SamplingFields, ConstraintFields):
     prompt_cache_key: str | None = None
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
     service_tier: Literal["auto", "default"] | None = None
-    # beyond OpenAI's
-    chat_template_kwargs: dict[str, Any] | None = None
 
 
 @dataclass(slots=True)
