@@ -186,8 +186,9 @@ class Bench:
             )
 
     # -- figures ---------------------------------------------------------------------------
-    def streams(self, texts: list[str], name: str) -> float:
-        """Tokens per second of all answers together, prompts included in the time."""
+    def streams(self, texts: list[str], name: str) -> dict[str, float]:
+        """Tokens of all answers together per second, and per second of processor time of server
+        and clients; prompts are included in the time."""
         args = self.args
         if name == "library":
             worker = self.workers["library"]
@@ -195,12 +196,15 @@ class Bench:
             reply = worker.call("chat", texts=texts, tokens=args.stream_tokens)
             self._foreign(busy, reply["cpu_seconds"], time.perf_counter() - began)
             worker.pause()
+            reply["server_cpu_seconds"] = 0.0
         else:
             more = {"stream": True, "stream_options": {"include_usage": True}}
             bodies = [self.body(text, args.stream_tokens, **more) for text in texts]
             reply = self.ask(name, bodies)
         self._expect(reply, name, args.stream_prompt, args.stream_tokens)
-        return float(sum(reply["tokens"]) / reply["seconds"])
+        tokens, what = sum(reply["tokens"]), f"{args.streams} streams"
+        worked = reply["cpu_seconds"] + reply["server_cpu_seconds"]
+        return {what: tokens / reply["seconds"], f"{what}, per second of work": tokens / worked}
 
     def shared(self, prefix: str, name: str) -> float:
         """Requests per second after this prefix, each with a new document."""
@@ -211,20 +215,20 @@ class Bench:
         return float(args.clients / reply["seconds"])
 
     def measure(
-        self, names: list[str], sides: list[str], unit: str,
-        one: Callable[[str, int], dict[str, float]],
-    ) -> None:  # fmt: skip
-        """Figures `names`, measured together: every side in turn, the first one changing."""
-        values: dict[str, dict[str, list[float]]] = {n: {s: [] for s in sides} for n in names}
+        self, sides: list[str], unit: str, one: Callable[[str, int], dict[str, float]]
+    ) -> None:
+        """The figures that `one` gives, measured together: every side in turn, the first one
+        changing."""
+        values: dict[str, dict[str, list[float]]] = {}
         self.foreign = []
         for r in range(self.args.rounds):
             shift = r % len(sides)
             for side in sides[shift:] + sides[:shift]:
                 for name, value in one(side, r).items():
-                    values[name][side].append(value)
+                    values.setdefault(name, {}).setdefault(side, []).append(value)
                     progress(f"round {r + 1}: {name}, {side}: {value:.2f} {unit}")
         for name, found in values.items():
-            ratios = [a / b for a, b in zip(*(found[side] for side in sides), strict=True)]
+            ratios = [a / b for a, b in zip(found[sides[0]], found[sides[-1]], strict=True)]
             self.figures.append(
                 {
                     "name": name,
@@ -249,9 +253,8 @@ class Bench:
             ]
             # The same texts for both; neither has seen them, nor will again.
             self.measure(
-                [f"{args.streams} streams"], ["freehold", "library"], "tok/s",
-                lambda side, r: {f"{args.streams} streams": self.streams(texts[r], side)},
-            )  # fmt: skip
+                ["freehold", "library"], "tok/s", lambda side, r: self.streams(texts[r], side)
+            )
             self.workers.pop("library").close()
         if "shared" in args.only:
             sides = ["freehold"]
@@ -263,10 +266,7 @@ class Bench:
                 prefix = self.text(args.prefix)
                 return {"cold": self.shared(prefix, side), "warm": self.shared(prefix, side)}
 
-            if len(sides) == 2:
-                self.measure(["cold", "warm"], sides, "req/s", both)
-            else:
-                self.measure(["cold", "warm"], [sides[0], sides[0]], "req/s", both)
+            self.measure(sides, "req/s", both)
 
 
 def arguments() -> argparse.Namespace:

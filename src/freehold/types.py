@@ -158,6 +158,8 @@ def _check_types(params: SamplingParams) -> None:
     for name in _TEXTS:
         if not all(isinstance(text, str) and text for text in getattr(params, name)):
             raise _bad(params, name, "non-empty strings")
+        if any("\ud800" <= c <= "\udfff" for text in getattr(params, name) for c in text):
+            raise _bad(params, name, "text without lone surrogates, which no encoding has")
     if not all(_is_whole(token) and token >= 0 for token in params.stop_token_ids):
         raise _bad(params, "stop_token_ids", "token ids")
     if not isinstance(params.ignore_eos, bool):

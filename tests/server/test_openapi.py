@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +26,7 @@ from schemathesis.generation import GenerationMode
 
 from freehold.server.settings import ServerSettings
 
-EXAMPLES = int(os.environ.get("FREEHOLD_FUZZ_EXAMPLES", "4"))
+EXAMPLES = int(os.environ.get("FREEHOLD_FUZZ_EXAMPLES", "3"))
 METHODS = ("get", "post", "put", "delete", "patch", "head")
 
 
@@ -180,6 +181,56 @@ def test_no_request_makes_the_server_fail(server, document):
         fuzzer.run(result.ok())
     assert fuzzer.tried >= EXAMPLES * 20
     assert fuzzer.answered > 5
+
+
+# Requests that are answered, of all routes: what a body needs is taken from here.
+SENSIBLE: dict[str, Any] = {
+    "model": "seedling", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2,
+    "prompt": "Hi", "input": "Hi", "query": "Hi", "documents": ["a", "b"], "labels": ["a", "b"],
+    "text": "Hi", "tokens": [1, 2], "max_output_tokens": 2, "options": {"num_predict": 2},
+    "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
+}  # fmt: skip
+# Texts of JSON, some of which Python reads and JSON has not.
+HOSTILE = [
+    '"\\ud800"', '"\\u0000"', "NaN", "-Infinity", "1e999", "9" * 400, "9" * 5000, "-1", "0", "null",
+    "true", "[]", "{}", '""', "[null]", '[{"type": "\\udfff", "content": "\\ud800"}]', "[" * 3000,
+    '{"\\ud800": "\\ud800"}', '"%s"' % ("x" * 70_000),
+]  # fmt: skip
+
+
+def test_hostile_values_in_any_field_are_refused_or_answered(server, document, client):
+    rng = random.Random(1)
+    tried, failed = 0, []
+    for method, path, operation in operations(document):
+        schema = _body_schema(document, operation)
+        if schema is None:
+            continue
+        base = {name: SENSIBLE[name] for name in schema["properties"] if name in SENSIBLE}
+        base.pop("tools", None)
+        for name in schema["properties"]:
+            values = HOSTILE if EXAMPLES > 50 else [rng.choice(HOSTILE)]
+            for value in values:
+                body = json.dumps({**base, name: "HERE"}).replace('"HERE"', value)
+                answer = client.request(
+                    method, server.url + path.format_map(_Nobody()), content=body,
+                    headers={"content-type": "application/json"},
+                )  # fmt: skip
+                if answer.status_code >= 500:
+                    failed.append((path, name, value[:40], answer.status_code, answer.text[:200]))
+                check_response(document, operation, answer)
+                tried += 1
+    assert not failed
+    assert tried > 150
+
+
+def _body_schema(document: dict[str, Any], operation: dict[str, Any]) -> dict[str, Any] | None:
+    """The schema of a JSON object that the operation takes."""
+    content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+    if content is None:
+        return None
+    name = content["schema"].get("$ref", "").rpartition("/")[2]
+    schema = document["components"]["schemas"].get(name, content["schema"])
+    return schema if "properties" in schema else None
 
 
 class _Nobody(dict[str, str]):

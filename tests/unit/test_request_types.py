@@ -28,7 +28,7 @@ BAD = [
     ("dry_multiplier", -0.1), ("dry_base", 0.5), ("dry_allowed_length", 0),
     ("min_tokens", -1),
     ("seed", -1), ("seed", 2**64),
-    ("stop", ("",)), ("stop", (3,)),
+    ("stop", ("",)), ("stop", (3,)), ("stop", ("\ud800",)), ("dry_sequence_breakers", ("\udfff",)),
     ("sampler_order", ("top_k", "top_k")), ("sampler_order", ("magic",)),
     ("logprobs", -1), ("logprobs", MAX_LOGPROBS + 1), ("prompt_logprobs", -1),
     ("logit_bias", {1: math.nan}), ("logit_bias", {1: math.inf}), ("logit_bias", {"a": 1.0}),

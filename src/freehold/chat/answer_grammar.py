@@ -48,6 +48,8 @@ def constraint_grammar(constraint: Constraint) -> Part:
         raise ConstraintError(f"a {kind} constraint is a text, not {value!r:.60}")
     if len(value) > limit:
         raise ConstraintError(f"the {kind} has {len(value):,} characters; {limit:,} are read")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise ConstraintError(f"the {kind} holds a lone surrogate, which no encoding has")
     if kind == "lark":
         return {"lark_grammar": value}
     whole: Part = json.loads(llguidance.LLMatcher.grammar_from_regex(value))["grammars"][0]
