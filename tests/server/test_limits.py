@@ -9,7 +9,8 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from live_server import LiveServer, live_server
+from test_registry import House
 
 from freehold.server.failures import RequestError
 from freehold.server.json_limits import JsonLimits
@@ -107,10 +109,7 @@ def test_a_body_that_ends_early_is_nobodys_request(small) -> None:
     where = urlsplit(small.url)
     with socket.create_connection((where.hostname, where.port)) as connection:
         connection.sendall(HEAD + b'Content-Length: 1000\r\n\r\n{"model"')
-    deadline = time.monotonic() + 5
-    while small.services.active:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: not small.services.active)
 
 
 def test_slow_heads_and_slow_bodies_are_ended(small) -> None:
@@ -287,13 +286,101 @@ def test_a_request_that_takes_too_long_ends_with_504() -> None:
         wait_until_idle(server, model)
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.01)
+
+
 def wait_until_idle(server: LiveServer, model) -> None:
     """No sequence runs, no request is open, and every block of the cache is free."""
-    deadline = time.monotonic() + 10
-    while True:
-        engine = model.loaded.llm.engine
+
+    def idle() -> bool:
+        if model.users or model.llm is None:
+            return not model.users
+        engine = model.llm.llm.engine
         free = all(pool.num_free == pool.num_blocks for pool in engine.pools)
-        if not (model.users or engine.num_unfinished or server.services.active) and free:
-            return
-        assert time.monotonic() < deadline, "something still runs"
-        time.sleep(0.02)
+        return free and not (engine.num_unfinished or server.services.active)
+
+    wait_until(idle)
+
+
+def test_a_timeout_takes_nobody_elses_model_away() -> None:
+    """Whoever waits for a model that loads may give up; the load goes on for those who stay."""
+    house = House(a=100)
+    registry = house.registry()
+    house.gate.clear()
+    settings = replace(SMALL, models=("a",), request_timeout=0.3)
+    with live_server(settings, registry) as server:
+        body = {**BODY, "model": "a"}
+        answers = [httpx.post(server.url + CHAT, json=body, timeout=20)]
+        model = registry.find("a")
+        assert answers[0].status_code == 504
+        assert "0.3 s" in answers[0].json()["error"]["message"]
+        assert (model.state, model.users, house.opened) == ("loading", 0, ["a"])
+        house.gate.set()
+        wait_until(lambda: model.state == "loaded")
+        assert house.opened == ["a"]
+        assert house.closed == []
+
+
+def test_a_client_that_leaves_while_a_model_loads_is_noticed() -> None:
+    house = House(a=100)
+    registry = house.registry()
+    house.gate.clear()
+    with live_server(replace(SMALL, models=("a",)), registry) as server:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(server.url + CHAT, json={**BODY, "model": "a"}, timeout=0.3)
+        model = registry.find("a")
+        wait_until(lambda: not (model.users or server.services.active))
+        assert model.state == "loading"
+        house.gate.set()
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/api/generate", "/v1/messages",
+                                  "/v1/responses"])  # fmt: skip
+@pytest.mark.parametrize("stream", [True, False])
+def test_nothing_runs_for_a_client_that_is_gone(server, path, stream) -> None:
+    body = {"model": "seedling", "max_tokens": 900, "stream": stream, "ignore_eos": True}
+    if path == "/v1/messages":
+        body = {"model": "seedling", "max_tokens": 900, "stream": stream,
+                "messages": BODY["messages"]}  # fmt: skip
+    elif path == CHAT:
+        body["messages"] = BODY["messages"]
+    elif path == "/v1/responses":
+        body = {"model": "seedling", "input": "x", "stream": stream}
+    elif path == "/api/generate":
+        body = {"model": "seedling", "prompt": "x", "stream": stream}
+    else:
+        body["prompt"] = "x"
+    raw = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    where = urlsplit(server.url)
+    with socket.create_connection((where.hostname, where.port), 10) as connection:
+        connection.sendall(head.encode() + b"Content-Length: %d\r\n\r\n" % len(raw) + raw)
+        if stream:
+            assert connection.recv(20).startswith(b"HTTP/1.1 200")
+    wait_until_idle(server, server.services.registry.find("seedling"))
+
+
+def test_a_full_queue_says_when_to_come_back() -> None:
+    settings = replace(SMALL, max_waiting=1, engine={**SMALL.engine, "max_num_seqs": 1})
+    gate = threading.Event()
+    with live_server(settings) as server, ThreadPoolExecutor(3) as pool:
+
+        def ask(stream: bool = False) -> httpx.Response:
+            return httpx.post(server.url + CHAT, json={**BODY, "stream": stream}, timeout=30)
+
+        assert ask().status_code == 200
+        model = server.services.registry.find("seedling")
+        pool.submit(server.on_loop, model.loaded.on_engine(lambda _: gate.wait(20)))
+        held = [pool.submit(ask) for _ in range(2)]
+        wait_until(lambda: model.loaded.load().waiting >= 2)
+        answer, streamed = ask(), ask(stream=True)
+        gate.set()
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "1"
+        assert "error" in streamed.text
+        assert [each.result().status_code for each in held] == [200, 200]
+        wait_until_idle(server, model)

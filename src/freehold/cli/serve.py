@@ -6,8 +6,9 @@ Turns flags into settings and runs the server; everything else is `freehold.serv
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -81,6 +82,22 @@ def command(
             help="A website whose pages may ask, e.g. https://a.example; repeatable.",
         ),
     ] = None,
+    request_timeout: Annotated[
+        str, typer.Option("--request-timeout", help="The most an answer may take; -1: no limit.")
+    ] = "1h",
+    max_body: Annotated[
+        str, typer.Option("--max-body", help="The most a request may hold; files have their own.")
+    ] = "32MiB",
+    max_connections: Annotated[int, typer.Option("--max-connections", min=1)] = 512,
+    grace: Annotated[
+        str, typer.Option("--grace", help="Time for running answers when asked to stop.")
+    ] = "30s",
+    log_format: Annotated[
+        Literal["text", "json"], typer.Option("--log-format", help="One line per request.")
+    ] = "text",
+    log_prompts: Annotated[
+        bool, typer.Option("--log-prompts", help="Write requests and answers into the log too.")
+    ] = False,
     recommended: options.Recommended = True,
     engine: options.EngineFlags = options.EngineFlags(),  # noqa: B008 - frozen
 ) -> None:
@@ -97,6 +114,7 @@ def command(
     snapshots: dict[str, object] = {"snapshot_bytes": parse_bytes(snapshot_bytes)}
     if snapshot_dir is not None:
         snapshots["snapshot_dir"] = snapshot_dir
+    longest = parse_keep_alive(request_timeout)
     settings = ServerSettings(
         models=tuple(models),
         adapters=tuple(adapter or ()),
@@ -113,5 +131,11 @@ def command(
         key_file=key_file,
         allow_hosts=tuple(parse_host(name) for name in allow_host or ()),
         allow_origins=tuple(parse_origin(site) for site in allow_origin or ()),
+        request_timeout=None if math.isinf(longest) else longest,
+        max_body_bytes=parse_bytes(max_body),
+        max_connections=max_connections,
+        grace=min(parse_keep_alive(grace), 86400.0),
+        log_format=log_format,
+        log_prompts=log_prompts,
     )
     serve(settings, lambda url: console.note(f"serving on {url} (Ctrl-C stops)"))

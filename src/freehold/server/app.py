@@ -131,7 +131,9 @@ def create_app(settings: ServerSettings, registry: ModelRegistry | None = None) 
     # the last one added is the first to see a request
     app.add_middleware(LimitsMiddleware, services=services, refuse=refuse)
     app.add_middleware(SecurityMiddleware, services=services, refuse=refuse)
-    app.add_middleware(RecordMiddleware, observer=metrics)
+    app.add_middleware(
+        RecordMiddleware, observer=metrics, refuse=refuse, log_prompts=settings.log_prompts
+    )
     described: dict[str, Any] = {}
 
     def openapi() -> dict[str, Any]:

@@ -23,6 +23,7 @@ from freehold.llm import LLM
 from freehold.server import openai_format as fmt
 from freehold.server.failures import RequestError
 from freehold.server.openai_chat import message
+from freehold.server.request_context import current
 from freehold.server.services import Body, Dialect, Services
 from freehold.server.sse import while_connected
 from freehold.types import Classification, Prompt
@@ -128,6 +129,7 @@ def usage(task: LabelTask, outputs: Sequence[StepOutput]) -> dict[str, Any]:
     """Tokens of all sequences that were scored; those found in the cache were not computed."""
     count = sum(len(measurement.ids) for measurement in task.measurements)
     cached = sum(output.cached_tokens for output in outputs)
+    current().count(prompt=count, cached=cached)
     return {
         "prompt_tokens": count,
         "total_tokens": count,

@@ -38,6 +38,7 @@ from freehold.server.ollama_format import (
 )
 from freehold.server.ollama_options import check_context
 from freehold.server.registry import ServedModel
+from freehold.server.request_context import current
 from freehold.server.services import Dialect, Services
 from freehold.server.sse import stream_response, while_connected
 
@@ -139,6 +140,7 @@ async def _embed(
         check_context(body.options, llm.context_length)
         ids = await model.loaded.text(lambda llm: _token_ids(llm, given, cut))
         vectors = await model.loaded.embed(ids)
+        current().count(prompt=sum(map(len, ids)))
         times = {
             "total_duration": nanoseconds(time.perf_counter() - begun),
             "load_duration": nanoseconds(loaded - begun),

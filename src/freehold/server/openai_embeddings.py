@@ -18,6 +18,7 @@ from freehold.engine.measuring import Pooling
 from freehold.ops import FloatArray
 from freehold.server import openai_format as fmt
 from freehold.server.failures import RequestError
+from freehold.server.request_context import current
 from freehold.server.services import Body, Dialect, Services
 from freehold.server.sse import while_connected
 
@@ -72,6 +73,7 @@ def router(services: Services) -> APIRouter:
                         kind="context_length",
                     )
             vectors = await while_connected(request, model.loaded.embed(ids, body.pooling))
+            current().count(prompt=sum(map(len, ids)))
         data: list[dict[str, Any]] = [
             {"object": "embedding", "index": i, "embedding": encoded(v, body.encoding_format)}
             for i, v in enumerate(vectors)

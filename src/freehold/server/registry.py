@@ -158,6 +158,7 @@ class ModelRegistry:
         models use the memory it needs.
         """
         asked = self.find(name)
+        current().model = asked.name
         model = asked.base
         self._refuse_when_closing()
         patient = current().patient

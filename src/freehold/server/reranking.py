@@ -23,6 +23,7 @@ from freehold.llm import LLM
 from freehold.server import openai_format as fmt
 from freehold.server.classification import document_prompt, usage
 from freehold.server.failures import RequestError
+from freehold.server.request_context import current
 from freehold.server.services import Body, Dialect, Services
 from freehold.server.sse import while_connected
 
@@ -57,6 +58,7 @@ async def scores(
         ids = [await model.text(lambda llm, t=text: llm.ids(t)) for text in (query, *documents)]  # type: ignore[misc]
         vectors = await model.embed(ids)
         count = sum(map(len, ids))
+        current().count(prompt=count)
         return [{"relevance_score": float(vector @ vectors[0])} for vector in vectors[1:]], {
             "prompt_tokens": count,
             "total_tokens": count,

@@ -15,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from freehold.errors import InvalidParameterError
+from freehold.server import logs
 from freehold.server.app import create_app
 from freehold.server.hosts import is_loopback
 from freehold.server.http_protocol import protocol_class
@@ -91,6 +92,7 @@ def serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> None:
         raise InvalidParameterError(
             f"{settings.host} can be reached from outside", hint="keep API keys: `key_file`"
         )
+    logs.set_up(settings.log_format)
     listener = bind(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     app = create_app(settings)
