@@ -152,7 +152,7 @@ class BatchStore:
     def of(self, owner: str, kind: str) -> list[Batch]:
         """Batches of a key and dialect, oldest first."""
         found = [b for b in list(self._batches.values()) if (b.owner, b.kind) == (owner, kind)]
-        return sorted(found, key=lambda b: (b.created, b.batch_id))
+        return sorted(found, key=lambda b: b.created)
 
     def over(self) -> list[Batch]:
         """Those of which nothing will change."""
@@ -161,7 +161,7 @@ class BatchStore:
     def unfinished(self) -> list[Batch]:
         """Those that are not over, oldest first."""
         found = [batch for batch in list(self._batches.values()) if not batch.over]
-        return sorted(found, key=lambda b: (b.created, b.batch_id))
+        return sorted(found, key=lambda b: b.created)
 
     def remove(self, batch: Batch) -> None:
         """Forget one that is over."""

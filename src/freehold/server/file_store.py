@@ -160,7 +160,7 @@ class FileStore:
     ) -> list[StoredFile]:
         """Files of a key, oldest first."""
         files = [f for f in list(self._files.values()) if f.owner == owner and not f.expired]
-        return sorted(filter(wanted, files), key=lambda f: (f.created, f.file_id))
+        return sorted(filter(wanted, files), key=lambda f: f.created)
 
     def delete(self, owner: str, file_id: str) -> None:
         """Raises RequestError (not_found)."""
