@@ -79,7 +79,7 @@ def thinking(given: Mapping[str, Any] | None) -> Thinking:
         return Thinking({"enable_thinking": False}, "hidden")
     kind = given.get("type")
     known = {"disabled": (), "adaptive": ("display",), "enabled": ("display", "budget_tokens")}
-    if kind not in known:
+    if not isinstance(kind, str) or kind not in known:
         raise RequestError(
             f"thinking.type must be enabled, adaptive or disabled, not {kind!r:.40}",
             param="thinking.type",
@@ -164,10 +164,13 @@ def _constraint(given: Any) -> Constraint | None:
 
 def _check_context_management(given: Mapping[str, Any] | None) -> None:
     """Edits that keep everything are none; others would change the prompt behind its author."""
-    for edit in (given or {}).get("edits") or ():
-        if not isinstance(edit, Mapping) or edit.get("keep") != "all":
-            raise RequestError("context_management.edits: nothing is edited out of a prompt here",
-                               param="context_management")  # fmt: skip
+    where = "context_management"
+    only_known(given or {}, ("edits",), where)
+    edits = (given or {}).get("edits") or []
+    if not isinstance(edits, list) or any(
+        not isinstance(edit, Mapping) or edit.get("keep") != "all" for edit in edits
+    ):
+        raise RequestError(f"{where}.edits: nothing is edited out of a prompt here", param=where)
 
 
 @contextmanager

@@ -50,6 +50,8 @@ def sampling_of(options: Mapping[str, Any] | None) -> dict[str, Any]:
             value = int(value)
         if value is None or name in _HINTS or name in _OF_MIROSTAT or name == "num_ctx":
             continue  # `context_of` looks at the last
+        if name == "stop" and not isinstance(value, (str, list)):
+            raise RequestError(f"{where} must be a list of texts", param=where)
         if name in _SAMPLING:
             result[_SAMPLING[name]] = value
         elif name == "num_predict":
