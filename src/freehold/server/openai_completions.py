@@ -23,6 +23,7 @@ from freehold.llm import LLM
 from freehold.server import openai_format as fmt
 from freehold.server.failures import RequestError
 from freehold.server.generation import MAX_CHOICES, Generation, GenerationRequest, merged
+from freehold.server.openai_constraints import ConstraintFields
 from freehold.server.services import Dialect, Services
 from freehold.server.sse import frame, stream_response, while_connected
 from freehold.server.text_logprobs import TextLogprobs, joined
@@ -34,7 +35,7 @@ DEFAULT_MAX_TOKENS = 16  # OpenAI's own
 _AT_A_TIME = 32  # answers of one request that run together; the others of it wait
 
 
-class CompletionBody(fmt.SamplingFields):
+class CompletionBody(fmt.SamplingFields, ConstraintFields):
     """The request."""
 
     model: str
@@ -118,11 +119,13 @@ async def start(
         prompts = [await model.text(_filling(p, body, marks)) for p in body.prompt]
         assert marks is not None
         sampling["stop_token_ids"] = [*sampling.get("stop_token_ids", ()), *marks.ends]
+    form, form_field = body.constraint()
     asked = []
     for given, prompt in zip(body.prompt, prompts, strict=True):
         request = GenerationRequest(
-            prompt=prompt, sampling=sampling, n=wish.made, recommended=recommended
-        )
+            prompt=prompt, sampling=sampling, n=wish.made, recommended=recommended,
+            constraint=form, constraint_field=form_field,
+        )  # fmt: skip
         generation = await Generation.start(model, request)
         asked.append(_Asked(generation, given if isinstance(given, str) else None))
     if wish.logprobs is not None:
