@@ -97,7 +97,7 @@ def main() -> int:
             ],
         }
         rates: dict[str, list[float]] = {name: [] for name in cases}
-        for name, adapters in cases.items():  # once to warm up
+        for adapters in cases.values():  # once to warm up
             decode_rate(engine, adapters, 2)
         for number in range(args.rounds):
             for name, adapters in cases.items():

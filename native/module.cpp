@@ -143,6 +143,59 @@ void linear_heads(Context& c, const Floats2& x, const std::vector<const Matrix*>
   c.linear_heads(data, x.stride(0), head, cols, weights, o, int64_t(out.stride(0)));
 }
 
+// A matrix that a Python object has; `alive` keeps it while the lock of the interpreter is off.
+const Matrix* matrix_of(const nb::object& owner, const char* part, std::vector<nb::object>& alive) {
+  alive.push_back(nb::getattr(owner, part, nb::none()));
+  const Matrix* w = nullptr;
+  need(nb::try_cast<const Matrix*>(alive.back(), w) && w, "a matrix is missing");
+  return w;
+}
+
+// `updates` are `ops.RowUpdate`s.
+void add_low_rank(Context& c, const Floats2& x, const std::vector<FloatsOut>& outs,
+                  const nb::sequence& updates) {
+  const int64_t cols = int64_t(x.shape(0)), k = int64_t(x.shape(1));
+  const float* data = rows_of(x, k, "rows must be contiguous");
+  std::vector<Context::RowUpdate> all;
+  std::vector<nb::object> alive;
+  std::vector<Ints1> indices;
+  indices.reserve(nb::len(updates));
+  std::vector<bool> seen(size_t(cols), false);
+  for (nb::handle update : updates) {
+    Context::RowUpdate u{nullptr, cols, {}};
+    const nb::object rows = update.attr("rows"), changes = update.attr("changes");
+    if (!rows.is_none()) {
+      indices.push_back(nb::cast<Ints1>(rows));
+      u.rows = indices.back().data();
+      u.count = int64_t(indices.back().shape(0));
+    }
+    for (int64_t i = 0; i < u.count; ++i) {
+      const int64_t row = u.rows ? u.rows[i] : i;
+      need(row >= 0 && row < cols, "an update names a row that is not there");
+      need(!seen[size_t(row)], "a row must not be in two updates");
+      seen[size_t(row)] = true;
+    }
+    need(nb::len(changes) == outs.size(), "one change, or None, per output");
+    for (size_t i = 0; i < outs.size(); ++i) {
+      const nb::object change = changes[i];
+      if (change.is_none()) continue;
+      Context::LowRank l{};
+      l.down = matrix_of(change, "down", alive);
+      l.up = matrix_of(change, "up", alive);
+      l.scale = nb::cast<float>(change.attr("scale"));
+      need(l.down->k == k, "input width does not match the weight");
+      need(l.up->k == l.down->n, "the halves of a change do not multiply");
+      l.out = out_rows(outs[i], cols, l.up->n, "output shape does not match");
+      l.ldo = int64_t(outs[i].stride(0));
+      u.changes.push_back(l);
+    }
+    if (u.count > 0 && !u.changes.empty()) all.push_back(u);
+  }
+  nb::gil_scoped_release nogil;
+  std::lock_guard<std::mutex> lock(c.mutex());
+  c.add_low_rank(data, x.stride(0), all);
+}
+
 void gate_up(Context& c, const Floats2& x, const Matrix& gate, const Matrix& up,
              const std::string& activation, const FloatsOut& out, float limit,
              const std::optional<Floats1>& gate_bias, const std::optional<Floats1>& up_bias) {
@@ -173,14 +226,6 @@ void route(Context& c, const Floats2& logits, bool normalise, double scale, cons
   c.route(data, logits.stride(0), tokens, experts, top_k, normalise, scale, chosen.data(), w);
 }
 
-// One of the parts of a Python expert; `alive` keeps it while the lock of the interpreter is off.
-const Matrix* matrix_of(const nb::object& expert, const char* part,
-                        std::vector<nb::object>& alive) {
-  alive.push_back(nb::getattr(expert, part, nb::none()));
-  const Matrix* w = nullptr;
-  need(nb::try_cast<const Matrix*>(alive.back(), w) && w, "an expert's matrix is missing");
-  return w;
-}
 const float* bias_of(const nb::object& expert, const char* part, const Matrix& w,
                      std::vector<nb::object>& alive) {
   nb::object bias = nb::getattr(expert, part, nb::none());
@@ -390,6 +435,7 @@ NB_MODULE(_native, m) {
       .def("pack_file", &pack_file, nb::keep_alive<0, 1>())
       .def("linear", &linear, nb::arg("x"), nb::arg("weights"), nb::arg("biases"), nb::arg("outs"))
       .def("linear_heads", &linear_heads)
+      .def("add_low_rank", &add_low_rank)
       .def("gate_up", &gate_up, nb::arg("x"), nb::arg("gate"), nb::arg("up"), nb::arg("activation"),
            nb::arg("out"), nb::arg("limit") = 0.0f, nb::arg("gate_bias") = nb::none(),
            nb::arg("up_bias") = nb::none())

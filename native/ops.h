@@ -48,6 +48,19 @@ class Context {
   void linear_heads(const float* x, int64_t ldx, int64_t head, int64_t cols,
                     const std::vector<const Matrix*>& weights, float* out, int64_t ldo);
 
+  struct LowRank {
+    const Matrix *down, *up;  // [rank, k] and [n, rank]
+    float scale;
+    float* out;  // [rows of x, ldo], what comes from n rows of weights
+    int64_t ldo;
+  };
+  struct RowUpdate {
+    const int32_t* rows;  // of x and of every out, each in one update at most; null = the first
+    int64_t count;
+    std::vector<LowRank> changes;  // at least one
+  };
+  void add_low_rank(const float* x, int64_t ldx, const std::vector<RowUpdate>& updates);
+
   // Softmax over all experts, the top_k largest logits first; those that are no numbers come last.
   void route(const float* logits, int64_t ldl, int64_t tokens, int64_t experts, int64_t top_k,
              bool normalise, double scale, int32_t* chosen, float* weights);
@@ -118,6 +131,8 @@ class Context {
   Acts* prepare(ActKind kind, const float* x, int64_t ldx, int64_t cols, int64_t k,
                 const std::vector<Linear>& layers);
 
+  // Lays out and quantises the inputs of several multiplications at once.
+  void low_rank_acts(std::vector<QuantizeTask>& tasks);
   // Multiplies; the jobs are one list of work for the threads.
   void run(const std::vector<LinearTask>& jobs);
   struct Picks;
@@ -138,6 +153,7 @@ class Context {
   Scratch act_scratch_[int(ActKind::kCount)];
   Acts acts_[int(ActKind::kCount)];
   Scratch thread_scratch_, index_scratch_;
+  // of mixtures and of low-rank changes
   Scratch expert_rows_, expert_acts_[int(ActKind::kCount)];
 };
 

@@ -31,4 +31,4 @@ g++ -std=gnu++20 -O1 -g $vnni -fsanitize=address,undefined -fno-sanitize-recover
 
 # libstdc++ as well: the sanitizer looks for the real __cxa_throw when it starts.
 LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so)" "$out/venv/bin/python" -m pytest -p no:cacheprovider \
-  tests/ops/test_op_sweep.py tests/ops/test_moe_ops.py -k "cpu"
+  tests/ops/test_op_sweep.py tests/ops/test_moe_ops.py tests/ops/test_low_rank.py -k "cpu"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from freehold.ops import Expert, Weight
+from freehold.ops import Expert, RowUpdate, Weight
 
 _Floats = npt.NDArray[np.float32]
 _Ints = npt.NDArray[np.int32]
@@ -56,6 +56,9 @@ class Context:
         outs: Sequence[_Floats],
     ) -> None: ...
     def linear_heads(self, x: _Floats, weights: Sequence[Weight], out: _Floats) -> None: ...
+    def add_low_rank(
+        self, x: _Floats, outs: Sequence[_Floats], updates: Sequence[RowUpdate]
+    ) -> None: ...
     def gate_up(
         self,
         x: _Floats,

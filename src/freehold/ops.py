@@ -207,7 +207,8 @@ class LowRank:
 
 @dataclass(frozen=True, slots=True)
 class RowUpdate:
-    """What some rows of a call are multiplied by beside its matrices."""
+    """What some rows of a call are multiplied by beside its matrices. No row is in two updates of
+    one call."""
 
     rows: npt.NDArray[np.int32] | None  # an array of the host, each once; None = all rows
     changes: tuple[LowRank | None, ...]  # one for each matrix of the call

@@ -22,6 +22,7 @@ from freehold.errors import (
     UnsupportedModelError,
 )
 from freehold.formats.adapter_file import open_adapter
+from freehold.formats.checkpoint import open_checkpoint
 from freehold.formats.peft_config import MAX_RANK, peft_config
 from freehold.formats.safetensors_writer import write_safetensors
 from freehold.formats.tensor_view import LazyTensor
@@ -207,6 +208,11 @@ def test_ggufs_that_are_refused(keys, infos, words, tmp_path) -> None:
     with pytest.raises((MalformedFileError, UnsupportedModelError)) as raised:
         open_adapter(write(tmp_path / "a.gguf", keys, infos))
     assert words in raised.value.message
+
+
+def test_an_adapter_is_no_model(tmp_path) -> None:
+    with pytest.raises(UnsupportedModelError, match="is an adapter and no model"):
+        open_checkpoint(peft(tmp_path / "a"))
 
 
 def test_what_is_no_adapter(tmp_path) -> None:

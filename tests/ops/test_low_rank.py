@@ -11,7 +11,7 @@ from op_inputs import QTYPES, activations, matrix, whole_blocks
 from budgets import linear_error, row_error
 from devices import all_params, open_device
 from freehold import backends
-from freehold.errors import EngineError
+from freehold.errors import EngineError, InvalidParameterError
 from freehold.ops import LowRank, Ops, RowUpdate
 
 REFERENCE = backends.create("reference")
@@ -114,3 +114,59 @@ def test_gates_with_a_limit_are_refused(ops):
     update = [RowUpdate(None, (change(ops, 37, 160, 8, 3), None))]
     with pytest.raises(EngineError):
         ops.gate_up(activations(3, 160), *pair, "silu", limit=7.0, updates=update)
+
+
+@pytest.mark.parametrize(
+    ("columns", "rank", "rows", "count"), [(256, 256, 300, 1), (512, 8, 17, 50), (33, 5, 1, 3)]
+)
+def test_sizes_and_types(ops, columns, rank, rows, count):
+    """Many rows and few, wide and narrow outputs, quantised halves, strided rows, in one call."""
+    types = ("Q8_0", "F16", "Q4_K") if columns == 256 else ("F16", "F32", "F32")
+    rng = np.random.default_rng(0)
+    wide = rng.standard_normal((count, columns + 24)).astype(np.float32)
+    x = wide[:, 16 : 16 + columns]
+    mine = rng.permutation(count)[: -(-count // 2)].astype(np.int32)
+    rest = np.setdiff1d(np.arange(count), mine).astype(np.int32)
+
+    def product(device: Ops) -> list[np.ndarray]:
+        outs = [np.ones((count, rows + j), np.float32) for j in range(3)]
+        changes = [
+            LowRank(
+                device.load_weight(matrix(qtype, rank, columns, j)),
+                device.load_weight(matrix(qtype, rows + j, rank, j + 9)),
+                0.5,
+            )
+            for j, qtype in enumerate(types)
+        ]
+        some = [RowUpdate(mine, tuple(changes)), RowUpdate(rest, (None, changes[1], None))]
+        device.add_low_rank(x, outs, some)
+        return outs
+
+    loose = 0.1 if columns == 256 else 1e-4  # int8 activations, twice
+    for got, want in zip(product(ops), product(REFERENCE), strict=True):
+        assert row_error(got, want) < loose
+    assert (product(ops)[0][rest] == 1.0).all()
+
+
+def test_what_does_not_fit_is_refused(ops):
+    if ops.name == "reference":
+        return  # NumPy refuses in its own words
+    x, low = np.ones((3, 160), np.float32), change(ops, 48, 160, 8, 3)
+    out = np.ones((3, 48), np.float32)
+    for rows in ([3], [-1], [0, 0], [2**31 - 1]):
+        with pytest.raises(InvalidParameterError):
+            ops.add_low_rank(x, (out,), [RowUpdate(np.array(rows, np.int32), (low,))])
+    one = RowUpdate(np.array([1], np.int32), (low,))
+    for updates in ([one, one], [RowUpdate(None, (low,)), one], [RowUpdate(None, (low, low))]):
+        with pytest.raises(InvalidParameterError):
+            ops.add_low_rank(x, (out,), updates)
+    crossed = LowRank(low.down, low.down, 1.0)
+    for inputs, wrong in ((x[:, :80].copy(), low), (x, crossed), (x, LowRank(None, low.up, 1.0))):
+        with pytest.raises(InvalidParameterError):
+            ops.add_low_rank(inputs, (out,), [RowUpdate(None, (wrong,))])
+    with pytest.raises(InvalidParameterError):
+        ops.add_low_rank(x, (np.ones((3, 47), np.float32),), [RowUpdate(None, (low,))])
+    assert (out == 1.0).all()
+    ops.add_low_rank(x, (out,), [RowUpdate(np.array([], np.int32), (low,))])
+    ops.add_low_rank(x, (out,), [RowUpdate(None, (None,))])
+    assert (out == 1.0).all()

@@ -111,6 +111,25 @@ def test_answers_are_the_library_s_in_every_company(served, expected) -> None:
         assert (model, text) == (name, expected[name])
 
 
+def test_completions_scores_and_vectors_are_the_adapter_s(served, files) -> None:
+    with LLM(files["tiny"], adapters={"one": files["one"]}, **ENGINE) as llm:
+        text = llm.generate("Once", PARAMS, adapter="one").text
+        scores = llm.score("Once upon", adapter="one")
+        vector = llm.embed("Once", adapter="one")[0]
+        assert (vector != llm.embed("Once")[0]).any()
+    with openai.OpenAI(base_url=served.url + "/v1", api_key="unused", max_retries=0) as client:
+        answer = client.completions.create(
+            model="tiny:one", prompt="Once", temperature=0, max_tokens=12
+        )
+        assert (answer.model, answer.choices[0].text) == ("tiny:one", text)
+        echo = client.completions.create(
+            model="tiny:one", prompt="Once upon", echo=True, logprobs=0, max_tokens=0
+        )
+        assert echo.choices[0].logprobs.token_logprobs[1:] == pytest.approx(scores.tolist())
+        found = client.embeddings.create(model="tiny:one", input="Once", encoding_format="float")
+        assert found.data[0].embedding == pytest.approx(vector.tolist())
+
+
 def test_an_adapter_that_is_not_there(served) -> None:
     body = {"model": "tiny:three", "messages": HELLO}
     answer = httpx.post(served.url + "/v1/chat/completions", json=body)
@@ -249,3 +268,5 @@ def test_freehold_run(files, expected, capsys) -> None:
     assert capsys.readouterr().out.rstrip("\n") == expected["tiny:one"].rstrip("\n")
     assert run([*args, "--adapter", str(files["tiny"])]) == 2
     assert "is no adapter" in capsys.readouterr().err
+    assert run(["run", str(files["one"]), "Hello"]) == 2
+    assert "is an adapter and no model" in capsys.readouterr().err

@@ -237,20 +237,7 @@ class CpuOps:
     def add_low_rank(
         self, x: FloatArray, outs: Sequence[FloatArray], updates: Sequence[RowUpdate]
     ) -> None:
-        for update in updates:
-            some = x if update.rows is None else x[update.rows]
-            pairs = [(o, c) for o, c in zip(outs, update.changes, strict=True) if c is not None]
-            if not pairs or not len(some):
-                continue
-            lows = self.linear_many(some, [c.down for _, c in pairs], [None] * len(pairs))
-            with np.errstate(all="ignore"):
-                for low, (out, change) in zip(lows, pairs, strict=True):
-                    low *= np.float32(change.scale)
-                    delta = self.linear(low, change.up)
-                    if update.rows is None:
-                        out += delta
-                    else:
-                        out[update.rows] += delta
+        self._context.add_low_rank(x, outs, updates)
 
     def linear_heads(self, x: FloatArray, weights: Sequence[Weight]) -> FloatArray:
         beyond = x.shape[1] - len(weights) * weights[0].in_features

@@ -43,6 +43,7 @@ __all__ = ["Checkpoint", "CheckpointTensor", "TensorView", "open_checkpoint"]
 
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
 SINGLE_NAME = "model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"  # of PEFT; `adapter_file` reads it
 _PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 # Side files that accompany a model: vision projectors and draft heads.
 _SIDE_FILE = re.compile(r"(mmproj|mtp)[-_.]", re.IGNORECASE)
@@ -290,6 +291,11 @@ def _open_hf(directory: Path, path: Path) -> Checkpoint:
     if own and (directory / PARAMS_NAME).is_file():
         return _open_mistral(directory, path)
     if not (directory / "config.json").exists():
+        if (directory / ADAPTER_CONFIG).exists():
+            raise UnsupportedModelError(
+                f"{directory}: is an adapter and no model",
+                hint="name the model it is for, and the adapter by --adapter or adapters=",
+            )
         raise ModelNotFoundError(
             f"{directory}: safetensors without config.json",
             hint="fetch the whole model repository, or name the file to look into it",

@@ -73,6 +73,11 @@ def family_of(checkpoint: Checkpoint) -> str:
     if not name:
         key = "general.architecture" if checkpoint.format == "gguf" else "model_type"
         raise MalformedFileError(f"{checkpoint.path}: {key} is missing")
+    if checkpoint.metadata.get("general.type") == "adapter":
+        raise UnsupportedModelError(
+            f"{checkpoint.path}: is an adapter and no model",
+            hint="name the model it is for, and the adapter by --adapter or adapters=",
+        )
     known = families()
     family = _named_in_gguf(name, known) if checkpoint.format == "gguf" else name
     if family == "llama" and checkpoint.format == "gguf":

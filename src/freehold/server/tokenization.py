@@ -66,7 +66,7 @@ def token_ids(llm: LLM, body: TokenizeBody) -> list[int]:
 
 def only_model(services: Services, name: str | None) -> str:
     """The model a request names, or the only one there is."""
-    models = services.registry.models()
+    models = services.registry.bases()
     if name is not None or len(models) != 1:
         if name is None:
             raise RequestError("there are several models: name one", param="model")
