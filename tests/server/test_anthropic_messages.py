@@ -6,11 +6,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from typing import Literal
 
 import anthropic
 import httpx
 import pytest
 from live_server import LiveServer
+from pydantic import BaseModel
 
 from freehold import LLM, SamplingParams
 from freehold.server import anthropic_messages, anthropic_stream
@@ -236,6 +238,40 @@ def test_nobody_who_did_not_ask_for_thoughts_gets_any(thinking_client):
     for given in ({}, {"thinking": {"type": "disabled"}}):
         message = ask(thinking_client, model="thinker", max_tokens=20, **given)
         assert [block.type for block in message.content] == ["text"]
+
+
+def test_the_clients_own_loop_runs_tools(thinking_client):
+    asked = []
+
+    @anthropic.beta_tool
+    def weather(town: Literal["Bern", "Rome"]) -> str:
+        """The weather in a town."""
+        asked.append(town)
+        return "sunny"
+
+    # It asks for a conversation that the server holds, and goes on without when told there is none.
+    runner = thinking_client.beta.messages.tool_runner(
+        model="thinker", max_tokens=100, messages=HELLO, tools=[weather], extra_body=GREEDY,
+        tool_choice={"type": "any", "disable_parallel_tool_use": True}, max_iterations=2,
+    )  # fmt: skip
+    assert [message.stop_reason for message in runner] == ["tool_use", "tool_use"]
+    assert asked
+    assert set(asked) <= {"Bern", "Rome"}
+
+
+class Verdict(BaseModel):
+    ok: bool
+
+
+def test_the_client_reads_answers_into_its_own_types(thinking_client, thinker):
+    message = thinking_client.messages.parse(
+        model="thinker", max_tokens=100, messages=HELLO, output_format=Verdict, extra_body=GREEDY
+    )
+    assert isinstance(message.parsed_output, Verdict)
+    older = {"type": "json_schema", "schema": Verdict.model_json_schema()}
+    body = {"model": "thinker", "max_tokens": 100, "messages": HELLO, **GREEDY}
+    answer = httpx.post(thinker.url + "/v1/messages", json={**body, "output_format": older})
+    assert json.loads(answer.json()["content"][0]["text"]).keys() == {"ok"}
 
 
 def test_answers_keep_to_a_schema(thinking_client):

@@ -20,6 +20,8 @@ _TYPES: dict[FailureKind, str] = {
     "timeout": "timeout_error",
     "internal": "api_error",
 }
+# What Anthropic's client reads to go on by itself: without a thread it sends all messages again.
+_DETAILS = {"thread": {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}}
 STATUSES: dict[FailureKind, int] = {"overloaded": 529}  # where they are Anthropic's alone
 
 
@@ -29,7 +31,10 @@ def error_body(failure: Failure) -> dict[str, Any]:
     if failure.param is not None and failure.param not in message:
         message = f"{failure.param}: {message}"
     kind = _TYPES.get(failure.kind, "invalid_request_error")
-    return {"type": "error", "error": {"type": kind, "message": message}}
+    error: dict[str, Any] = {"type": kind, "message": message}
+    if (details := _DETAILS.get(failure.param or "")) is not None:
+        error["details"] = details
+    return {"type": "error", "error": error}
 
 
 def error_frame(failure: Failure) -> str:

@@ -38,6 +38,7 @@ class CountBody(Body):
     tool_choice: dict[str, Any] | None = None
     thinking: dict[str, Any] | None = None
     output_config: dict[str, Any] | None = None
+    output_format: dict[str, Any] | None = None  # where older clients put `output_config.format`
     cache_control: dict[str, Any] | None = None  # prompts are cached by themselves
     context_management: dict[str, Any] | None = None
     speed: Literal["standard"] | None = None
@@ -58,6 +59,7 @@ class MessagesBody(CountBody):
     service_tier: Literal["auto", "standard_only"] | None = None
     user_profile_id: str | None = None
     # of the vendor's own machines
+    thread: dict[str, Any] | None = None
     container: None = None
     diagnostics: None = None
     inference_geo: None = None
@@ -104,7 +106,10 @@ def to_request(body: CountBody, recommended: bool) -> tuple[GenerationRequest, T
     offered = content.tools(body.tools or ())
     thought = thinking(body.thinking)
     variables = dict(thought.variables)
-    config = body.output_config or {}
+    config = dict(body.output_config or {})
+    older = body.output_format
+    if older is not None and config.setdefault("format", older) != older:
+        raise RequestError("output_format and output_config.format differ", param="output_format")
     only_known(config, ("effort", "format"), "output_config")
     if (effort := config.get("effort")) is not None:
         if effort not in _EFFORTS:
@@ -137,6 +142,10 @@ def to_request(body: CountBody, recommended: bool) -> tuple[GenerationRequest, T
 
 
 def _sampling(body: MessagesBody) -> dict[str, Any]:
+    if body.thread is not None:
+        raise RequestError(
+            "thread: conversations are not held here; send all messages", param="thread"
+        )
     if body.max_tokens < 0:
         raise RequestError("max_tokens must be 0 or more", param="max_tokens")
     if body.max_tokens == 0 and body.stream:
