@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What adapters cost: decoding with one stream and with several, under none, one and several.
+"""What adapters cost: a prompt, and decoding with one stream and several, under none, one, several.
 
 The adapters change every matrix of the layers of a GGUF model without experts, with random values.
 All figures of a round follow each other, because shared hosts drift; ratios are to the same
@@ -63,6 +63,18 @@ def decode_rate(
     return tokens * len(adapters) / seconds
 
 
+def prefill_rate(
+    engine: Engine, adapter: Adapter | None, tokens: int, clock: Callable[[], float]
+) -> float:
+    """Tokens of a fresh prompt per second, to its first answer."""
+    params = SamplingParams(max_tokens=1, temperature=0)
+    began = clock()
+    engine.add([i % 1000 for i in range(tokens)], params, adapter=adapter)
+    while engine.has_unfinished():
+        engine.step()
+    return tokens / (clock() - began)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -73,6 +85,7 @@ def main() -> int:
     parser.add_argument("--adapters", type=int, default=4)
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=16, help="steps per figure")
+    parser.add_argument("--prompt", type=int, default=256, help="tokens of the prefill figures")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int)
     parser.add_argument(
@@ -87,7 +100,8 @@ def main() -> int:
         files = {f"a{i}": Path(folder) / f"a{i}.gguf" for i in range(args.adapters)}
         for seed, path in enumerate(files.values()):
             write_adapter(args.model, path, args.rank, args.type, 2 * seed)
-        llm = LLM(args.model, adapters=files, threads=args.threads, context_length=256,
+        context = args.prompt + 256
+        llm = LLM(args.model, adapters=files, threads=args.threads, context_length=context,
                   max_num_seqs=args.streams, skip_tokenizer_init=True)  # fmt: skip
     with llm:
         engine = llm.make_engine(prefix_caching=False)
@@ -103,12 +117,18 @@ def main() -> int:
                 loaded[i % args.adapters] for i in range(streams)
             ],
         }
-        rates: dict[str, list[float]] = {name: [] for name in cases}
+        prompts = {
+            f"prompt of {args.prompt}, none": None,
+            f"prompt of {args.prompt}, 1 adapter": loaded[0],
+        }
+        rates: dict[str, list[float]] = {name: [] for name in (*cases, *prompts)}
         for adapters in cases.values():  # once to warm up
             decode_rate(engine, adapters, 2, clock)
         for number in range(args.rounds):
             for name, adapters in cases.items():
                 rates[name].append(decode_rate(engine, adapters, args.tokens, clock))
+            for name, adapter in prompts.items():
+                rates[name].append(prefill_rate(engine, adapter, args.prompt, clock))
             progress(f"round {number + 1} of {args.rounds}")
     rows, figures = [], []
     base: list[float] = []
@@ -117,7 +137,7 @@ def main() -> int:
         ratio = median([value / other for value, other in zip(values, base, strict=True)])
         figures.append({"case": name, "tokens_per_second": median(values), "ratio": ratio})
         rows.append([name, f"{median(values):.1f}", f"{ratio:.2f}"])
-    say(table(["decoding", "tokens/s", "ratio"], rows))
+    say(table(["figure", "tokens/s", "ratio"], rows))
     result.update(
         model=Path(args.model).name, rank=args.rank, type=args.type, threads=args.threads,
         cpu_time=args.cpu_time, figures=figures,

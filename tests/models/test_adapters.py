@@ -191,14 +191,13 @@ def test_company_changes_no_bit(case, device, model_path, adapter_path) -> None:
     ]  # fmt: skip
     params = SamplingParams(temperature=0.0, max_tokens=20, logprobs=1)
 
-    def answers(engine: Engine, some: list) -> list[list[float]]:
+    def answers(engine: Engine, some: list) -> list[list[tuple[int, float]]]:
         ids = [engine.add(prompt, params, adapter=adapter) for prompt, adapter in some]
-        found: dict[str, list[float]] = {request: [] for request in ids}
+        found: dict[str, list[tuple[int, float]]] = {request: [] for request in ids}
         while engine.has_unfinished():
             for output in engine.step():
                 assert output.error is None
-                found[output.request_id] += [lp.logprob for lp in output.logprobs]
-                found[output.request_id] += output.new_token_ids
+                found[output.request_id] += [(lp.token_id, lp.logprob) for lp in output.logprobs]
         return [found[request] for request in ids]
 
     alone = [answers(engine(model, ops, prefix_caching=False), [one])[0] for one in asked]
@@ -207,6 +206,8 @@ def test_company_changes_no_bit(case, device, model_path, adapter_path) -> None:
     before = roomy.stats.cached_tokens
     assert answers(roomy, asked) == alone  # every prefix is known now
     assert roomy.stats.cached_tokens >= before + sum((len(p) - 1) // 16 * 16 for p, _ in asked)
+    guessing = engine(model, ops, speculative_tokens=4)
+    assert answers(guessing, asked) == alone
     tight = engine(model, ops, num_blocks=8, max_num_batched_tokens=24)
     assert answers(tight, asked) == alone
     assert tight.stats.preemptions > 0

@@ -244,6 +244,25 @@ def test_adapters_are_loaded_and_taken_away_while_requests_run(files, expected) 
     asyncio.run(work())
 
 
+def test_prompts_under_an_adapter_are_not_kept_on_disk(files, tmp_path) -> None:
+    ids = [5 + i % 90 for i in range(400)]
+    options = {**ENGINE, "context_length": 512, "snapshot_dir": tmp_path}
+
+    def ask(adapter: str | None) -> tuple[tuple[int, ...], int, int]:
+        with LLM(files["tiny"], adapters={"one": files["one"]}, **options) as llm:
+            answer = llm.generate(ids, PARAMS, adapter=adapter)
+        kept = sum(path.is_file() for path in tmp_path.rglob("*"))
+        return answer.token_ids, answer.cached_tokens, kept
+
+    first, cached, empty = ask("one")
+    assert cached == 0
+    plain, cached, kept = ask(None)
+    assert (cached, kept > empty) == (0, True)
+    assert ask(None)[:2] == (plain, 384)
+    assert ask("one") == (first, 0, kept)
+    assert first != plain
+
+
 def test_names_of_adapters_in_the_library(files) -> None:
     with LLM(files["tiny"], adapters={"one": files["one"]}, **ENGINE) as llm:
         before = llm.nbytes
