@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -189,27 +190,57 @@ def test_the_end_token_is_in_the_lists_and_not_in_the_text(ask):
     assert answer.logprobs.token_logprobs[-1] < 0
 
 
-def test_what_evaluation_harnesses_send(judged_server, judged, llm):
-    """Log-likelihoods as lm-eval asks for them: ids, one token more than wanted, in batches."""
-    context = llm.ids("Which is it? It is ")
-    choices = [
-        llm.tokenizer.encode(text, add_special=False) for text in ("the", "thistle", "a", "")
-    ]
-    body = {
-        "model": "tiny", "prompt": [context + ids for ids in choices], "temperature": 0,
-        "max_tokens": 1, "logprobs": 1, "seed": 1234, "echo": True,
-    }  # fmt: skip
-    answer = httpx.post(judged_server.url + "/v1/completions", json=body).json()
-    assert len(answer["choices"]) == len(choices)
-    for ids, choice in zip(choices, answer["choices"], strict=True):
-        told, first = choice["logprobs"], len(context)
-        got = told["token_logprobs"][first:-1]
-        want = judged.continuation(context, ids) if ids else np.empty(0)
-        assert got == pytest.approx(want, abs=judged.tolerance)
-        greedy = [max(top.values()) == p for top, p in zip(told["top_logprobs"][first:-1], got,
-                                                           strict=True)]  # fmt: skip
-        best = judged.logprobs(context + ids)[first - 1 : -1].argmax(axis=1)
-        assert greedy == [a == b for a, b in zip(best, ids, strict=True)]
+RIVERS = Path(__file__).parents[1] / "clients" / "lm_eval" / "rivers.jsonl"
+
+
+@pytest.fixture
+def lm_eval(judged_server):
+    with httpx.Client(base_url=judged_server.url, timeout=60) as client:
+        yield client
+
+
+def test_multiple_choice_as_lm_eval_asks_it(lm_eval, judged):
+    """Its requests one by one: tokens from the server, then batches of ids whose echo is scored,
+    one token more than wanted. `tests/clients/run.py` runs lm-eval itself on the same task."""
+    assert "eos_token" in lm_eval.get("/tokenizer_info").json()
+
+    def tokens(text: str) -> list[int]:
+        body = {"prompt": text, "add_special_tokens": False}
+        return lm_eval.post("/tokenize", json=body).json()["tokens"]
+
+    documents = [json.loads(line) for line in RIVERS.read_text("utf-8").splitlines()]
+    pairs = []
+    for document in documents:
+        context = tokens(f"Question: {document['question']}\nAnswer:")
+        for choice in document["choices"]:
+            whole = tokens(f"Question: {document['question']}\nAnswer: {choice}")
+            assert whole[: len(context)] == context
+            pairs.append((len(context), whole))
+    sums: list[float] = []
+    for at in range(0, len(pairs), 8):
+        batch = pairs[at : at + 8]
+        body = {
+            "model": "tiny", "prompt": [whole for _, whole in batch], "temperature": 0,
+            "max_tokens": 1, "logprobs": 1, "seed": 1234, "echo": True,
+        }  # fmt: skip
+        choices = lm_eval.post("/v1/completions", json=body).json()["choices"]
+        assert len(choices) == len(batch)
+        reference = judged.logprobs_of_many([whole for _, whole in batch])
+        for (first, whole), choice, table in zip(batch, choices, reference, strict=True):
+            told = choice["logprobs"]
+            got = told["token_logprobs"][first:-1]
+            rows = table[first - 1 : -1]
+            want = rows[np.arange(len(rows)), whole[first:]]
+            assert got == pytest.approx(want, abs=judged.tolerance)
+            greedy = [max(top.values()) for top in told["top_logprobs"][first:-1]] == got
+            assert greedy == (rows.argmax(axis=1).tolist() == whole[first:])
+            sums.append(sum(got))
+    right, at = 0, 0
+    for document in documents:
+        each = sums[at : at + len(document["choices"])]
+        at += len(each)
+        right += each.index(max(each)) == document["answer"]
+    assert right == 2  # what transformers' likelihoods choose, see above
 
 
 # -- stopping, filling in -----------------------------------------------------------------------

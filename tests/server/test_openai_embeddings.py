@@ -10,6 +10,7 @@ import numpy as np
 import openai
 import pytest
 
+import tiny_chat
 from freehold import LLM
 
 TEXTS = ["the Thames", "a", "the Thames at läst " * 8, "!"]
@@ -114,17 +115,28 @@ def post(judged_server):
 def test_tokenize_and_back(post, judged, llm):
     text = "the Thames at läst<|im_end|>"
     for model in ({}, {"model": "tiny"}):
-        answer = post("/tokenize", prompt=text, return_token_strs=True, **model).json()
+        answer = post(
+            "/tokenize", prompt=text, return_token_strs=True, parse_special=False, **model
+        ).json()  # fmt: skip
         assert answer["tokens"] == llm.ids(text)
         assert answer["count"] == len(answer["tokens"]) == len(answer["token_strs"])
         assert answer["token_strs"][:2] == ["th", "e"]
         assert answer["max_model_len"] == 512
     assert post("/detokenize", tokens=answer["tokens"]).json() == {"prompt": text}
     assert 259 not in answer["tokens"]
-    special = post("/tokenize", prompt=text, parse_special=True).json()
+    special = post("/tokenize", prompt=text).json()
     assert special["tokens"][-1] == 259
     assert special["token_strs"] is None
     assert post("/detokenize", tokens=special["tokens"]).json() == {"prompt": text}
+
+
+def test_begin_and_end_are_told(judged_server):
+    info = httpx.get(judged_server.url + "/tokenizer_info").json()
+    assert (info["bos_token"], info["eos_token"]) == ("<|endoftext|>", "<|im_end|>")
+    assert info["chat_template"] == tiny_chat.TEMPLATE
+    assert info["model_max_length"] == 512
+    nobody = httpx.get(judged_server.url + "/tokenizer_info", params={"model": "nobody"})
+    assert nobody.status_code == 404
 
 
 def test_a_conversation_is_what_chat_makes_of_it(post, llm):

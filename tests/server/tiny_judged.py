@@ -27,14 +27,28 @@ class Judged:
 
     def logprobs(self, ids: list[int]) -> np.ndarray:
         """log softmax after every token: float64 [len(ids), vocab]."""
-        logits = tiny_models.reference_logits(self.model, ids).astype(np.float64)
-        top = logits.max(axis=1, keepdims=True)
-        return logits - top - np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
+        return log_softmax(tiny_models.reference_logits(self.model, ids))
+
+    def logprobs_of_many(self, sequences: list[list[int]]) -> list[np.ndarray]:
+        """The same of several at once. What pads them stands behind them, where none looks."""
+        import torch
+
+        longest = max(map(len, sequences))
+        padded = [[*ids, *[0] * (longest - len(ids))] for ids in sequences]
+        with torch.no_grad():
+            logits = self.model(torch.tensor(padded)).logits.numpy()
+        return [log_softmax(rows[: len(ids)]) for rows, ids in zip(logits, sequences, strict=True)]
 
     def continuation(self, prompt: list[int], ids: list[int]) -> np.ndarray:
         """Log-likelihood of each of `ids` behind the prompt: float64 [len(ids)]."""
         rows = self.logprobs([*prompt, *ids])[len(prompt) - 1 : -1]
         return rows[np.arange(len(ids)), ids]
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Row by row: float64 [rows, vocab]."""
+    logits = logits.astype(np.float64)
+    return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
 
 
 def write(directory: Path) -> Judged:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Documents in the order in which they answer a query: ``POST /v1/rerank``.
+"""Documents in the order in which they answer a query: ``POST /v1/rerank``, and where Jina's and
+Cohere's newer clients look for it, ``/rerank`` and ``/v2/rerank``.
 
 In the shape that Cohere and Jina have in common. Models here were not made to rank, so the answer
 says how they were made to: ``likelihood`` asks about each document and takes the probability of yes
@@ -84,6 +85,8 @@ def router(services: Services) -> APIRouter:
     """The routes."""
     routes = APIRouter(tags=["decisions"])
 
+    @routes.post("/rerank", include_in_schema=False)
+    @routes.post("/v2/rerank", include_in_schema=False)
     @routes.post("/v1/rerank")
     async def rerank(body: RerankBody, request: Request) -> Response:
         """The documents, the most relevant first."""
@@ -112,4 +115,4 @@ def router(services: Services) -> APIRouter:
     return routes
 
 
-DIALECT = Dialect("reranking", ("/v1/rerank",), router, fmt.error_body)
+DIALECT = Dialect("reranking", ("/v1/rerank", "/rerank", "/v2/rerank"), router, fmt.error_body)

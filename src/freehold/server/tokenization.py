@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``POST /tokenize`` and ``/detokenize``, in the shapes that vLLM gave them.
+"""``POST /tokenize``, ``/detokenize`` and ``GET /tokenizer_info``, in the shapes vLLM gave them.
 
-What a text or a conversation is to the model, without running it.
+What a text or a conversation is to the model, without running it; enough for a client that has no
+tokenizer of its own (lm-eval's "remote" one).
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ class TokenizeBody(Body):
     # Of a prompt: the begin and end tokens round it, as completions put them. A conversation's are
     # the template's own.
     add_special_tokens: bool | None = None
-    parse_special: bool = False  # names of control tokens in a prompt are those tokens
+    # Names of control tokens in a prompt are those tokens, which is how clients ask for their ids;
+    # false is how completions read a prompt.
+    parse_special: bool | None = None
     add_generation_prompt: bool = True
     continue_final_message: Literal[False] = False
     tools: list[dict[str, Any]] | None = None
@@ -49,7 +52,7 @@ def token_ids(llm: LLM, body: TokenizeBody) -> list[int]:
         assert body.prompt is not None
         special = body.add_special_tokens is not False
         return llm.tokenizer.encode(
-            body.prompt, add_special=special, parse_special=body.parse_special
+            body.prompt, add_special=special, parse_special=body.parse_special is not False
         )
     if body.add_special_tokens or body.parse_special:
         name = "add_special_tokens" if body.add_special_tokens else "parse_special"
@@ -100,7 +103,33 @@ def router(services: Services) -> APIRouter:
             text = await model.loaded.text(lambda llm: llm.tokenizer.decode(llm.ids(body.tokens)))
             return {"prompt": text}
 
+    @routes.get("/tokenizer_info")
+    async def tokenizer_info(model: str | None = None) -> dict[str, Any]:
+        """What a tokenizer's files say: begin and end tokens, the chat template."""
+        async with services.registry.lease(only_model(services, model)) as served:
+            return await served.loaded.text(_info)
+
     return routes
 
 
-DIALECT = Dialect("tokenization", ("/tokenize", "/detokenize"), router, fmt.error_body)
+def _info(llm: LLM) -> dict[str, Any]:
+    tokenizer, template = llm.tokenizer, llm.chat_template
+
+    def named(token: int | None) -> str | None:
+        return None if token is None else tokenizer.token_text(token)
+
+    return {
+        "bos_token": named(tokenizer.bos_id),
+        "eos_token": named(tokenizer.eos_id),
+        "pad_token": None,
+        "add_bos_token": tokenizer.add_bos,
+        "add_eos_token": tokenizer.add_eos,
+        "chat_template": None if template is None else template.source,
+        "model_max_length": llm.context_length,
+        "vocab_size": tokenizer.vocab_size,
+    }
+
+
+DIALECT = Dialect(
+    "tokenization", ("/tokenize", "/detokenize", "/tokenizer_info"), router, fmt.error_body
+)
