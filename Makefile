@@ -27,7 +27,7 @@ NATIVE := $(shell find native -type f 2>/dev/null) CMakeLists.txt
 help:
 	@echo "make demo      build, then let the built-in model read documents (MODEL=path, DOCUMENTS=path)"
 	@echo "make test      run the tests (PYTEST_ARGS='-k gguf' and the like)"
-	@echo "make nightly   ten minutes of impatient clients, and hundreds of requests to every route"
+	@echo "make nightly   ten minutes of impatient clients, hundreds of requests to every route, heavy clients"
 	@echo "make check     linters, types, formatting"
 	@echo "make format    let ruff and clang-format rewrite what they can"
 	@echo "make bench     measure against llama.cpp (MODEL=path to a GGUF file; made if not given)"
@@ -79,6 +79,7 @@ FUZZ ?= 300
 nightly: $(VENV)/.test
 	$(BIN)/python tests/server/soak.py --minutes $(SOAK_MINUTES)
 	FREEHOLD_FUZZ_EXAMPLES=$(FUZZ) $(BIN)/python -m pytest tests/server/test_openapi.py
+	$(BIN)/python tests/clients/run.py
 
 # The recipes' types are checked against torch, which comes with the tests.
 check: $(VENV)/.dev $(VENV)/.test
