@@ -228,12 +228,18 @@ class Process:
         return dict(totals)
 
     def wait_until_idle(self) -> dict[str, float]:
-        """The metrics once nothing is in use; raises AssertionError where that never comes."""
-        in_use = ("running_sequences", "waiting_sequences", "kv_blocks_used", "model_users")
+        """The metrics once nothing is in use, cache blocks of loaded models included."""
+        return self._wait("running_sequences", "waiting_sequences", "model_users", "kv_blocks_used")
+
+    def wait_until_unloaded(self) -> dict[str, float]:
+        """The metrics once no model is loaded any more."""
+        return self._wait("model_loaded", "model_bytes")
+
+    def _wait(self, *names: str) -> dict[str, float]:
         deadline = time.monotonic() + 60
         while True:
             now = self.metrics()
-            left = {name: now[name] for name in in_use if now.get(name)}
+            left = {name: now[name] for name in names if now.get(name)}
             if not left:
                 return now
             assert time.monotonic() < deadline, f"still in use: {left}"
@@ -247,7 +253,7 @@ def served() -> Iterator[Process]:
     command = [
         sys.executable, "-c", "from freehold.cli.main import main; main()", "serve",
         *(f"{name}=seedling" for name in MODELS), "--port", "0",
-        "--memory", str((need.weights + need.least_cache) * 3 // 2), "--keep-alive", "1s",
+        "--memory", str((need.weights + need.least_cache) * 3 // 2), "--keep-alive", "5s",
         "--threads", str(ENGINE["threads"]), "--context", str(ENGINE["context_length"]),
     ]  # fmt: skip
     with tempfile.NamedTemporaryFile("w+") as log:
@@ -278,42 +284,35 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     args = parser.parse_args()
     known = questions()
+    rounds = max(2, round(args.minutes))
+    counts: Counter[str] = Counter()
+    wrong: list[str] = []
+    sizes, looked_at = [], 0
     with served() as process:
-        soak = Soak(process.port, known, args.seed)
-        began = time.monotonic()
-        end = began + 60 * args.minutes
-        memory: list[tuple[float, int]] = []
-
-        async def run() -> None:
-            async def watch() -> None:
-                while True:
-                    memory.append((time.monotonic(), process.rss()))
-                    print(
-                        f"{memory[-1][0] - began:6.0f} s  {memory[-1][1] / 2**20:7.1f} MiB  "
-                        f"{process.open_files()} files  {dict(soak.counts)}  "
-                        f"{len(soak.wrong)} wrong",
-                        flush=True,
-                    )
-                    await asyncio.sleep(min(10.0, 6 * args.minutes))
-
-            watching = asyncio.create_task(watch())
-            await soak.run(args.clients, lambda _: time.monotonic() < end)
-            watching.cancel()
-
-        asyncio.run(run())
-        now = process.wait_until_idle()
-        tenth = max(1, len(memory) // 10)
-        early = statistics.median(rss for _, rss in memory[2 * tenth : 4 * tenth])
-        late = statistics.median(rss for _, rss in memory[-2 * tenth :])
-        print(f"loads {now['model_loads_total']:.0f}, answers {now['answers_total']:.0f}")
-        print(f"memory: {early / 2**20:.1f} MiB early, {late / 2**20:.1f} MiB late")
-        print(f"{dict(soak.counts)}, seed {args.seed}")
-        for line in soak.wrong[:20]:
-            print("WRONG", line)
-        grew = late > early * 1.05 + 8 * 2**20
-        if grew:
-            print("WRONG memory grew")
-        return int(bool(soak.wrong) or grew)
+        for number in range(rounds):
+            soak = Soak(process.port, known, args.seed + number)
+            end = time.monotonic() + 60 * args.minutes / rounds
+            asyncio.run(soak.run(args.clients, lambda _, end=end: time.monotonic() < end))
+            counts += soak.counts
+            wrong += soak.wrong
+            looked_at += process.wait_until_idle().get("model_loaded", 0.0) > 0
+            now = process.wait_until_unloaded()
+            # What is left without models is what would pile up.
+            sizes.append(process.rss() / 2**20)
+            print(
+                f"round {number + 1} of {rounds}: {now['answers_total']:.0f} answers, "
+                f"{now['model_loads_total']:.0f} loads, {sizes[-1]:.1f} MiB without models, "
+                f"{process.open_files()} files, {len(wrong)} wrong",
+                flush=True,
+            )
+    print(f"{dict(counts)}, seed {args.seed}; caches looked at in {looked_at} rounds")
+    for line in wrong[:20]:
+        print("WRONG", line)
+    half = len(sizes) // 2
+    grew = statistics.median(sizes[half:]) > statistics.median(sizes[:half]) * 1.1 + 4
+    if grew:
+        print("WRONG memory grew")
+    return int(bool(wrong) or grew)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Reads headers only. Knows sizes; which model has to make room is `registry`'s to
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -79,3 +80,14 @@ def memory_need(source: str, engine: Mapping[str, Any]) -> MemoryNeed:
 def default_budget() -> int:
     """Bytes for all models of a server that was told no number: a share of what is free now."""
     return int(psutil.virtual_memory().available * FREE_MEMORY_SHARE)
+
+
+def give_memory_back() -> None:
+    """Return what was freed to the system.
+
+    A vocabulary is many small pieces, freed by other threads than made them; glibc would keep them
+    for a later day, and a server that loads and lets go all the time would seem to grow.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+    if trim is not None:
+        trim(0)

@@ -25,7 +25,7 @@ from freehold.errors import FreeholdError, InvalidParameterError, ModelNotFoundE
 from freehold.llm import LLM
 from freehold.models.adapters import check_adapter_name
 from freehold.server.failures import RequestError
-from freehold.server.model_memory import MemoryNeed, default_budget, memory_need
+from freehold.server.model_memory import MemoryNeed, default_budget, give_memory_back, memory_need
 from freehold.server.observer import Observer, UnloadReason
 from freehold.server.record_watch import RecordWatch
 from freehold.server.request_context import current, may_use
@@ -341,9 +341,11 @@ class ModelRegistry:
             self.observer.unloaded(model)
             await asyncio.to_thread(llm.close)
         finally:
+            del llm
             model.llm, model.state, model.nbytes, model.progress = None, "unloaded", 0, 0.0
             model.expires_at = None
             self._changed.set()
+        await asyncio.to_thread(give_memory_back)
 
     def _start_timer(self, model: ServedModel, keep_alive: float | None) -> None:
         self._stop_timer(model)
