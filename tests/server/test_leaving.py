@@ -13,8 +13,13 @@ import pytest
 from live_server import LiveServer
 
 HELLO = [{"role": "user", "content": "Hello"}]
-MESSAGES = {"model": "thinker", "messages": HELLO, "max_tokens": 1900}
-CHAT = {"model": "thinker", "messages": HELLO, "think": False}
+# An answer that cannot be over while its client is still there.
+LONG = {"type": "array", "items": {"type": "boolean"}, "minItems": 400}
+MESSAGES = {
+    "model": "thinker", "messages": HELLO, "max_tokens": 1900,
+    "output_config": {"format": {"type": "json_schema", "schema": LONG}},
+}  # fmt: skip
+CHAT = {"model": "thinker", "messages": HELLO, "think": False, "format": LONG}
 
 
 def cancelled(server: LiveServer) -> float:

@@ -115,6 +115,13 @@ def test_a_streamed_chat_says_the_same(client, expected):
     assert lines[0].eval_count is None
 
 
+def test_an_answer_that_was_begun_goes_on(client, expected):
+    begun = " ".join(expected["chat"].split(" ")[:2])
+    messages = [*HELLO, {"role": "assistant", "content": begun}]
+    answer = client.chat("seedling", messages, options={**GREEDY, "num_predict": 40})
+    assert begun + answer.message.content == expected["chat"]
+
+
 def test_prompts_are_answered_with_and_without_the_template(client, expected):
     options = {**GREEDY, "num_predict": 40}
     answer = client.generate("seedling", "Hello", options=options)
@@ -139,7 +146,9 @@ def test_a_conversation_goes_on_from_its_context(client):
 
 
 def test_streaming_is_the_default_and_curl_needs_no_header(server):
-    body = json.dumps({"model": "seedling", "prompt": "Hello", "options": {"num_predict": 2}})
+    body = json.dumps(
+        {"model": "seedling", "prompt": "Hello", "options": {"num_predict": 2, "temperature": 0}}
+    )
     headers = {"content-type": "application/x-www-form-urlencoded"}
     answer = httpx.post(server.url + "/api/generate", content=body, headers=headers)
     assert answer.headers["content-type"].startswith("application/x-ndjson")
@@ -182,6 +191,7 @@ def test_options_reach_the_sampling(client):
         ("chat", {"messages": [{"role": "wizard", "content": "x"}]}, "messages[0].role"),
         ("chat", {"messages": [{**HELLO[0], "images": ["AAAA"]}]}, "messages[0].images"),
         ("chat", {"tools": [{"type": "function"}]}, "tools[0].function"),
+        ("chat", {"messages": [{"role": "assistant", "content": "x"}]}, "messages"),
         ("chat", {"messages": [{"role": "assistant", "tool_calls": 7}]}, "messages[0].tool_calls"),
         ("chat", {"messages": [{"role": "tool", "tool_call_id": []}]}, "messages[0].tool_call_id"),
         ("generate", {"prompt": "x", "suffix": "y"}, "suffix"),

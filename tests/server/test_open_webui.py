@@ -66,12 +66,28 @@ def test_an_ollama_connection_is_set_up_and_chatted_over(backend):
 
     # A chat with the advanced parameters set.
     options = {
-        "temperature": 0.8, "top_p": 0.9, "top_k": 40, "min_p": 0.05, "seed": 7, "mirostat": 0,
-        "mirostat_eta": 0.1, "mirostat_tau": 5.0, "num_ctx": 2048, "num_batch": 512,
-        "num_keep": 24, "num_predict": 12, "repeat_last_n": 64, "repeat_penalty": 1.1,
-        "presence_penalty": 0.0, "frequency_penalty": 0.0, "stop": ["\n\n\n"], "num_gpu": 0,
-        "use_mmap": True, "use_mlock": False, "num_thread": 2,
-    }  # fmt: skip
+        "temperature": 0.8,
+        "top_p": 0.9,
+        "top_k": 40,
+        "min_p": 0.05,
+        "seed": 7,
+        "mirostat": 0,
+        "mirostat_eta": 0.1,
+        "mirostat_tau": 5.0,
+        "num_ctx": 2048,
+        "num_batch": 512,
+        "num_keep": 24,
+        "num_predict": 12,
+        "repeat_last_n": 64,
+        "repeat_penalty": 1.1,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "stop": ["\n\n\n"],
+        "num_gpu": 0,
+        "use_mmap": True,
+        "use_mlock": False,
+        "num_thread": 2,
+    }
     lines = ndjson(
         backend.post(
             "/api/chat",
@@ -99,20 +115,34 @@ def test_an_ollama_connection_is_set_up_and_chatted_over(backend):
     # The title of the chat: not streamed, its limit beside the options.
     title = backend.post(
         "/api/chat",
-        json={"model": name, "messages": [USER], "stream": False, "num_predict": 4, "options": {}},
+        json={
+            "model": name,
+            "messages": [USER],
+            "stream": False,
+            "num_predict": 4,
+            "options": {"temperature": 0.0},
+        },
     ).json()
     assert (title["eval_count"], title["done_reason"]) == (4, "length")
 
     # An answer of a tool on its way back.
-    call = {"index": 0, "id": "call_1",
-            "function": {"name": "search", "arguments": {"query": "cats"}}}  # fmt: skip
+    call = {
+        "index": 0,
+        "id": "call_1",
+        "function": {"name": "search", "arguments": {"query": "cats"}},
+    }
     messages = [
         USER,
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "content": "no cats", "tool_call_id": "call_1"},
     ]
-    body = {"model": name, "messages": messages, "tools": [TOOL], "stream": True,
-            "options": {"num_predict": 3}}  # fmt: skip
+    body = {
+        "model": name,
+        "messages": messages,
+        "tools": [TOOL],
+        "stream": True,
+        "options": {"num_predict": 3},
+    }
     assert ndjson(backend.post("/api/chat", json=body))[-1]["done"]
 
     # Documents, and unloading from the menu.
@@ -130,7 +160,13 @@ def test_an_openai_connection_is_set_up_and_chatted_over(backend):
     # Tasks first: a title, tags, follow-ups.
     task = backend.post(
         "/v1/chat/completions",
-        json={"model": name, "messages": [USER], "stream": False, "max_completion_tokens": 4},
+        json={
+            "model": name,
+            "messages": [USER],
+            "stream": False,
+            "max_completion_tokens": 4,
+            "temperature": 0,
+        },
     ).json()
     assert task["choices"][0]["finish_reason"] == "length"
     assert isinstance(task["choices"][0]["message"]["content"], str)
@@ -160,15 +196,25 @@ def test_an_openai_connection_is_set_up_and_chatted_over(backend):
     assert chunks[-1]["usage"]["completion_tokens"] == 12
 
     # Native calling of tools, and the answer of one on its way back.
-    call = {"index": 0, "id": "call_1", "type": "function",
-            "function": {"name": "search", "arguments": "{\"query\": \"cats\"}"}}  # fmt: skip
+    call = {
+        "index": 0,
+        "id": "call_1",
+        "type": "function",
+        "function": {"name": "search", "arguments": '{"query": "cats"}'},
+    }
     messages = [
         USER,
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "call_1", "content": "no cats"},
     ]
-    body = {"model": name, "messages": messages, "tools": [TOOL], "stream": True,
-            "stream_options": {"include_usage": True}, "max_tokens": 3}  # fmt: skip
+    body = {
+        "model": name,
+        "messages": messages,
+        "tools": [TOOL],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "max_tokens": 3,
+    }
     assert sse(backend.post("/v1/chat/completions", json=body))
 
 
@@ -180,11 +226,25 @@ def test_an_openai_connection_is_set_up_and_chatted_over(backend):
         ("/api/chat", {"messages": [{**USER, "images": ["AAAA"]}]}, "images"),
         ("/v1/chat/completions", {"repeat_penalty": 1.1}, "repeat_penalty"),
         ("/v1/chat/completions", {"num_ctx": 4096}, "num_ctx"),
-        ("/v1/chat/completions", {"messages": [{"role": "user", "content": [
-            {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}]},
-         "image_url"),
+        (
+            "/v1/chat/completions",
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {
+                                "type": "image_url",
+                                "image_url": {"url": "data:image/png;base64,AAAA"},
+                            }
+                        ],
+                    }
+                ]
+            },
+            "image_url",
+        ),
     ],
-)  # fmt: skip
+)
 def test_settings_that_mean_nothing_here_are_named_to_its_user(backend, path, change, named):
     answer = backend.post(path, json={"model": "thinker", "messages": [USER], **change})
     assert answer.status_code == 400

@@ -59,25 +59,6 @@ def conversation(
     return merged(result)
 
 
-def prefill_of(messages: list[dict[str, Any]]) -> str:
-    """How the answer begins: a last message of the assistant's, which is taken off `messages`.
-
-    Raises RequestError where that is more than a text.
-    """
-    if messages[-1]["role"] != "assistant":
-        return ""
-    if len(messages) == 1 or messages[-1].keys() != {"role", "content"}:
-        raise RequestError(
-            "messages: the last one must be the user's, or the beginning of an answer as text",
-            param="messages",
-        )
-    text = needs_text(messages.pop()["content"], "messages")
-    if text != text.rstrip():
-        raise RequestError("messages: the beginning of an answer cannot end with white space",
-                           param="messages")  # fmt: skip
-    return text
-
-
 def texts(content: Any, where: str) -> str:
     """Text, or the text of blocks that hold nothing else."""
     if isinstance(content, str):

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from freehold.server import anthropic_content as content
 from freehold.server.anthropic_format import STATUSES, error_body, error_frame
 from freehold.server.anthropic_stream import Answer
-from freehold.server.conversation import needs_object, only_known
+from freehold.server.conversation import needs_object, only_known, take_prefill
 from freehold.server.failures import RequestError
 from freehold.server.generation import Generation, GenerationRequest, prompt_ids
 from freehold.server.services import Body, Dialect, Services, validated
@@ -118,7 +118,10 @@ def to_request(body: CountBody, recommended: bool) -> tuple[GenerationRequest, T
         variables["reasoning_effort"] = effort
     _check_context_management(body.context_management)
     messages = content.conversation(body.system, body.messages)
-    prefill = content.prefill_of(messages)
+    prefill = take_prefill(messages)
+    if prefill != prefill.rstrip():
+        raise RequestError("messages: the beginning of an answer cannot end with white space",
+                           param="messages")  # fmt: skip
     if prefill and (thought.required or config.get("format") is not None):
         raise RequestError(
             "messages: an answer that is begun already has neither a thought nor a format",

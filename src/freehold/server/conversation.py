@@ -70,6 +70,21 @@ def merged(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return result
 
 
+def take_prefill(messages: list[dict[str, Any]]) -> str:
+    """How the answer begins: a last message of the assistant's, which is taken off `messages`.
+
+    Raises RequestError where that is more than a text, or all there is.
+    """
+    if not messages or messages[-1]["role"] != "assistant":
+        return ""
+    if len(messages) == 1 or messages[-1].keys() != {"role", "content"}:
+        raise RequestError(
+            "messages: the last one must be the user's, or the beginning of an answer as text",
+            param="messages",
+        )
+    return needs_text(messages.pop()["content"], "messages")
+
+
 def _is_text(message: Mapping[str, Any], role: str | None = None) -> bool:
     return message.keys() == {"role", "content"} and message["role"] in (
         ("system", "user", "assistant") if role is None else (role,)

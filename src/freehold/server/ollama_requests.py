@@ -14,6 +14,7 @@ from freehold.server.conversation import (
     needs_object,
     needs_text,
     only_known,
+    take_prefill,
     tool,
     tool_answer,
 )
@@ -131,8 +132,17 @@ def chat_request(body: ChatBody, recommended: bool) -> GenerationRequest:
         common["sampling"] = {
             **sampling_of({"num_predict": body.num_predict}), **common["sampling"]
         }  # fmt: skip
+    prefill = take_prefill(messages)
+    if prefill:
+        if common["constraint"] is not None or body.think:
+            raise RequestError(
+                "messages: an answer that is begun already has neither a thought nor a format",
+                param="messages",
+            )
+        common["template_variables"] = {"enable_thinking": False}
     return GenerationRequest(
         messages=messages,
+        prefill=prefill,
         tools=[_tool(t, f"tools[{i}]") for i, t in enumerate(body.tools or ())] or None,
         recommended=recommended,
         **common,
