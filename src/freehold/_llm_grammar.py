@@ -16,7 +16,9 @@ from freehold.chat.tokenizer import Tokenizer
 from freehold.engine.structured import Grammar, TokenVocabulary
 from freehold.errors import ConstraintError
 
-_KEPT = 32  # compiled grammars; requests of one job share theirs
+# Compiled grammars that are kept, by the length of their text: requests of one job share theirs. A
+# grammar takes up to 300 times its text.
+_KEPT_CHARACTERS = 1 << 20
 _LONGEST = 128  # bytes of a token tried when text is spelled by hand
 
 
@@ -30,6 +32,7 @@ class GrammarCompiler:
         self._vocabulary: TokenVocabulary | None = None
         self._by_bytes: dict[bytes, int] = {}
         self._known: OrderedDict[str, Grammar] = OrderedDict()
+        self._kept = 0  # characters of their texts
         self._lock = threading.Lock()
 
     def compile(self, text: str) -> Grammar:
@@ -44,10 +47,12 @@ class GrammarCompiler:
             except ConstraintError as error:
                 raise ConstraintError(schema_reason(error.message)) from None
         with self._lock:
+            if text not in self._known:
+                self._kept += len(text)
             self._known[text] = grammar
             self._known.move_to_end(text)
-            if len(self._known) > _KEPT:
-                self._known.popitem(last=False)
+            while self._kept > _KEPT_CHARACTERS and len(self._known) > 1:
+                self._kept -= len(self._known.popitem(last=False)[0])
         return grammar
 
     def _read_tokens(self) -> TokenVocabulary:

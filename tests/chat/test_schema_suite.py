@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 
@@ -40,3 +41,14 @@ def test_nothing_invalid_is_let_through(draft):
     # The other way round nothing is promised, but a grammar that takes nothing would prove nothing.
     assert taken > 0.75 * valid
     assert groups - refused > 0.35 * groups
+
+
+def test_no_text_that_is_no_json_is_let_through():
+    grammar = compiled({})
+    lines = need(DATA / "grammar" / "json_parsing.jsonl").read_text(encoding="utf-8").splitlines()
+    texts = [(case["name"], case["expect"], base64.b64decode(case["base64"]))
+             for case in map(json.loads, lines)]  # fmt: skip
+    kinds = {expect for _, expect, _ in texts}
+    assert kinds == {"accept", "reject", "either"}
+    assert [n for n, e, raw in texts if e == "reject" and grammar.accepts(raw)] == []
+    assert sum(grammar.accepts(raw) for _, e, raw in texts if e == "accept") > 20

@@ -246,15 +246,6 @@ def test_what_bias_and_form_forbid_together_ends_that_request_alone():
     assert len(tokens_of(outputs[free])) == 5
 
 
-def test_a_grammar_without_words_ends_its_request_with_a_reason():
-    engine = engine_for()
-    endless = VOCABULARY.compile('{"grammars": [{"lark_grammar": "start: a\\na: a"}]}')
-    name = engine.add([0], SamplingParams(), constraint=endless.start())
-    outputs = finish_all(engine)[name]
-    assert outputs[-1].finished == "abort"
-    assert isinstance(outputs[-1].error, (ConstraintError, InvalidParameterError))
-
-
 def test_a_grammar_that_turns_out_too_hard_ends_that_request_alone():
     engine = engine_for()
     constraint = grammar("[ab]{3,9}").start()

@@ -188,7 +188,9 @@ def test_a_token_that_may_not_come_is_an_error():
         constraint.mask()
 
 
-@pytest.mark.parametrize("text", ["", "start: unknown", "start: /(/", "{", '{"x": 1}'])
+@pytest.mark.parametrize(
+    "text", ["", "start: unknown", "start: /(/", "start: a\na: a", "{", '{"x": 1}']
+)
 def test_what_is_no_grammar_is_refused(text):
     with pytest.raises(ConstraintError, match=r"no answer of this form can be made: .") as caught:
         VOCABULARY.compile(text)

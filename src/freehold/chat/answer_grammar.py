@@ -51,6 +51,10 @@ def constraint_grammar(constraint: Constraint) -> Part:
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
         raise ConstraintError(f"the {kind} holds a lone surrogate, which no encoding has")
     if kind == "lark":
+        if re.search(r"^\s*[\w-]+\s*::=", value, re.MULTILINE):
+            raise ConstraintError(
+                "the grammar is written with ::= as in GBNF; grammars are read in Lark's notation"
+            )
         return {"lark_grammar": value}
     whole: Part = json.loads(llguidance.LLMatcher.grammar_from_regex(value))["grammars"][0]
     return {"lark_grammar": whole["lark_grammar"]}

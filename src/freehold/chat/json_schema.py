@@ -20,7 +20,7 @@ from freehold.chat.json_formats import MAX_LENGTHS, PATTERNS
 from freehold.chat.json_patterns import is_writable, library_pattern
 from freehold.errors import ConstraintError
 
-MAX_BYTES = 512 * 1024  # of a schema's own text
+MAX_BYTES = 256 * 1024  # of a schema's own text
 MAX_DEPTH = 48  # objects and lists inside each other; each may be three levels of a schema
 MAX_PATTERNS = 8  # met by one text
 MAX_PROPERTIES = 1000  # of one object: the grammar's size grows with the square

@@ -21,10 +21,10 @@ BoolArray = npt.NDArray[np.bool_]
 # A token costs a millisecond or more, a grammar comes from a stranger: what takes longer than some
 # tens of milliseconds, or more than some tens of MiB, is too complex. Fuel is counted in steps.
 _LIMITS = llguidance.LLParserLimits(
-    max_items_in_row=2000,
+    max_items_in_row=5000,
     initial_lexer_fuel=2_000_000,
     step_lexer_fuel=200_000,
-    step_max_items=20_000,
+    step_max_items=30_000,
     max_lexer_states=50_000,
     max_grammar_size=200_000,
     verbose_errors=False,
@@ -67,7 +67,10 @@ class TokenVocabulary:
         """
         matcher = llguidance.LLMatcher(self.tokens, grammar, limits=_LIMITS, log_level=0)
         _check(matcher)
-        return Grammar(self, matcher)
+        grammar = Grammar(self, matcher)
+        if not grammar.start().mask().any():  # the first step shows what is too hard as well
+            raise ConstraintError("no answer of this form can be made: nothing matches it")
+        return grammar
 
 
 class _Tokens:
