@@ -67,10 +67,10 @@ class TokenVocabulary:
         """
         matcher = llguidance.LLMatcher(self.tokens, grammar, limits=_LIMITS, log_level=0)
         _check(matcher)
-        grammar = Grammar(self, matcher)
-        if not grammar.start().mask().any():  # the first step shows what is too hard as well
+        compiled = Grammar(self, matcher)
+        if not compiled.start().mask().any():  # the first step shows what is too hard as well
             raise ConstraintError("no answer of this form can be made: nothing matches it")
-        return grammar
+        return compiled
 
 
 class _Tokens:
