@@ -13,7 +13,7 @@ from live_server import LiveServer, live_server
 from prometheus_client.parser import text_string_to_metric_families
 
 from freehold.errors import CapacityError, EngineError, InvalidParameterError
-from freehold.server.keys import ApiKey
+from freehold.server.keys import ApiKey, create_key
 from freehold.server.metrics import MAX_KEYS, OTHER, ServerMetrics
 from freehold.server.registry import ModelRegistry
 from freehold.server.request_context import RequestRecord, set_current
@@ -200,3 +200,28 @@ def test_ends_of_answers_have_names():
     found = parse(metrics.render().decode())
     for outcome in ends:
         assert found.get_one("answers_total", model="m", key="", outcome=outcome) == 1
+
+
+def test_answers_are_counted_for_the_key_that_asked(tmp_path):
+    path = tmp_path / "keys.json"
+    secret, narrow = create_key(path, "laptop"), create_key(path, "intern", models=("b",))
+    settings = ServerSettings(
+        models=("a=seedling", "b=seedling"), key_file=path,
+        engine={"threads": 1, "max_num_seqs": 4, "context_length": 256},
+    )  # fmt: skip
+    body = {"model": "b", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
+    with live_server(settings) as server:
+        mine, theirs = ({"x-api-key": each} for each in (secret, narrow))
+        for headers in (mine, theirs, theirs):
+            answer = httpx.post(server.url + CHAT, json=body, headers=headers, timeout=60)
+            assert answer.status_code == 200
+        assert httpx.get(server.url + "/metrics").status_code == 401
+        refused = httpx.get(server.url + "/metrics", headers=theirs)
+        assert refused.status_code == 403  # it would see other models and keys
+        assert "intern" in refused.json()["error"]["message"]
+        found = parse(httpx.get(server.url + "/metrics", headers=mine).text)
+    for key, count in (("laptop", 1), ("intern", 2)):
+        assert found.get_one("time_to_first_token_seconds_count", model="b", key=key) == count
+    assert found.labels_of("generated_tokens_total", "key") == {"laptop", "intern"}
+    assert found.get_one("http_requests_total", method="GET", route="(none)", status="401") == 1
+    assert found.get_one("model_loaded", model="a") == 0

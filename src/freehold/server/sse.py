@@ -19,13 +19,17 @@ _Result = TypeVar("_Result")
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
+# Made once: every token is a frame, and options other than json's own cost it an encoder each.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
 class ClientGoneError(Exception):
     """Nobody waits for the answer any more."""
 
 
 def dumps(value: Any) -> str:
     """Compact JSON, on one line, characters as they are. What is no number is null in JSON."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _encode(value)
 
 
 def frame(data: Mapping[str, Any] | str, event: str | None = None) -> str:
