@@ -101,9 +101,9 @@ def test_what_one_key_stores_no_other_finds():
         item = json.dumps([{"id": "msg_1"}]).encode()
         store.put(StoredResponse("resp_1", "alice", item, b'{"output": []}'))
         assert store.get("alice", "resp_1").items() == [{"id": "msg_1"}]
-        assert store.find_item("alice", "msg_1") == {"id": "msg_1"}
+        assert store.finder("alice")("msg_1") == {"id": "msg_1"}
         for owner in ("bob", ""):
-            assert store.find_item(owner, "msg_1") is None
+            assert store.finder(owner)("msg_1") is None
             for act in (store.get, store.delete):
                 with pytest.raises(RequestError) as told:
                     act(owner, "resp_1")

@@ -114,7 +114,7 @@ def read(body: ResponsesBody, owner: str, store: ResponseStore, recommended: boo
     if body.background and not kept:
         raise RequestError("background needs store: true", param="background")
     items = _history(body, owner, store)
-    items += normalised(body.input, lambda item_id: store.find_item(owner, item_id))
+    items += normalised(body.input, store.finder(owner))
     if not items and not body.instructions:
         raise RequestError("input must hold at least one item", param="input")
     stored = _json(items) if kept else None

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from freehold.server.failures import RequestError
-from freehold.server.sse import dumps
 
 MAX_RUNNING = 64  # in the background, per key
 
@@ -128,17 +127,22 @@ class ResponseStore:
         if record.running and record.cancel is not None:
             record.cancel()
 
-    def find_item(self, owner: str, item_id: str) -> dict[str, Any] | None:
-        """The item of an id in any response of this key, the latest first."""
+    def finder(self, owner: str) -> Callable[[str], dict[str, Any] | None]:
+        """Finds the item of an id in any response of this key, the latest first. It reads each
+        response once at most: make one for each request."""
         self._expire()
-        quoted = dumps(item_id).encode()
-        for record in reversed(list(self._of(owner).values())):
-            if quoted in record.input or quoted in record.response:
+        left = list(self._of(owner).values())
+        known: dict[str, dict[str, Any]] = {}
+
+        def find(item_id: str) -> dict[str, Any] | None:
+            while item_id not in known and left:
+                record = left.pop()
                 output: list[dict[str, Any]] = record.body()["output"]
-                for item in record.items() + output:
-                    if item["id"] == item_id:
-                        return item
-        return None
+                for item in output + record.items():
+                    known.setdefault(item["id"], item)
+            return known.get(item_id)
+
+        return find
 
     def running(self, owner: str) -> int:
         """How many run in the background."""
