@@ -22,16 +22,18 @@ MESSAGES = {
 CHAT = {"model": "thinker", "messages": HELLO, "think": False, "format": LONG}
 
 
-def cancelled(server: LiveServer) -> float:
+def given(server: LiveServer) -> float:
+    """How many answers were written to their end."""
     series = server.services.metrics.labelled("thinker", "")
-    return series.outcomes["cancelled"]._value.get()
+    return sum(series.outcomes[name]._value.get() for name in ("stop", "length"))
 
 
-def until_cancelled(server: LiveServer, before: float) -> None:
+def let_go(server: LiveServer) -> None:
+    """Wait until nothing runs."""
     model = server.services.registry.find("thinker")
     deadline = time.monotonic() + 20
-    while cancelled(server) == before or model.users or model.loaded.llm.engine.num_unfinished:
-        assert time.monotonic() < deadline, "the answer still runs, or was given to nobody"
+    while model.users or model.loaded.llm.engine.num_unfinished:
+        assert time.monotonic() < deadline, "the answer still runs"
         time.sleep(0.01)
 
 
@@ -40,7 +42,7 @@ def until_cancelled(server: LiveServer, before: float) -> None:
 )
 def test_a_stream_that_nobody_reads_is_ended(thinker, path, body):
     httpx.post(thinker.url + "/api/generate", json={"model": "thinker"})
-    before = cancelled(thinker)
+    before = given(thinker)
     gate = threading.Event()
     with httpx.stream("POST", thinker.url + path, json=body, timeout=60) as answer:
         lines = answer.iter_lines()  # letting go of it would hang up
@@ -48,7 +50,8 @@ def test_a_stream_that_nobody_reads_is_ended(thinker, path, body):
         engine = thinker.services.registry.find("thinker").loaded._engine
         engine._send(lambda: gate.wait(20))  # the engine waits until the client is gone
     gate.set()
-    until_cancelled(thinker, before)
+    let_go(thinker)
+    assert given(thinker) == before
 
 
 @pytest.mark.parametrize(
@@ -56,7 +59,7 @@ def test_a_stream_that_nobody_reads_is_ended(thinker, path, body):
 )
 def test_a_whole_answer_that_nobody_waits_for_is_ended(thinker, path, body):
     httpx.post(thinker.url + "/api/generate", json={"model": "thinker"})
-    before = cancelled(thinker)
+    before = given(thinker)
     model = thinker.services.registry.find("thinker")
     gate = threading.Event()
     model.loaded._engine._send(lambda: gate.wait(20))
@@ -69,4 +72,5 @@ def test_a_whole_answer_that_nobody_waits_for_is_ended(thinker, path, body):
             assert time.monotonic() < deadline
             time.sleep(0.01)
     gate.set()
-    until_cancelled(thinker, before)
+    let_go(thinker)
+    assert given(thinker) == before
