@@ -22,7 +22,7 @@ PEER_PIN := import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))[
 
 NATIVE := $(shell find native -type f 2>/dev/null) CMakeLists.txt
 
-.PHONY: help demo test nightly check format bench bench-table docs sanitize neon clean
+.PHONY: help demo test nightly check format bench bench-serve bench-table docs sanitize neon clean
 
 help:
 	@echo "make demo      build, then let the built-in model read documents (MODEL=path, DOCUMENTS=path)"
@@ -31,6 +31,7 @@ help:
 	@echo "make check     linters, types, formatting"
 	@echo "make format    let ruff and clang-format rewrite what they can"
 	@echo "make bench     measure against llama.cpp (MODEL=path to a GGUF file; made if not given)"
+	@echo "make bench-serve  measure the server beside the library and beside llama-cpp-python's server"
 	@echo "make docs      refresh the benchmark table and picture from benchmarks/results"
 	@echo "make sanitize  native tests under AddressSanitizer and UBSan"
 	@echo "make neon      the aarch64 kernels under qemu"
@@ -102,6 +103,22 @@ bench: $(VENV)/.package $(PEER_VENV)/.peer
 	  fi; \
 	fi; \
 	$(BIN)/python benchmarks/bench_engine.py --model "$$model" \
+	  --peer-python $(PEER_VENV)/bin/python $(BENCH_ARGS)
+
+$(PEER_VENV)/.server: $(PEER_VENV)/.peer
+	pin="$$($(PYTHON) -c '$(PEER_PIN)')"; \
+	$(PEER_VENV)/bin/python -m pip --quiet install "$${pin/==/[server]==}"
+	@touch $@
+
+bench-serve: $(VENV)/.package $(PEER_VENV)/.server
+	@model="$(MODEL)"; \
+	if [ -z "$$model" ]; then \
+	  model=build/bench/llama-1b-Q4_K_M-words.gguf; \
+	  if [ ! -f "$$model" ]; then \
+	    $(BIN)/python benchmarks/make_model.py --shape llama-1b --mix Q4_K_M --words --out "$$model"; \
+	  fi; \
+	fi; \
+	$(BIN)/python benchmarks/bench_serve.py --model "$$model" \
 	  --peer-python $(PEER_VENV)/bin/python $(BENCH_ARGS)
 
 RESULTS := $(wildcard benchmarks/results/*.json)

@@ -277,6 +277,12 @@ def _text(path: str) -> str:
     return Path(path).read_text()
 
 
+def _every(seconds: float, times: int, look: Callable[[], int]) -> Iterator[int]:
+    for _ in range(times):
+        time.sleep(seconds)
+        yield look()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
@@ -297,8 +303,8 @@ def main() -> int:
             wrong += soak.wrong
             looked_at += process.wait_until_idle().get("model_loaded", 0.0) > 0
             now = process.wait_until_unloaded()
-            # What is left without models is what would pile up.
-            sizes.append(process.rss() / 2**20)
+            # What is left without models is what would pile up; it goes back a moment later.
+            sizes.append(min(_every(0.5, 6, process.rss)) / 2**20)
             print(
                 f"round {number + 1} of {rounds}: {now['answers_total']:.0f} answers, "
                 f"{now['model_loads_total']:.0f} loads, {sizes[-1]:.1f} MiB without models, "
