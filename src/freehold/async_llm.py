@@ -54,9 +54,13 @@ class AsyncLLM:
     """Takes `llm` over: nobody else may call its methods from now on, and `close` closes it."""
 
     def __init__(
-        self, llm: LLM, *, max_waiting: int = 1024, watch: AnswerWatch | None = None
-    ) -> None:
+        self, llm: LLM, *, max_waiting: int = 1024, watch: AnswerWatch | None = None,
+        salt: Callable[[], bytes] = bytes,
+    ) -> None:  # fmt: skip
+        """`salt` is asked, in the task that wants something, among whom computed prefixes may be
+        shared; see `Engine.add`."""
         self.llm = llm
+        self._salt = salt
         self._watch = watch
         self._engine = AsyncEngine(llm.engine, max_waiting=max_waiting)
         self._text = ThreadPoolExecutor(1, thread_name_prefix="freehold-text")
@@ -118,7 +122,7 @@ class AsyncLLM:
         outputs = self._engine.stream(
             prompt, params, logits_processor=logits_processor,
             constraint=None if constraint is None else constraint.start(),
-            adapter=self.llm.adapter(adapter or self._adapter),
+            adapter=self.llm.adapter(adapter or self._adapter), salt=self._salt(),
         )  # fmt: skip
         answer = None if self._watch is None else self._watch.begin(len(prompt))
         error: BaseException | None = None
@@ -171,13 +175,13 @@ class AsyncLLM:
 
         Raises what `AsyncEngine.measure` raises; the others are dropped then.
         """
-        adapter = self.llm.adapter(self._adapter)
+        adapter, salt = self.llm.adapter(self._adapter), self._salt()
         outputs: dict[int, StepOutput] = {}
         todo = iter(enumerate(wanted))  # the workers share it
 
         async def work() -> None:
             for index, each in todo:
-                outputs[index] = await self._engine.measure(each, adapter=adapter)
+                outputs[index] = await self._engine.measure(each, adapter=adapter, salt=salt)
 
         workers = [asyncio.create_task(work()) for _ in range(min(_AT_A_TIME, len(wanted)))]
         try:

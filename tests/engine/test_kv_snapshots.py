@@ -165,3 +165,24 @@ def test_a_directory_that_others_may_write_to_is_refused(tmp_path: Path) -> None
     tmp_path.chmod(0o777)
     with pytest.raises(InvalidParameterError, match="others may write"):
         open_llm(tmp_path)
+
+
+def test_prefixes_are_shared_among_those_with_the_same_salt_only(tmp_path: Path) -> None:
+    def ask(llm: LLM, salt: bytes) -> tuple[int, tuple[int, ...]]:
+        name = llm.engine.add(PROMPT[:640], GREEDY, salt=salt)
+        cached, ids = 0, list[int]()
+        while llm.engine.has_unfinished():
+            for output in llm.engine.step():
+                assert output.request_id == name
+                cached = max(cached, output.cached_tokens)
+                ids += output.new_token_ids
+        return cached, tuple(ids)
+
+    with open_llm(tmp_path) as llm:
+        answers = [ask(llm, salt) for salt in (b"", b"alice", b"bob", b"alice", b"")]
+        assert [cached > 600 for cached, _ in answers] == [False, False, False, True, True]
+        assert len({ids for _, ids in answers}) == 1
+    with open_llm(tmp_path) as llm:
+        answers += [ask(llm, salt) for salt in (b"eve", b"alice")]
+        assert [cached > 600 for cached, _ in answers[-2:]] == [False, True]
+        assert len({ids for _, ids in answers}) == 1

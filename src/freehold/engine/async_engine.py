@@ -101,6 +101,7 @@ class AsyncEngine:
         logits_processor: LogitsProcessor | None = None,
         constraint: TokenConstraint | None = None,
         adapter: Adapter | None = None,
+        salt: bytes = b"",
     ) -> AsyncGenerator[StepOutput, None]:
         """Outputs of one request as they come. Leaving the iteration early aborts the request.
 
@@ -112,13 +113,16 @@ class AsyncEngine:
             engine.add(
                 prompt_token_ids, params, request_id=request_id,
                 logits_processor=logits_processor, constraint=constraint, adapter=adapter,
+                salt=salt,
             )  # fmt: skip
 
         async with aclosing(self._outputs(add)) as outputs:
             async for output in outputs:
                 yield output
 
-    async def measure(self, wanted: Measurement, *, adapter: Adapter | None = None) -> StepOutput:
+    async def measure(
+        self, wanted: Measurement, *, adapter: Adapter | None = None, salt: bytes = b""
+    ) -> StepOutput:
         """The output of one measurement, which shares steps with whatever else runs: its `numbers`
         are set.
 
@@ -126,7 +130,7 @@ class AsyncEngine:
         """
 
         def add(engine: Engine, request_id: str) -> None:
-            engine.add_measurement(wanted, request_id=request_id, adapter=adapter)
+            engine.add_measurement(wanted, request_id=request_id, adapter=adapter, salt=salt)
 
         async with aclosing(self._outputs(add)) as outputs:
             return await anext(outputs)

@@ -121,11 +121,13 @@ class Engine:
         logits_processor: LogitsProcessor | None = None,
         constraint: TokenConstraint | None = None,
         adapter: Adapter | None = None,
+        salt: bytes = b"",
     ) -> str:
         """Queue a prompt; returns its request id.
 
         `constraint` is the form of the answer, at its beginning; it ends the answer. `adapter` was
-        loaded for this engine's model.
+        loaded for this engine's model. Computed prefixes are shared only with requests of the same
+        `salt` (up to 64 bytes), because whether one was known shows in counts and in time.
 
         Raises ContextLengthError when the prompt leaves no room for an answer and
         InvalidParameterError for an empty prompt or ids outside the vocabulary.
@@ -165,6 +167,7 @@ class Engine:
             forced=constraint.forced() if constraint is not None and forcing else [],
             prompt_logprobs=[None] if wants_prompt else None,
             adapter=adapter,
+            salt=salt,
         ).request_id
 
     def abort(self, request_id: str) -> None:
@@ -235,15 +238,16 @@ class Engine:
 
     # -- numbers instead of tokens ---------------------------------------------------------------
     def add_measurement(
-        self, wanted: Measurement, *, request_id: str | None = None, adapter: Adapter | None = None
-    ) -> str:
+        self, wanted: Measurement, *, request_id: str | None = None,
+        adapter: Adapter | None = None, salt: bytes = b"",
+    ) -> str:  # fmt: skip
         """Queue tokens of which numbers are wanted; returns the request id. The one output that
-        comes for it has `numbers`, or an error.
+        comes for it has `numbers`, or an error. `salt` is that of `add`.
 
         Raises ContextLengthError and InvalidParameterError.
         """
         fields = sequence_fields(wanted, self.max_length, self._vocab_size)
-        return self._queue(request_id, adapter=adapter, **fields).request_id
+        return self._queue(request_id, adapter=adapter, salt=salt, **fields).request_id
 
     def measure(
         self, wanted: Sequence[Measurement], *, adapter: Adapter | None = None

@@ -15,7 +15,7 @@ import numpy as np
 
 from freehold.engine.kv_groups import KVGroup, first_kept
 from freehold.engine.kv_snapshot import Block, SnapshotStore
-from freehold.engine.sequence import ROOT_HASH, SequenceState, hash_block
+from freehold.engine.sequence import SequenceState
 from freehold.ops import KVCache, Ops
 
 MIN_TOKENS = 256  # a shorter prefix is computed about as fast as it is read
@@ -38,7 +38,7 @@ class PrefixSnapshots:
         if full * size < MIN_TOKENS:
             return
         hashes = seq.hash_blocks(size, full * size)
-        if not _is_plain(seq, hashes, size):
+        if not hashes or seq.adapter is not None:  # the fingerprint does not stand for adapters
             return
         for index, (group, held) in enumerate(zip(groups, seq.blocks, strict=True)):
             first = max(held.num_dropped, first_kept(group.window, full * size, size))
@@ -48,7 +48,7 @@ class PrefixSnapshots:
                 data = self._ops.read_blocks(
                     self._cache, index, np.array([held.block_ids[i]], np.int32)
                 )
-                parent = hashes[i - 1] if i else ROOT_HASH
+                parent = hashes[i - 1] if i else seq.root_hash
                 if not self._store.save(
                     Block(index, hashes[i], parent, _tokens(seq, i, size), data.tobytes())
                 ):
@@ -58,7 +58,7 @@ class PrefixSnapshots:
         """Bring back those of the sequence's first `count` blocks that only the disk knows."""
         size = groups[0].pool.block_size
         hashes = seq.hash_blocks(size, count * size)[:count]
-        if not _is_plain(seq, hashes, size):
+        if not hashes or seq.adapter is not None:  # the fingerprint does not stand for adapters
             return
         depth = count
         for index, group in enumerate(groups):
@@ -92,7 +92,7 @@ class PrefixSnapshots:
                     continue
                 if pool.num_free <= 1:
                     return
-                parent, tokens = hashes[i - 1] if i else ROOT_HASH, _tokens(seq, i, size)
+                parent, tokens = hashes[i - 1] if i else seq.root_hash, _tokens(seq, i, size)
                 data = self._store.load(index, hashes[i], parent, tokens, self._sizes[index])
                 if data is None:
                     if group.window:
@@ -105,12 +105,6 @@ class PrefixSnapshots:
                 pool.register(block, hashes[i], parent, seq.tokens[i * size : (i + 1) * size])
         finally:
             pool.release(held)
-
-
-def _is_plain(seq: SequenceState, hashes: Sequence[bytes], size: int) -> bool:
-    """Whether the chain begins with nothing but tokens. One that begins with anything else, such as
-    the name of an adapter, depends on what the fingerprint does not stand for."""
-    return bool(hashes) and hashes[0] == hash_block(ROOT_HASH, _tokens(seq, 0, size))
 
 
 def _tokens(seq: SequenceState, block: int, size: int) -> bytes:

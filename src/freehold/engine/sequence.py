@@ -103,6 +103,7 @@ class SequenceState:
     next_wanted_row: int
     want: Want = "tokens"
     adapter: Adapter | None = None
+    salt: bytes = b""  # prefixes are shared among sequences with the same one
     sampler: SequenceSampler | None = None
     draft_control: DraftControl | None = None
     end_token_ids: frozenset[int] = frozenset()
@@ -132,8 +133,12 @@ class SequenceState:
 
     @property
     def root_hash(self) -> bytes:
-        """What the chain of hashes begins with: keys and values depend on the adapter too."""
-        return ROOT_HASH if self.adapter is None else self.adapter.identity
+        """What the chain of hashes begins with: keys and values depend on the adapter too, and who
+        may find them on the salt."""
+        root = ROOT_HASH if self.adapter is None else self.adapter.identity
+        if not self.salt:
+            return root
+        return hashlib.blake2b(root, key=self.salt[:64], digest_size=_DIGEST_BYTES).digest()
 
     @property
     def num_remaining(self) -> int:

@@ -180,6 +180,9 @@ async def merged(
         await asyncio.gather(*pumps, return_exceptions=True)
 
 
+_TAKEN = {"self", "messages", "tools"}  # what a template is given in any case
+
+
 def _offered(request: GenerationRequest) -> Sequence[Mapping[str, Any]] | None:
     return None if request.tool_choice.mode == "none" else request.tools or None
 
@@ -212,6 +215,8 @@ def prompt_ids(llm: LLM, request: GenerationRequest) -> list[int]:
             f"the model has no chat template: {llm.path.rpartition('/')[2]}",
             hint="ask for a completion instead of a chat",
         )
+    if taken := _TAKEN & request.template_variables.keys():
+        raise RequestError(f"{min(taken)!r} is no variable of a template", param=min(taken))
     ids = llm.chat_ids(
         request.messages, tools=_offered(request), **dict(request.template_variables)
     )

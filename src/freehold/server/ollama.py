@@ -38,7 +38,7 @@ from freehold.server.ollama_format import (
 )
 from freehold.server.ollama_options import check_context
 from freehold.server.registry import ServedModel
-from freehold.server.request_context import current
+from freehold.server.request_context import current, may_use
 from freehold.server.services import Dialect, Services
 from freehold.server.sse import stream_response, while_connected
 
@@ -191,7 +191,8 @@ def router(services: Services) -> APIRouter:
     @routes.get("/api/ps")
     async def ps() -> dict[str, Any]:
         """Those of them that are loaded; one under an adapter is the model it adapts."""
-        loaded = [model for model in services.registry.bases() if model.llm is not None]
+        bases = [model for model in services.registry.bases() if may_use(model.name)]
+        loaded = [model for model in bases if model.llm is not None]
         facts = [await _facts(model) for model in loaded]
         pairs = zip(loaded, facts, strict=True)
         return {"models": [running(m, found) for m, found in pairs if m.llm is not None]}

@@ -28,7 +28,7 @@ from freehold.server.failures import RequestError
 from freehold.server.model_memory import MemoryNeed, default_budget, give_memory_back, memory_need
 from freehold.server.observer import Observer, UnloadReason
 from freehold.server.record_watch import RecordWatch
-from freehold.server.request_context import current, may_use
+from freehold.server.request_context import current, may_use, prefix_salt
 from freehold.server.served_model import AdaptedModel, ServedModel
 from freehold.server.settings import ServerSettings
 
@@ -248,6 +248,7 @@ class ModelRegistry:
                 llm,
                 max_waiting=self.settings.max_waiting,
                 watch=RecordWatch(model.name, self.observer.answers(model.name)),
+                salt=prefix_salt,
             )
         except BaseException as error:
             model.state, model.nbytes = "unloaded", 0

@@ -72,6 +72,12 @@ def owner() -> str | None:
     return None if key is None else key.name
 
 
+def prefix_salt() -> bytes:
+    """Who shares computed prefixes of prompts with this request: those with the same key."""
+    key = current_key()
+    return b"" if key is None else key.sha256[:64].encode()
+
+
 def may_use(model: str) -> bool:
     """Whether whoever asks sees and reaches the model of that name."""
     key = current_key()

@@ -26,6 +26,11 @@ from freehold.server.services import Services
 OPEN_PATHS = frozenset({"/health"})  # whoever watches a process has no key
 UPLOADS = ("/v1/files",)  # what is uploaded is no JSON
 _FROM_BROWSERS = ("origin", "referer", "cookie", "sec-fetch-site", "sec-fetch-mode")
+_NO_PAGE = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+)
 _METHODS = "GET, HEAD, POST, DELETE"
 
 
@@ -50,6 +55,7 @@ class SecurityMiddleware:
             return
         headers = Headers(scope=scope)
         origin = headers.get("origin")
+        send = _no_page(send)
         failure = self._host_failure(headers) or self._origin_failure(headers)
         if failure is None and origin is not None:
             if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
@@ -169,6 +175,17 @@ def _preflight(headers: Headers, origin: str) -> Response:
     if headers.get("access-control-request-private-network") == "true":
         allowed["Access-Control-Allow-Private-Network"] = "true"
     return Response(status_code=204, headers=allowed)
+
+
+def _no_page(send: Send) -> Send:
+    """Nothing a browser is sent is a page, whatever it looks like."""
+
+    async def marked(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), *_NO_PAGE]
+        await send(message)
+
+    return marked
 
 
 def _readable_by(origin: str, send: Send) -> Send:
