@@ -85,6 +85,7 @@ def test_a_form_refused_starts_nothing(llm):
         Constraint("choice", ["\ud800"]), Constraint("choice", ["x"] * 20_001),
         Constraint("lark", "start: ("), Constraint("lark", ""),
         Constraint("lark", "start: " + "(" * 5000 + '"a"' + ")" * 5000),
+        Constraint("lark", 'start: x\nx: %json {"type": "null"}'),
         Constraint("lark", 'root ::= "a"'), Constraint("lark", "start: x\n" + "#" * 140_000),
         Constraint("json_schema", 5),
         Constraint("verse", None),  # type: ignore[arg-type]

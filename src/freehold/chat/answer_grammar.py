@@ -55,6 +55,8 @@ def constraint_grammar(constraint: Constraint) -> Part:
             raise ConstraintError(
                 "the grammar is written with ::= as in GBNF; grammars are read in Lark's notation"
             )
+        if "%json" in value:  # none of what is asked of schemas would be asked of it
+            raise ConstraintError("the grammar holds a schema with %json: ask for a schema instead")
         return {"lark_grammar": value}
     whole: Part = json.loads(llguidance.LLMatcher.grammar_from_regex(value))["grammars"][0]
     return {"lark_grammar": whole["lark_grammar"]}
