@@ -5,19 +5,24 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import math
+import shutil
 
 import httpx
 import numpy as np
 import pytest
 import tiny_judged
+from live_server import live_server
 
+import tiny_chat
 from freehold import LLM, SamplingParams
 from freehold._llm_labels import LabelTask
 from freehold.async_llm import AsyncLLM
 from freehold.documents import prompts
 from freehold.engine.measuring import Measurement
 from freehold.errors import InvalidParameterError
+from freehold.server.settings import ServerSettings
 
 LABELS = ["the", "thistle", "a", "läst"]
 QUESTION = [{"role": "user", "content": "Which word is it? " * 5}]
@@ -150,8 +155,10 @@ def test_probabilities_are_defined_as_documented(llm, judged):
     free = [llm.chat_ids([{"role": "user", "content": text}]) for text in ("", "N/A")]
 
     def sums(ids):
-        return [judged.continuation(ids, llm.tokenizer.encode(label, add_special=False)).sum()
-                for label in LABELS]  # fmt: skip
+        endings = [llm.tokenizer.encode(label, add_special=False) for label in LABELS]
+        tables = judged.logprobs_of_many([ids + ending for ending in endings])
+        return [table[np.arange(len(ids) - 1, len(table) - 1), ending].sum()
+                for table, ending in zip(tables, endings, strict=True)]  # fmt: skip
 
     behind = sums(prompt)
     behind_free = [sums(ids) for ids in free]
@@ -304,3 +311,56 @@ def test_rerank_by_likelihood_and_by_cosine(post, llm):
 def test_what_cannot_be_decided_is_refused_by_name(post, path, body, param):
     answer = post(path, **body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+# -- models of other kinds -------------------------------------------------------------------------
+
+
+def test_a_model_without_a_template_is_asked_in_plain_text(tmp_path):
+    path = tiny_chat.write(tmp_path / "plain.gguf", template=None)
+    with LLM(path, threads=1) as llm, live_server(
+        ServerSettings(models=(f"plain={path}",), engine={"threads": 1})
+    ) as server:  # fmt: skip
+        body = {"model": "plain", "labels": ["a", "the"], "input": "some text"}
+        (got,) = httpx.post(server.url + "/v1/classify", json=body).json()["data"]
+        asked = prompts.classify("some text", ["a", "the"])[0]["content"]
+        want = llm.classify(f"{asked}\n\nAnswer:", [" a", " the"])
+        assert got["probs"] == [score.probability for score in want.scores]
+        assert [score["label"] for score in got["scores"]] == ["a", "the"]
+        body = {"model": "plain", "query": "a", "documents": ["b", "a"]}
+        for address in ("/v1/rerank", "/rerank", "/v2/rerank"):
+            ranks = httpx.post(server.url + address, json=body).json()
+            assert (ranks["method"], ranks["results"][0]["index"]) == ("embedding", 1)
+        asked = {"model": "plain", "labels": ["a", "b"], "messages": QUESTION}
+        refused = httpx.post(server.url + "/v1/classify", json=asked)
+        assert (refused.status_code, "template" in refused.text) == (400, True)
+
+
+def test_a_thought_that_the_template_opens_is_closed(tmp_path):
+    opened = tiny_chat.TEMPLATE.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
+    closes = opened.replace(
+        "<|im_end|>", "{% if message.role == 'x' %}</think>{% endif %}<|im_end|>"
+    )
+    with LLM(tiny_chat.write(tmp_path / "thinks.gguf", template=closes), threads=1) as llm:
+        assert llm.tokenizer.decode(llm.chat_ids(QUESTION)).endswith("assistant\n<think>\n")
+        begun = llm.tokenizer.decode(llm.answer_start(QUESTION))
+        assert begun.endswith("assistant\n<think>\n</think>\n\n")
+
+
+def test_pooling_is_what_the_files_say(judged, tmp_path):
+    with LLM(judged.path, threads=1, kv_dtype="f32") as llm:
+        assert llm.pooling == "mean"
+        last = llm.embed("the Thames", "last")
+    for said, want in ((True, "last"), (False, "mean")):
+        folder = tmp_path / want
+        shutil.copytree(judged.path, folder)
+        (folder / "1_Pooling").mkdir()
+        (folder / "1_Pooling" / "config.json").write_text(
+            json.dumps({"pooling_mode_lasttoken": said})
+        )
+        with LLM(folder, threads=1, kv_dtype="f32") as llm:
+            assert llm.pooling == want
+            assert np.array_equal(llm.embed("the Thames"), last) == said
+    gguf = tiny_chat.write(tmp_path / "last.gguf", numbers={"llama.pooling_type": 3})
+    with LLM(gguf, threads=1) as llm:
+        assert llm.pooling == "last"
