@@ -71,6 +71,15 @@ def command(
     data_bytes: Annotated[
         str, typer.Option("--data-bytes", help="The most that directory may take.")
     ] = "8GiB",
+    batch_lines: Annotated[
+        int,
+        typer.Option(
+            "--batch-lines",
+            min=1,
+            max=1024,
+            help="Requests of batches worked on at once while nobody else asks.",
+        ),
+    ] = 8,
     allow_host: Annotated[
         list[str] | None,
         typer.Option("--allow-host", help="A name by which clients call this server; repeatable."),
@@ -128,6 +137,7 @@ def command(
         preload=tuple(preload or ()),
         data_dir=data_dir or ((home := config.data_dir()) and home / "server"),
         data_bytes=parse_bytes(data_bytes),
+        batch_lines=batch_lines,
         key_file=key_file,
         allow_hosts=tuple(parse_host(name) for name in allow_host or ()),
         allow_origins=tuple(parse_origin(site) for site in allow_origin or ()),
