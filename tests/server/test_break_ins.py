@@ -119,7 +119,7 @@ HOSTILE = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=120, deadline=None, derandomize=True,
+@settings(max_examples=80, deadline=None, derandomize=True,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 @given(field=st.sampled_from(NUMBERS), value=HOSTILE)
 def test_4_2_numbers_do_not_reach_native_code_unchecked(client, field, value) -> None:
@@ -130,7 +130,7 @@ def test_4_2_numbers_do_not_reach_native_code_unchecked(client, field, value) ->
         assert answer.json()["error"]["message"]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True,
+@settings(max_examples=40, deadline=None, derandomize=True,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 @given(field=st.sampled_from(OPTIONS), value=HOSTILE)
 def test_4_2_nor_do_options_of_other_dialects(client, field, value) -> None:

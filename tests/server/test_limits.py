@@ -23,7 +23,9 @@ from test_registry import House
 from freehold.server.failures import RequestError
 from freehold.server.json_limits import JsonLimits
 from freehold.server.request_caps import check_caps
+from freehold.server.request_context import RequestRecord, set_current
 from freehold.server.settings import ServerSettings
+from freehold.server.sse import stream_response
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": "seedling", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
@@ -304,6 +306,45 @@ def wait_until_idle(server: LiveServer, model) -> None:
         return free and not (engine.num_unfinished or server.services.active)
 
     wait_until(idle)
+
+
+def test_a_streams_clock_interrupts_what_makes_frames_and_nobody_else() -> None:
+    async def work() -> None:
+        closed: list[str] = []
+
+        async def frames(name: str):
+            try:
+                yield "one"
+                await asyncio.sleep(60)
+                yield "two"
+            finally:
+                closed.append(name)
+
+        def stream(name: str):
+            return stream_response(frames(name), lambda failure: failure.kind).body_iterator
+
+        now = asyncio.get_running_loop().time()
+        set_current(RequestRecord(deadline=now + 0.05))
+        assert [piece async for piece in stream("late")] == [b"one", b"timeout"]
+        set_current(RequestRecord(deadline=now + 60))
+        body = stream("left")
+        assert await anext(body) == b"one"
+        waiting = asyncio.create_task(anext(body))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        set_current(RequestRecord(deadline=now + 0.1))
+        slow = stream("slow reader")
+        assert await anext(slow) == b"one"
+        await asyncio.sleep(0.15)  # time runs out while a frame is sent
+        assert [piece async for piece in slow] == [b"timeout"]
+        assert closed == ["late", "left", "slow reader"]
+        current = asyncio.current_task()
+        assert current is not None
+        assert current.cancelling() == 0
+
+    asyncio.run(asyncio.wait_for(work(), 20))
 
 
 def test_a_timeout_takes_nobody_elses_model_away() -> None:

@@ -53,23 +53,59 @@ def stream_response(
 
     async def body() -> AsyncIterator[bytes]:
         async with holding or AsyncExitStack():
+            clock = _Clock(current().deadline)
             try:
                 async with aclosing(frames) as items:
-                    while (item := await _in_time(items)) is not None:
+                    while (item := await clock.next_of(items)) is not None:
                         yield item.encode()
             except Exception as error:
                 yield on_error(failure_of(error)).encode()
+            finally:
+                clock.stop()
 
     return StreamingResponse(body(), media_type=media_type, headers=dict(HEADERS))
 
 
-async def _in_time(frames: AsyncGenerator[str, None]) -> str | None:
-    """The next frame, None after the last; RequestError when the request's time is over."""
-    try:
-        async with asyncio.timeout_at(current().deadline):
+class _Clock:
+    """Ends a stream when its request's time is over: one timer for all of its frames. What is
+    interrupted is the making of a frame, never the sending."""
+
+    def __init__(self, deadline: float | None) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task, self._waiting = task, False
+        self._rang = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self._timer = None if deadline is None else loop.call_at(deadline, self._ring)
+
+    async def next_of(self, frames: AsyncGenerator[str, None]) -> str | None:
+        """The next frame, None after the last. Raises RequestError when time is over."""
+        if self._rang.is_set():
+            raise _late()
+        self._waiting = True
+        try:
             return await anext(frames, None)
-    except TimeoutError:
-        raise RequestError("the answer took longer than it may", kind="timeout") from None
+        except asyncio.CancelledError:
+            # Somebody else may have cancelled the task too; then it is to end.
+            if self._rang.is_set() and self._task.uncancel() == 0:
+                raise _late() from None
+            raise
+        finally:
+            self._waiting = False
+
+    def stop(self) -> None:
+        """The stream is over."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _ring(self) -> None:
+        self._rang.set()
+        if self._waiting:
+            self._task.cancel()
+
+
+def _late() -> RequestError:
+    return RequestError("the answer took longer than it may", kind="timeout")
 
 
 async def while_connected(request: Request, work: Awaitable[_Result]) -> _Result:
