@@ -28,9 +28,9 @@ FORMAT = json_between(
         '", "parameters": ',
         "}",
         marker=_START,
-        opens=_START + "[",
-        closes="]<|END_ACTION|>",
-        separator=", ",
+        opens=_START + "[\n    ",
+        closes="\n]<|END_ACTION|>",
+        separator=",\n    ",
     ),
     drops=("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|END_OF_TURN_TOKEN|>"),
 )
