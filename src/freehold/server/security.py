@@ -84,7 +84,12 @@ class SecurityMiddleware:
     def _origin_failure(self, headers: Headers) -> Failure | None:
         """Pages of strangers may not ask; pages of this machine and of this server may."""
         origin = headers.get("origin")
-        if origin is None or origin.lower() in self._origins:
+        if origin is None:
+            # A picture or a link of a page has no origin, and could still have a model loaded.
+            if headers.get("sec-fetch-site", "").lower() == "cross-site":
+                return Failure("forbidden", "pages of other websites may not ask this server")
+            return None
+        if origin.lower() in self._origins:
             return None
         host = origin_host(origin)
         if host is not None and (
