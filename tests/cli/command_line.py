@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from conftest import shared_path
+from shared_data import shared_path
 
 STORIES = ("weights", "stories260K", "stories260K.gguf")
 STORIES_HF = ("weights", "stories260K", "hf")

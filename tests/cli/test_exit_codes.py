@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from command_line import GPT2_VOCAB, PHI, STORIES, cut, model, process, refused
 
-from conftest import SHARED_DATA
 from freehold.cli import main as cli
 from freehold.errors import EngineError, ModelNotFoundError
+from shared_data import SHARED_DATA
 
 REFERENCE = ("--backend", "reference", "--max-tokens", "4")
 MODEL_COMMANDS = [("run", "{}", "hello", *REFERENCE), ("show", "{}"), ("tokenize", "{}", "hello"),

@@ -13,11 +13,11 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 import tiny_chat
 import tiny_giants
-from conftest import shared_path
 from freehold import LLM, SamplingParams
 from freehold.chat.output_parser import OutputParser
 from freehold.chat.pretokenizers import PRE_SPLITTERS
 from freehold.cli.main import run
+from shared_data import shared_path
 
 # In the vendor's order; the rest of the vocabulary is one token for each byte.
 SPECIAL = {

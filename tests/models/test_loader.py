@@ -14,7 +14,6 @@ from safetensors.numpy import load_file, save_file
 
 import tiny_models
 from batching import PagedRunner, full_logits, make_batch
-from conftest import SHARED_DATA, shared_path
 from freehold import backends, models
 from freehold.errors import (
     MalformedFileError,
@@ -24,6 +23,7 @@ from freehold.errors import (
 )
 from freehold.formats.checkpoint import open_checkpoint
 from freehold.models.loader import families, load_model, read_config
+from shared_data import SHARED_DATA, shared_path
 
 REFERENCE = backends.create("reference")
 

@@ -10,10 +10,10 @@ import pytest
 
 from batching import PagedRunner, full_logits
 from budgets import limit
-from conftest import shared_path
 from devices import best_params, open_device
 from freehold.formats.checkpoint import open_checkpoint
 from freehold.models.loader import load_model
+from shared_data import shared_path
 
 FILES = [
     ("stories260K", "stories260K.gguf", "F32"),
