@@ -113,7 +113,7 @@ def test_what_cannot_be_kept_is_refused_by_name(schema, keyword):
     [
         5, None, [], "{}", {"type": "strin"}, {"type": 5}, {"properties": [1]}, {1: 2},
         {"minLength": "x", "type": "string"}, {"minLength": -1, "type": "string"},
-        {"default": float("nan")}, {"x": object()}, {"pattern": "(", "type": "string"},
+        {"default": float("nan")}, {"x": ...}, {"pattern": "(", "type": "string"},
         False, {"enum": []}, {"type": "integer", "minimum": 5, "maximum": 3}, {"$ref": "#/nowhere"},
     ],
     ids=repr,
