@@ -64,11 +64,18 @@ def train(out: Path, budget: Budget, args: argparse.Namespace) -> None:
 
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.start_from is not None:
+        # It has learnt to look back and to read short examples.
+        budget = replace(budget, drill_share=0.0, short_share=0.0)
     tokenizer = load_tokenizer(out / "tokenizer.json")
     trainer = Trainer(
         budget, tokenizer, training_examples, out / "run",
         dev=development_examples(budget.dev_examples), device=args.device, dtype=args.dtype,
     )  # fmt: skip
+    if args.start_from is not None and not (out / "run" / LAST).exists():
+        from recipes.seedling.shipped import load_weights
+
+        load_weights(trainer.model, args.start_from)
     if args.resume:
         point = resume_point(out / "run", budget)
         if point is not None:
@@ -135,6 +142,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--minutes", type=float, help="how long to train, instead of the budget's own time")
     add("--steps", type=int, help="how many steps to train, instead of a time")
     add("--resume", action="store_true", help="go on from the checkpoint; more --minutes prolong")
+    add("--start-from", type=Path, help="a published seedling.gguf to go on from, not from nothing")
     add("--device", default="cpu", help="cpu or cuda")
     add("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     add("--threads", type=int)
@@ -163,7 +171,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     budget = budget_from(args)
     everything = args.stage == "all"
     has_tokenizer = (args.out / "tokenizer.json").is_file()
-    if args.stage == "tokenizer" or (everything and not (args.resume and has_tokenizer)):
+    if args.start_from is not None and args.stage in ("all", "tokenizer"):
+        from recipes.seedling.shipped import read_tokenizer
+        from recipes.seedling.tokenizer import save_tokenizer
+
+        save_tokenizer(read_tokenizer(args.start_from), args.out / "tokenizer.json")
+    elif args.stage == "tokenizer" or (everything and not (args.resume and has_tokenizer)):
         make_tokenizer(args.out, budget)
     if everything or args.stage == "train":
         train(args.out, budget, args)

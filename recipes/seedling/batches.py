@@ -8,13 +8,16 @@ again. Knows no network and no optimiser.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from freehold.documents import prompts
 from recipes.seedling.example import Example
 from recipes.seedling.settings import SPECIAL_TOKENS, TURN_END, TURN_START, Budget
 from recipes.seedling.tokenizer import encode_examples
@@ -100,15 +103,54 @@ def drill(random: np.random.Generator, tokenizer: Tokenizer, lesson: int) -> Row
     return asked + answered + end, len(asked), DRILL
 
 
+# Words of the vocabulary, and what may stand between a label and its value.
+_WORD = re.compile(r"[A-Za-z]{2,}")
+_MARKS = (": ", " ", " - ", " = ", "\t", " | ", "=", " (", ': "', "\n", " # ", " ~ ")
+
+
+def vocabulary_words(tokenizer: Tokenizer) -> list[str]:
+    """The letters of all tokens that are nothing else, in a fixed order."""
+    found = (token.removeprefix("Ġ") for token in tokenizer.get_vocab())
+    return sorted({word for word in found if _WORD.fullmatch(word)})
+
+
+def spelling(random: np.random.Generator, words: Sequence[str]) -> Example:
+    """Labelled values made of pieces of the vocabulary, some of them to be given as JSON.
+
+    After a space a word is another token than after a quotation mark or a bracket. This is where
+    the two are met for all words, not only for those that documents happen to hold.
+    """
+
+    def some(most: int) -> str:
+        count = int(random.integers(1, most + 1))
+        picked = [words[i] for i in random.integers(0, len(words), 2 * count)]
+        glued = random.random(count) < 0.4
+        made = [
+            a + b.lower() if g else a for a, b, g in zip(*[iter(picked)] * 2, glued, strict=True)
+        ]
+        return " ".join(made)
+
+    fields = {some(2): some(4) for _ in range(int(random.integers(2, 7)))}
+    mark = _MARKS[int(random.integers(len(_MARKS)))]
+    text = "\n".join(f"{label}{mark}{value}" for label, value in fields.items())
+    asked = [str(each) for each in random.permutation(list(fields))][: int(random.integers(1, 5))]
+    answer = json.dumps({label: fields[label] for label in asked}, ensure_ascii=False)
+    return Example("extract", DRILL, tuple(prompts.extract(text, asked)), answer)
+
+
 def _rows(
     source: Source, tokenizer: Tokenizer, budget: Budget, phase: Phase, chunk: int
 ) -> list[Row]:
     random = np.random.default_rng([budget.seed, chunk, 1])
     count = budget.chunk_examples
     drills = round(count * phase.drill_rate)
-    rows = [drill(random, tokenizer, phase.lesson) for _ in range(drills)]
+    spelled = 0 if drills == count else round(drills * budget.spelling_share)
+    rows = [drill(random, tokenizer, phase.lesson) for _ in range(drills - spelled)]
     if drills == count:
         return rows
+    words = vocabulary_words(tokenizer)
+    made = [spelling(random, words) for _ in range(spelled)]
+    rows += [(ids, asked, DRILL) for ids, asked in encode_examples(tokenizer, made)]
     examples = list(source(budget.seed * 1_000_000 + chunk, count - drills))
     for example, (ids, asked) in zip(examples, encode_examples(tokenizer, examples), strict=True):
         if len(ids) <= phase.max_tokens:

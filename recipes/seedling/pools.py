@@ -107,3 +107,40 @@ bookcase, stool, lantern, webcam, docking station, soldering iron, wrench, sande
 duvet, rug, satchel, raincoat, kayak, sketchbook, paper shredder, laser pointer, dehumidifier, grill,
 picture hook, watering can, hammock, filing cabinet, espresso grinder, wheelbarrow
 """)
+# Everyday nouns, for labels and names whose meaning does not matter.
+NOUN_TRAIN = _words("""
+account action address agent album alarm answer apple area article author badge balance band bank
+basket batch beam bed bell belt bench bike bill bird blade blanket board boat body bolt bonus book
+border bottle box branch brand bread brick bridge broker budget bucket build bundle button buyer cabin
+cable cake camera camp canvas card carrier cart cash cell chain chair chance change channel
+chapter charge chart check circle claim clerk client clock closet cloth club coach code coin
+color column comment common contact cookie copy corner count county couple course cousin cover craft
+credit crew crop cup current curve cycle dance data deal debt deck degree delay demand depot depth
+design desk detail device diet dinner dish district doctor door draft drawer dress drink driver drum
+duty edge editor effect effort engine entry error estate event exam exit expense extra fabric face
+factor family fan farm fault feature feed field file film filter finger finish fire fish flag flat
+flavor fleet flight floor flow flower folder food forest fork form frame freight fruit fuel fund game
+garage garden gate gear gift glass goal gold grain grant grass ground guard guest guide habit half
+handle harbor harvest hat head heart hedge hinge hobby home hook horse hotel house idea image impact
+income injury input insect invest island issue jacket jar job joint journal judge juice key kitchen
+knife ladder lake lamp land lane layer leaf league lease ledger lens letter lever library limit line
+link list load loan lobby lock logo loss lunch magnet mail manager map margin market master 
+material meal media member memo menu message metal meter method mile mill mind mine minute mirror
+mission mode module moment monitor motor mount mouth movie muscle museum nail name neck nest net night
+noise nose note notice number object offer office oil option orange origin outfit oven owner pack page
+paint pair panel paper park parent part partner party path patient pattern pause peak pen people
+permit person phase photo piano picture pilot pin pipe plan planet plant plate player plot pocket poem
+pool post power press print prize process profile profit project proof pump purpose quality quarter
+queue race rack radio rail range rate ratio reason receipt record region remark rent repair reply
+report rescue reserve result review reward ring risk road robot role roof room root rope route rule
+salad sand scale scene school scope screen script seal season seat sector seed sensor series server
+session shade shape share sheet shelf shift ship shirt shoe shop shore side signal site size skill
+slot smoke snow sofa soil song source space spare speed spell sponsor spoon spot spring stage stamp
+staff state station status step stock storage store storm story stream street strip studio style
+supply surface switch symbol system table tail talent tank target task taste team tenant test text
+theme thread ticket tide tile timber tip tire title toast token tone tool tooth topic tour tower town
+track trade traffic train trainer tray tree trend trial trip truck trunk tube tunnel type unit user
+vacation valve van vector vehicle vendor venue version vessel video view village visit voice volume
+voyage wage wagon wall ward watch water wave wealth weather wheel width window wine wing winner wire
+wood wool word worker yard year zone
+""")

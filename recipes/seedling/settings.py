@@ -12,7 +12,7 @@ from typing import Any
 
 from recipes.seedling.model import ModelShape
 
-RECIPE_VERSION = "2"
+RECIPE_VERSION = "3"
 # Seeds of the splits: development scores steer the training, evaluation scores go on the card,
 # and the two never see the same documents.
 DEV_SEED = 101
@@ -45,7 +45,8 @@ class Budget:
     short_tokens: int = 160  # the longest example while the run is young
     short_share: float = 0.1
     drill_share: float = 0.09  # copying drills: the first part of the run is nothing else
-    drill_rate: float = 0.04  # and afterwards this part of all examples
+    drill_rate: float = 0.15  # and afterwards this part of all examples
+    spelling_share: float = 0.8  # part of these that copy words into JSON, not tokens
     prompt_weight: float = 0.3  # weight of the loss on the asked text
     prompt_rate: float = 0.3  # part of the asked text that the loss looks at
     # Weight of a token of these answers. Most labels are two tokens and most of a body hangs on a

@@ -17,8 +17,11 @@ from recipes.seedling import corpus  # noqa: E402
 from recipes.seedling.__main__ import main, training_examples  # noqa: E402
 from recipes.seedling.evaluate import differences, table  # noqa: E402
 from recipes.seedling.export import export_gguf, training_hash  # noqa: E402
+from recipes.seedling.model import Seedling  # noqa: E402
 from recipes.seedling.settings import BUDGETS  # noqa: E402
+from recipes.seedling.shipped import load_weights, read_tokenizer  # noqa: E402
 from recipes.seedling.tokenizer import chat_prompt, load_tokenizer  # noqa: E402
+from recipes.seedling.train import LAST, load_checkpoint  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +112,33 @@ def _scalar(draw: random.Random) -> int:
         return draw.randrange(0x20, 0x250)
     value = draw.randrange(0x110000 - 0x800)
     return value if value < 0xD800 else value + 0x800
+
+
+def test_a_run_goes_on_from_a_published_file(out, f32):
+    trained = load_checkpoint(out / "run" / LAST)["model"]
+    model = Seedling(BUDGETS["tiny"].shape)
+    load_weights(model, f32)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, trained[name].float()), name
+    tokenizer, read = load_tokenizer(out / "tokenizer.json"), read_tokenizer(f32)
+    assert read.get_vocab() == tokenizer.get_vocab()
+    for example in training_examples(12, 60):
+        text = chat_prompt(example.messages) + example.answer
+        expected = tokenizer.encode(text, add_special_tokens=False).ids
+        assert read.encode(text, add_special_tokens=False).ids == expected
+
+
+def test_the_command_goes_on_from_a_published_file(out, tmp_path):
+    file, before = out / "seedling.gguf", torch.get_num_threads()
+    arguments = ["--start-from", str(file), "--budget", "tiny", "--steps", "2", "--threads", "1"]
+    try:
+        assert main(["tokenizer", *arguments, "--out", str(tmp_path)]) == 0
+        assert main(["train", *arguments, "--out", str(tmp_path)]) == 0
+    finally:
+        torch.set_num_threads(before)
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert log[0]["budget"]["drill_share"] == 0.0  # it can copy already
+    assert log[-1]["step"] == 2
 
 
 def test_the_chat_template_writes_the_training_format(out, f32):

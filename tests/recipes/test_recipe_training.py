@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,18 @@ import pytest
 
 torch = pytest.importorskip("torch")
 from recipes.seedling.__main__ import make_tokenizer, training_examples  # noqa: E402
-from recipes.seedling.batches import DRILL, LESSONS, Phase, Position, Stream, drill, phase_at  # noqa: E402
+from recipes.seedling.batches import (  # noqa: E402
+    DRILL,
+    LESSONS,
+    Phase,
+    Position,
+    Stream,
+    chunk_batches,
+    drill,
+    phase_at,
+    spelling,
+    vocabulary_words,
+)
 from recipes.seedling.settings import BUDGETS, Budget  # noqa: E402
 from recipes.seedling.tokenizer import chat_prompt, encode_examples  # noqa: E402
 from recipes.seedling.train import (  # noqa: E402
@@ -190,3 +202,35 @@ def test_examples_are_encoded_as_the_chat_template_says(tokenizer):
     answer = tokenizer.decode(ids[asked:], skip_special_tokens=False)
     assert prompt == chat_prompt(example.messages)
     assert answer == example.answer + "<|im_end|>"
+
+
+def test_spelling_asks_for_words_where_a_quotation_mark_comes_before_them(tokenizer):
+    random = np.random.default_rng(3)
+    words = vocabulary_words(tokenizer)
+    assert len(words) == len(set(words)) > 100
+    for _ in range(50):
+        made = spelling(random, words)
+        question, fields = made.messages[0]["content"], json.loads(made.answer)
+        for label, value in fields.items():
+            assert label in question.splitlines()[0]
+            assert any(label in line and value in line for line in _pairs_of(question)), question
+
+
+def _pairs_of(question: str) -> list[str]:
+    lines = question.splitlines()[2:]
+    return lines + [" ".join(pair) for pair in pairwise(lines)]
+
+
+def test_drills_after_the_beginning_are_mostly_spelling(tokenizer):
+    budget = replace(BUDGETS["tiny"], drill_rate=0.5)
+    phase = Phase(budget.max_tokens, budget.drill_rate)
+    batches = chunk_batches(training_examples, tokenizer, budget, phase, 0)
+    asked = [
+        tokenizer.decode(ids[:count].tolist(), skip_special_tokens=False)
+        for batch in batches
+        for ids, count, task in zip(batch.ids, batch.asked, batch.tasks, strict=True)
+        if task == DRILL
+    ]
+    spelled = sum("Extract as JSON" in text for text in asked)
+    assert len(asked) == round(budget.chunk_examples * 0.5)
+    assert spelled == round(len(asked) * budget.spelling_share)

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import builtins
 import keyword
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from recipes.seedling.documents.function_kinds import KINDS, FunctionKind
-from recipes.seedling.phrases import Phrases, fill
+from recipes.seedling.phrases import Phrases, expand, fill
+from recipes.seedling.pools import NOUN_TRAIN
 from recipes.seedling.values import Draw
 
 ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -47,6 +49,19 @@ GENERIC: dict[str, Phrases] = {
     "price": Phrases(("the price", "a price", "the amount"), ("the given price",)),
     "mapping": Phrases(("a dictionary", "the dict", "the mapping"), ("the given dictionary",)),
 }  # fmt: skip
+# Other beginnings of a docstring, in training: what is asked counts, not the verb that asks.
+_ASKING = (
+    "[Get|Compute|Calculate|Find|Output|Produce|Determine|Work out|Deliver|Provide|Yield|Fetch] {rest}",
+    "[Returns|Computes|Yields|Finds|Produces] {rest}", "[Here we need|We want|Should return|The result is|This is|Answer with] {rest}", "{Rest}", "{Rest}",
+)  # fmt: skip
+_TESTING = (
+    "[Check|Test|Decide|Find out|See|Determine|Verify|Ask] [if|whether] {rest}", "[Returns True if|True if|Whether] {rest}", "[Is it so that|Does it hold that] {rest}",
+)  # fmt: skip
+_SAME = (
+    ("element", "entry"), ("elements", "members"), ("elements", "entries"), ("value", "item"), ("values", "entries"),
+    ("numbers", "values"), (" in ", " within "), (" of ", " from "), ("sum", "total"), ("largest", "biggest"), ("smallest", "least"), ("positive", "above zero"),
+)  # fmt: skip
+_HELD_NAMES = frozenset(name for _, heldout in ARGUMENTS.values() for name in heldout)
 # Names that bodies use themselves.
 _TAKEN = frozenset(("x", "y", "c", "i", "row", "result", "k", "v", "_")) | set(dir(builtins))
 _HINTS = {
@@ -71,6 +86,10 @@ def function(draw: Draw) -> Function:
     rng = draw.rng
     kind = rng.choice(KINDS)
     entry = kind.names.pick(rng, draw.split)
+    if draw.train and draw.chance(0.2):  # a name that tells nothing: the docstring has to
+        entry = "_".join(rng.sample(NOUN_TRAIN, rng.randint(1, 2)))
+        if entry in _TAKEN:
+            entry += "_1"
     arguments = _arguments(draw, kind, entry)
     constants = [draw.number(low, high) for low, high in kind.constants]
     values = dict(zip("abc", arguments, strict=False)) | {
@@ -79,7 +98,8 @@ def function(draw: Draw) -> Function:
     said = dict(values)
     if len(arguments) == 1 and draw.chance(0.3) and kind.roles[0] in GENERIC:
         said["a"] = GENERIC[kind.roles[0]].pick(rng, draw.split)
-    doc = fill(kind.docs.pick(rng, draw.split), said)
+    wording = kind.docs.pick(rng, draw.split)
+    doc = fill(_reworded(draw, wording) if draw.train else wording, said)
     doc = doc[0].upper() + doc[1:] if doc.split()[0] not in arguments else doc
     if draw.chance(0.15):
         doc = doc.rstrip(".")
@@ -102,13 +122,14 @@ def _arguments(draw: Draw, kind: FunctionKind, entry: str) -> list[str]:
     while len(names) < len(kind.roles):
         train, heldout = ARGUMENTS[kind.roles[len(names)]]
         name = draw.rng.choice(train if draw.train else heldout)
-        if draw.train and draw.chance(0.45):
-            # Made names: an argument is copied from the signature, whatever it is called.
-            name = draw.word(1, 3).lower()
+        if draw.train and draw.chance(0.7):
+            # An argument is copied from the signature, whatever it is called.
+            name = draw.word(1, 3).lower() if draw.chance(0.35) else _noun_name(draw)
         if (
             name not in names
             and name != entry
             and name not in _TAKEN
+            and (not draw.train or name not in _HELD_NAMES)
             and name.isascii()
             and not keyword.iskeyword(name)
         ):
@@ -127,3 +148,31 @@ def _tests(draw: Draw, kind: FunctionKind, entry: str, constants: list[int]) -> 
         else:
             lines.append(f"assert {call} == {expected!r}")
     return "\n".join(lines)
+
+
+def _noun_name(draw: Draw) -> str:
+    """An argument called by an everyday noun, one of them or more, or two."""
+    rng = draw.rng
+    name: str = rng.choice(NOUN_TRAIN)
+    roll = rng.random()
+    if roll < 0.4:
+        return name + "s"
+    if roll < 0.65:
+        return f"{name}_{rng.choice(NOUN_TRAIN)}"
+    return name
+
+
+def _reworded(draw: Draw, wording: str) -> str:
+    """A training docstring with another verb, and now and then another noun."""
+    rng = draw.rng
+    if draw.chance(0.25):
+        before, after = rng.choice(_SAME)
+        wording = re.sub(rf"\b{before}\b" if before.isalpha() else before, after, wording)
+    if draw.chance(0.5):
+        return wording
+    for opening, patterns in (("Return True if ", _TESTING), ("Return ", _ASKING)):
+        if wording.startswith(opening):
+            rest = wording.removeprefix(opening)
+            pattern = expand(rng, rng.choice(patterns))
+            return pattern.replace("{rest}", rest).replace("{Rest}", rest[0].upper() + rest[1:])
+    return wording
