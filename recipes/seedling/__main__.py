@@ -85,14 +85,15 @@ def train(out: Path, budget: Budget, args: argparse.Namespace) -> None:
     trainer.run()
 
 
-def export(out: Path) -> None:
-    """Write `out/hf` and `out/seedling.gguf` from the last checkpoint."""
+def export(out: Path, average_with: Path | None) -> None:
+    """Write `out/hf` and `out/seedling.gguf` from the last checkpoint, or from its mean with a
+    published file."""
     from recipes.seedling.export import export_directory, export_gguf
     from recipes.seedling.tokenizer import load_tokenizer
     from recipes.seedling.train import LAST
 
     tokenizer = load_tokenizer(out / "tokenizer.json")
-    budget = export_directory(out / "run" / LAST, tokenizer, out / "hf")
+    budget = export_directory(out / "run" / LAST, tokenizer, out / "hf", average_with)
     export_gguf(out / "hf", budget, {"Q8_0": out / "seedling.gguf"})
 
 
@@ -143,6 +144,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--steps", type=int, help="how many steps to train, instead of a time")
     add("--resume", action="store_true", help="go on from the checkpoint; more --minutes prolong")
     add("--start-from", type=Path, help="a published seedling.gguf to go on from, not from nothing")
+    add("--average-with", type=Path, help="export: the mean of the run and of this published file")
     add("--device", default="cpu", help="cpu or cuda")
     add("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     add("--threads", type=int)
@@ -181,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if everything or args.stage == "train":
         train(args.out, budget, args)
     if everything or args.stage == "export":
-        export(args.out)
+        export(args.out, args.average_with)
     if everything or args.stage == "evaluate":
         status = evaluate(args)
         if not everything:

@@ -24,6 +24,7 @@ from freehold.formats.safetensors_writer import write_safetensors
 from freehold.formats.tensor_view import LazyTensor
 from freehold.quantize import quantize
 from recipes.seedling.corpus import data_hash
+from recipes.seedling.model import Seedling
 from recipes.seedling.settings import (
     CHAT_TEMPLATE,
     NORMAL_END,
@@ -32,6 +33,7 @@ from recipes.seedling.settings import (
     TURN_END,
     Budget,
 )
+from recipes.seedling.shipped import load_weights
 from recipes.seedling.train import load_checkpoint
 
 HASHED_EXAMPLES = 2000
@@ -64,10 +66,22 @@ def training_hash(budget: Budget) -> str:
     return data_hash(training_seed(budget), HASHED_EXAMPLES)
 
 
-def export_directory(checkpoint: Path, tokenizer: Tokenizer, directory: Path) -> Budget:
-    """Write a Hugging Face directory of a checkpoint; returns the checkpoint's budget."""
+def export_directory(
+    checkpoint: Path, tokenizer: Tokenizer, directory: Path, average_with: Path | None = None
+) -> Budget:
+    """Write a Hugging Face directory of a checkpoint; returns the checkpoint's budget.
+
+    `average_with` is the published file the run went on from: what is written is the mean of both,
+    weight by weight. It keeps what the longer run knew and the later one would have unlearnt
+    (arXiv:2203.05482).
+    """
     content = load_checkpoint(checkpoint)
     budget = Budget.from_json(content["budget"])
+    if average_with is not None:
+        other = Seedling(budget.shape)
+        load_weights(other, average_with)
+        for name, weight in other.state_dict().items():
+            content["model"][name] = (content["model"][name].float() + weight) / 2
     if directory.exists():
         shutil.rmtree(directory)
     directory.mkdir(parents=True)

@@ -124,7 +124,7 @@ garage garden gate gear gift glass goal gold grain grant grass ground guard gues
 handle harbor harvest hat head heart hedge hinge hobby home hook horse hotel house idea image impact
 income injury input insect invest island issue jacket jar job joint journal judge juice key kitchen
 knife ladder lake lamp land lane layer leaf league lease ledger lens letter lever library limit line
-link list load loan lobby lock logo loss lunch magnet mail manager map margin market master 
+link list load loan lobby lock logo loss lunch magnet mail manager map margin market master
 material meal media member memo menu message metal meter method mile mill mind mine minute mirror
 mission mode module moment monitor motor mount mouth movie muscle museum nail name neck nest net night
 noise nose note notice number object offer office oil option orange origin outfit oven owner pack page

@@ -14,8 +14,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 from torch import Tensor
 
 from freehold.chat.pretokenizers import pre_splitter
-from freehold.convert.huggingface import interleaved_rows
 from freehold.formats.checkpoint import open_checkpoint
+from freehold.models._row_order import interleaved_rows
 from freehold.models.names import canonical_name
 from recipes.seedling.model import Seedling
 from recipes.seedling.settings import SPECIAL_TOKENS

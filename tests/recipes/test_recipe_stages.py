@@ -9,14 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 torch = pytest.importorskip("torch")
 from freehold import LLM  # noqa: E402
 from freehold.formats.checkpoint import open_checkpoint  # noqa: E402
+from freehold.formats.gguf_writer import write_gguf  # noqa: E402
+from freehold.formats.tensor_view import LazyTensor  # noqa: E402
 from recipes.seedling import corpus  # noqa: E402
 from recipes.seedling.__main__ import main, training_examples  # noqa: E402
 from recipes.seedling.evaluate import differences, table  # noqa: E402
-from recipes.seedling.export import export_gguf, training_hash  # noqa: E402
+from recipes.seedling.export import export_directory, export_gguf, training_hash  # noqa: E402
 from recipes.seedling.model import Seedling  # noqa: E402
 from recipes.seedling.settings import BUDGETS  # noqa: E402
 from recipes.seedling.shipped import load_weights, read_tokenizer  # noqa: E402
@@ -126,6 +129,25 @@ def test_a_run_goes_on_from_a_published_file(out, f32):
         text = chat_prompt(example.messages) + example.answer
         expected = tokenizer.encode(text, add_special_tokens=False).ids
         assert read.encode(text, add_special_tokens=False).ids == expected
+
+
+def test_the_mean_of_a_run_and_a_published_file(out, f32, tmp_path):
+    halved = tmp_path / "halved.gguf"
+    checkpoint, tokenizer = out / "run" / LAST, load_tokenizer(out / "tokenizer.json")
+    with open_checkpoint(f32) as checkpoint_file:
+        tensors = [
+            LazyTensor(
+                name, view.shape, "F32",
+                lambda view=view: (view.to_f32().astype("<f4") / 2).reshape(-1).view(np.uint8),
+            )
+            for name, view in checkpoint_file.tensors.items()
+        ]  # fmt: skip
+        write_gguf(halved, checkpoint_file.metadata, tensors)
+    export_directory(checkpoint, tokenizer, tmp_path / "hf", halved)
+    trained = load_checkpoint(checkpoint)["model"]
+    written = load_file(tmp_path / "hf" / "model.safetensors")
+    for name, weight in trained.items():
+        np.testing.assert_allclose(written[name], 0.75 * weight.float().numpy(), rtol=1e-6)
 
 
 def test_the_command_goes_on_from_a_published_file(out, tmp_path):
