@@ -328,7 +328,7 @@ def test_4_6_what_is_there_and_what_is_not_look_the_same(client) -> None:
 
     for path in (CHAT, "/api/chat"):
         assert told("/etc/passwd", path) == told("/etc/nothing-of-the-kind", path)
-        assert told("/etc", path) == told("/root/.ssh/id_rsa", path)
+        assert told("/etc", path) == told("/etc/ssh/ssh_host_key", path)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastapi import APIRouter
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from freehold.server import anthropic_content as content
@@ -22,7 +21,7 @@ from freehold.server.conversation import needs_object, only_known, take_prefill
 from freehold.server.failures import RequestError
 from freehold.server.generation import Generation, GenerationRequest, prompt_ids
 from freehold.server.services import Body, Dialect, Services, validated
-from freehold.server.sse import stream_response, while_connected
+from freehold.server.sse import stream_response
 from freehold.types import Constraint
 
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
@@ -230,13 +229,13 @@ def router(services: Services) -> APIRouter:
     routes = APIRouter(tags=["anthropic"])
 
     @routes.post("/v1/messages")
-    async def messages(body: MessagesBody, request: Request) -> Response:
+    async def messages(body: MessagesBody) -> Response:
         """Answer a conversation."""
         async with AsyncExitStack() as stack:
             started = await stack.enter_async_context(_started(services, body))
             if body.stream:
                 return stream_response(started.frames(), error_frame, holding=stack.pop_all())
-            return JSONResponse(await while_connected(request, started.whole()))
+            return JSONResponse(await started.whole())
 
     @routes.post("/v1/messages/count_tokens")
     async def count_tokens(body: CountBody) -> dict[str, int]:

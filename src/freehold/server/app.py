@@ -22,7 +22,7 @@ from starlette.responses import Response
 from freehold import __version__
 from freehold.errors import FreeholdError
 from freehold.server.batches import Batches
-from freehold.server.failures import Failure, failure_of, invalid_field
+from freehold.server.failures import ClientGoneError, Failure, failure_of, invalid_field
 from freehold.server.inner_call import InnerCalls
 from freehold.server.keys import KeyRing
 from freehold.server.limits import LimitsMiddleware
@@ -34,7 +34,6 @@ from freehold.server.request_log import RecordMiddleware
 from freehold.server.security import SecurityMiddleware
 from freehold.server.services import Dialect, Services
 from freehold.server.settings import ServerSettings
-from freehold.server.sse import ClientGoneError
 
 DIALECTS = (
     "health",

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import Field
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from freehold._llm_labels import LabelTask, checked_labels
@@ -25,7 +24,6 @@ from freehold.server.failures import RequestError
 from freehold.server.openai_chat import message
 from freehold.server.request_context import current
 from freehold.server.services import Body, Dialect, Services
-from freehold.server.sse import while_connected
 from freehold.types import Classification, Prompt
 
 MAX_LABELS = 1000
@@ -163,11 +161,11 @@ def router(services: Services) -> APIRouter:
     routes = APIRouter(tags=["decisions"])
 
     @routes.post("/v1/classify")
-    async def classify(body: ClassifyBody, request: Request) -> Response:
+    async def classify(body: ClassifyBody) -> Response:
         """How probable each label is as the answer."""
         async with services.registry.lease(body.model) as model:
             task = await model.loaded.text(lambda llm: label_task(llm, body))
-            found, outputs = await while_connected(request, model.loaded.classify(task))
+            found, outputs = await model.loaded.classify(task)
         data = [_shown(i, each, body.labels) for i, each in enumerate(found)]
         head = {"id": fmt.new_id("classify-"), "object": "list", "created": fmt.now()}
         head |= {"model": model.name}

@@ -94,6 +94,10 @@ def invalid_field(first: Mapping[str, Any]) -> Failure:
     )
 
 
+class ClientGoneError(Exception):
+    """Nobody waits for the answer any more."""
+
+
 def failure_of(error: BaseException) -> Failure:
     """How an exception is told to the client."""
     if isinstance(error, RequestError):

@@ -40,7 +40,7 @@ from freehold.server.ollama_options import check_context
 from freehold.server.registry import ServedModel
 from freehold.server.request_context import current, may_use
 from freehold.server.services import Dialect, Services
-from freehold.server.sse import stream_response, while_connected
+from freehold.server.sse import stream_response
 
 _FORMS = (b"", b"text/plain", b"application/x-www-form-urlencoded")
 
@@ -84,7 +84,7 @@ async def _facts(model: ServedModel) -> ModelFacts | None:
 
 
 async def _answer(
-    services: Services, request: Request, body: asks.AnswerBody, asked: GenerationRequest,
+    services: Services, body: asks.AnswerBody, asked: GenerationRequest,
     shape: Shape, *, context: bool = False,
 ) -> Response:  # fmt: skip
     """Lease, generate, and let go when the answer is over."""
@@ -109,7 +109,7 @@ async def _answer(
             return stream_response(
                 answer.lines(), error_line, holding=stack.pop_all(), media_type=NDJSON
             )
-        return JSONResponse(await while_connected(request, answer.whole()))
+        return JSONResponse(await answer.whole())
 
 
 async def _load(services: Services, body: asks.KeepBody, shape: Shape) -> Response:
@@ -204,21 +204,21 @@ def router(services: Services) -> APIRouter:
         return shown(model, await asyncio.to_thread(model_facts, model.source))
 
     @routes.post("/api/generate")
-    async def generate(body: asks.GenerateBody, request: Request) -> Response:
+    async def generate(body: asks.GenerateBody) -> Response:
         """Answer a prompt."""
         asked = asks.generate_request(body, recommended)
         if not (body.prompt or body.context or body.suffix):
             return await _load(services, body, generated)
         told = not (body.raw or body.suffix)
-        return await _answer(services, request, body, asked, generated, context=told)
+        return await _answer(services, body, asked, generated, context=told)
 
     @routes.post("/api/chat")
-    async def chat(body: asks.ChatBody, request: Request) -> Response:
+    async def chat(body: asks.ChatBody) -> Response:
         """Answer a conversation."""
         asked = asks.chat_request(body, recommended)
         if not body.messages:
             return await _load(services, body, said)
-        return await _answer(services, request, body, asked, said)
+        return await _answer(services, body, asked, said)
 
     @routes.post("/api/embed")
     async def embed(body: asks.EmbedBody) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack, aclosing
 from typing import Any, Literal
 
 from fastapi import APIRouter
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from freehold.llm import LLM
@@ -21,7 +20,7 @@ from freehold.server.failures import RequestError
 from freehold.server.generation import Generation, GenerationRequest, ToolChoice
 from freehold.server.openai_constraints import ConstraintFields
 from freehold.server.services import Dialect, Services
-from freehold.server.sse import frame, stream_response, while_connected
+from freehold.server.sse import frame, stream_response
 from freehold.types import Completion, StreamEvent, ToolCall
 
 _ROLES = {"developer": "system"}  # what OpenAI calls a system message nowadays
@@ -234,7 +233,7 @@ def router(services: Services) -> APIRouter:
     routes = APIRouter(tags=["openai"])
 
     @routes.post("/v1/chat/completions")
-    async def chat_completions(body: ChatBody, request: Request) -> Response:
+    async def chat_completions(body: ChatBody) -> Response:
         """Answer a conversation."""
         asked = to_request(body, services.settings.recommended_sampling)
         async with AsyncExitStack() as stack:
@@ -247,7 +246,7 @@ def router(services: Services) -> APIRouter:
                 head["object"] = "chat.completion.chunk"
                 frames = _chunks(llm, generation, head, options.include_usage)
                 return stream_response(frames, fmt.error_frame, holding=stack.pop_all())
-            done = await while_connected(request, generation.results())
+            done = await generation.results()
             choices = [_choice(llm, i, completion) for i, completion in enumerate(done)]
             counts = fmt.usage(len(generation.prompt_token_ids), done)
             head["object"] = "chat.completion"

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from freehold.async_llm import AsyncLLM
@@ -25,7 +24,7 @@ from freehold.server.failures import RequestError
 from freehold.server.generation import MAX_CHOICES, Generation, GenerationRequest, merged
 from freehold.server.openai_constraints import ConstraintFields
 from freehold.server.services import Dialect, Services
-from freehold.server.sse import frame, stream_response, while_connected
+from freehold.server.sse import frame, stream_response
 from freehold.server.text_logprobs import TextLogprobs, joined
 from freehold.types import Completion, StreamEvent
 
@@ -277,7 +276,7 @@ def router(services: Services) -> APIRouter:
     routes = APIRouter(tags=["openai"])
 
     @routes.post("/v1/completions")
-    async def completions(body: CompletionBody, request: Request) -> Response:
+    async def completions(body: CompletionBody) -> Response:
         """Continue one text or many."""
         wish = wish_of(body)
         async with AsyncExitStack() as stack:
@@ -292,7 +291,7 @@ def router(services: Services) -> APIRouter:
                 options = body.stream_options or fmt.StreamOptions()
                 frames = _chunks(llm, asked, wish, head, options.include_usage)
                 return stream_response(frames, fmt.error_frame, holding=stack.pop_all())
-            choices, counts = await while_connected(request, results(llm, asked, wish))
+            choices, counts = await results(llm, asked, wish)
             return JSONResponse({**head, "choices": choices, "usage": counts})
 
     return routes

@@ -11,7 +11,6 @@ import base64
 from typing import Any, Literal
 
 from fastapi import APIRouter
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from freehold.engine.measuring import Pooling
@@ -20,7 +19,6 @@ from freehold.server import openai_format as fmt
 from freehold.server.failures import RequestError
 from freehold.server.request_context import current
 from freehold.server.services import Body, Dialect, Services
-from freehold.server.sse import while_connected
 
 MAX_INPUTS = 2048  # OpenAI's own
 
@@ -49,7 +47,7 @@ def router(services: Services) -> APIRouter:
     routes = APIRouter(tags=["openai"])
 
     @routes.post("/v1/embeddings")
-    async def embeddings(body: EmbeddingBody, request: Request) -> Response:
+    async def embeddings(body: EmbeddingBody) -> Response:
         """Texts as vectors of length 1."""
         if len(body.input) > MAX_INPUTS:
             raise RequestError(f"more than {MAX_INPUTS} inputs in one request", param="input")
@@ -72,7 +70,7 @@ def router(services: Services) -> APIRouter:
                         param="input",
                         kind="context_length",
                     )
-            vectors = await while_connected(request, model.loaded.embed(ids, body.pooling))
+            vectors = await model.loaded.embed(ids, body.pooling)
             current().count(prompt=sum(map(len, ids)))
         data: list[dict[str, Any]] = [
             {"object": "embedding", "index": i, "embedding": encoded(v, body.encoding_format)}

@@ -12,13 +12,12 @@ from starlette.responses import FileResponse, Response
 
 from freehold.server.caller import caller
 from freehold.server.disk import to_the_end
-from freehold.server.failures import RequestError
+from freehold.server.failures import ClientGoneError, RequestError
 from freehold.server.file_store import StoredFile
 from freehold.server.multipart import Form, read_form
 from freehold.server.openai_format import error_body
 from freehold.server.paging import Order, list_body, page
 from freehold.server.services import Dialect, Services
-from freehold.server.sse import ClientGoneError
 
 PURPOSES = ("batch",)
 MIN_AGE, MAX_AGE = 3600, 30 * 86400  # seconds a file may be asked to be kept

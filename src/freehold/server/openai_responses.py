@@ -28,7 +28,7 @@ from freehold.server.responses_events import Event, ResponseWriter
 from freehold.server.responses_request import Job, PromptFields, ResponsesBody, read
 from freehold.server.responses_store import MAX_RUNNING, ResponseStore, StoredResponse
 from freehold.server.services import Dialect, Services
-from freehold.server.sse import dumps, frame, stream_response, while_connected
+from freehold.server.sse import dumps, frame, stream_response
 
 _log = logging.getLogger("freehold.server")
 
@@ -177,7 +177,7 @@ def router(services: Services) -> APIRouter:
             if body.stream:
                 frames = _frames(llm, generation, job, store)
                 return stream_response(frames, fmt.error_frame, holding=stack.pop_all())
-            return JSONResponse(await while_connected(request, _whole(llm, generation, job, store)))
+            return JSONResponse(await _whole(llm, generation, job, store))
 
     @routes.post("/v1/responses/input_tokens")
     async def input_tokens(body: PromptFields, request: Request) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from fastapi import APIRouter
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from freehold._llm_labels import LabelTask
@@ -26,7 +25,6 @@ from freehold.server.classification import document_prompt, usage
 from freehold.server.failures import RequestError
 from freehold.server.request_context import current
 from freehold.server.services import Body, Dialect, Services
-from freehold.server.sse import while_connected
 
 MAX_DOCUMENTS = 1000
 Method = Literal["likelihood", "embedding"]
@@ -88,7 +86,7 @@ def router(services: Services) -> APIRouter:
     @routes.post("/rerank", include_in_schema=False)
     @routes.post("/v2/rerank", include_in_schema=False)
     @routes.post("/v1/rerank")
-    async def rerank(body: RerankBody, request: Request) -> Response:
+    async def rerank(body: RerankBody) -> Response:
         """The documents, the most relevant first."""
         texts = [d if isinstance(d, str) else d.text for d in body.documents]
         if not 1 <= len(texts) <= MAX_DOCUMENTS:
@@ -101,7 +99,7 @@ def router(services: Services) -> APIRouter:
             asked = "likelihood" if model.loaded.llm.has_chat_template else "embedding"
             method: Method = body.method or asked  # type: ignore[assignment]
             work = scores(model.loaded, method, body.query, texts)
-            found, counts = await while_connected(request, work)
+            found, counts = await work
         order = sorted(range(len(texts)), key=lambda i: -found[i]["relevance_score"])[: body.top_n]
         results = [
             {"index": i, **found[i]}

@@ -1,30 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Server-sent events, and noticing that the client has gone."""
+"""Server-sent events: frames, and the time a stream may take.
+
+Who leaves before an answer begins is noticed for all routes in `limits.py`."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
-from typing import Any, TypeVar
+from typing import Any
 
-from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from freehold.server.failures import Failure, RequestError, failure_of
 from freehold.server.request_context import current
 
-_Result = TypeVar("_Result")
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 # Made once: every token is a frame, and options other than json's own cost it an encoder each.
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
-
-
-class ClientGoneError(Exception):
-    """Nobody waits for the answer any more."""
 
 
 def dumps(value: Any) -> str:
@@ -106,26 +102,3 @@ class _Clock:
 
 def _late() -> RequestError:
     return RequestError("the answer took longer than it may", kind="timeout")
-
-
-async def while_connected(request: Request, work: Awaitable[_Result]) -> _Result:
-    """`work`'s result; it is cancelled when the client hangs up before.
-
-    Raises ClientGoneError then.
-    """
-    task = asyncio.ensure_future(work)
-    watch = asyncio.create_task(_gone(request))
-    try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGoneError
-        return task.result()
-    finally:
-        for each in (task, watch):
-            each.cancel()
-        await asyncio.gather(task, watch, return_exceptions=True)
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
