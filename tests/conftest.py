@@ -3,7 +3,7 @@
 
 Plain helpers live beside this file: `batching` (paged batches), `tiny_models` (random models
 with a reference implementation), `tiny_chat` (a random one that chats), `budgets` (how far a
-result may be off).
+result may be off), `shared_data` (files of the conformance data).
 """
 
 from __future__ import annotations
