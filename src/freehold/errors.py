@@ -15,7 +15,12 @@
     │   │   ├── UnsupportedDocumentError  no reader for this kind of file
     │   │   ├── MalformedDocumentError    its bytes contradict its kind, or hold no text
     │   │   └── DocumentTooLargeError     more than the reader's limits allow
-    │   └── AnswerError            the model's answer does not have the form that was asked for
+    │   ├── AnswerError            the model's answer does not have the form that was asked for
+    │   ├── JobError               a job cannot be started, found or gone on with
+    │   ├── StoreError             the store of models cannot do what was asked
+    │   ├── DownloadError          a file could not be fetched; what has come is kept to go on from
+    │   │   └── IntegrityError     bytes came that are not the ones that were promised
+    │   └── PolicyError            this house's policy forbids the model
     ├── CapacityError              memory or blocks ran out
     └── EngineError                a broken invariant inside freehold: a bug, please report
 
@@ -23,6 +28,8 @@
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class FreeholdError(Exception):
@@ -91,6 +98,36 @@ class DocumentTooLargeError(DocumentError):
 
 class AnswerError(UserError):
     """A model answered in another form than the task asks for. Stands for that answer alone."""
+
+
+class JobError(UserError):
+    """A job of documents cannot be started, found or gone on with."""
+
+
+class StoreError(UserError):
+    """The store of downloaded models cannot do what was asked."""
+
+
+class DownloadError(UserError):
+    """A file could not be fetched. What has come already is kept, so that the next try goes on."""
+
+
+class IntegrityError(DownloadError):
+    """Bytes came that are not the ones that were promised: another size or digest."""
+
+
+class PolicyError(UserError):
+    """The policy of this machine forbids the model. `reason` says why, for machines."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        reason: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.reason = dict(reason or {})
 
 
 class CapacityError(FreeholdError):
