@@ -74,3 +74,26 @@ def config_dir() -> Path:
             "this user has no home directory", hint="set XDG_CONFIG_HOME to a directory"
         ) from None
     return root / "freehold"
+
+
+def models_dir() -> Path:
+    """Where the store of models lies: `$FREEHOLD_MODELS`, else `models` in `data_dir`.
+
+    Raises InvalidParameterError where neither is known.
+    """
+    if given := os.environ.get("FREEHOLD_MODELS"):
+        return _expanded(given)
+    root = data_dir()
+    if root is None:
+        raise InvalidParameterError(
+            "this user has no home directory", hint="set FREEHOLD_MODELS to a directory"
+        )
+    return root / "models"
+
+
+def _expanded(text: str) -> Path:
+    """A path from the environment; a tilde without a home directory stays what it is."""
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError:
+        return Path(text).absolute()
