@@ -13,8 +13,11 @@
     │   ├── ContextLengthError     more tokens than the context holds
     │   ├── DocumentError          a document that cannot be read; others of its job go on
     │   │   ├── UnsupportedDocumentError  no reader for this kind of file
-    │   │   ├── MalformedDocumentError    its bytes contradict its kind, or hold no text
-    │   │   └── DocumentTooLargeError     more than the reader's limits allow
+    │   │   ├── MalformedDocumentError    its bytes contradict its kind
+    │   │   ├── EncryptedDocumentError    it wants a password
+    │   │   ├── EmptyDocumentError        read whole, and there is no text in it, as in a scan
+    │   │   ├── DocumentTooLargeError     more than the reader's limits allow
+    │   │   └── ReaderCrashError          the process that read it died of it
     │   ├── AnswerError            the model's answer does not have the form that was asked for
     │   ├── JobError               a job cannot be started, found or gone on with
     │   ├── StoreError             the store of models cannot do what was asked
@@ -89,11 +92,23 @@ class UnsupportedDocumentError(DocumentError):
 
 
 class MalformedDocumentError(DocumentError):
-    """The bytes are not what the name says, or there is no text in them."""
+    """The bytes are not what the name says."""
+
+
+class EncryptedDocumentError(DocumentError):
+    """The document cannot be read without a password."""
+
+
+class EmptyDocumentError(DocumentError):
+    """The document was read whole and holds no text. Pictures of text are not text."""
 
 
 class DocumentTooLargeError(DocumentError):
-    """Beyond a limit of the reader. The message names the limit."""
+    """Beyond a limit of the reader: size, memory or time. The message names the limit."""
+
+
+class ReaderCrashError(DocumentError):
+    """The process that read the document died of it. Others of the job go on in a new one."""
 
 
 class AnswerError(UserError):

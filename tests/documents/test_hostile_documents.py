@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freehold.documents import Limits, readers
+from freehold.documents import Limits, Unread, readers
 from freehold.documents.readers._html import html_to_text
 from freehold.errors import DocumentError, DocumentTooLargeError
 
@@ -31,16 +31,18 @@ _CELLS = st.sampled_from(["a", "1", '"', '""', ",", ";", "\t", "|", "\n", "\r\n"
 
 
 def read_all(data: bytes, reader: str) -> None:
-    """Only a DocumentError may come out, and what is given must be well-formed text."""
-    try:
-        for part in readers.parse(data, reader, Limits(max_bytes=10**6)):
-            for text in (part.text, *part.columns, *part.columns.values(), *part.notes):
-                text.encode("utf-8")
-            assert part.text.strip()
-            assert "\0" not in part.text
-            assert "\r" not in part.text
-    except DocumentError:
-        pass
+    """Nothing but documents and DocumentErrors come out, and what is given is well-formed text."""
+    for found in readers.scan_bytes(data, f"x.{reader}", Limits(max_bytes=10**6)):
+        if isinstance(found, Unread):
+            assert isinstance(found.error, DocumentError)
+            str(found.error).encode("utf-8")
+            continue
+        for text in (found.text, *found.columns, *found.columns.values(), *found.notes):
+            text.encode("utf-8")
+            assert "\r" not in text
+            assert "\0" not in text
+        assert found.text.strip()
+        assert all(page.start <= page.end <= len(found.text) for page in found.pages)
 
 
 @pytest.mark.parametrize("reader", readers.names())

@@ -66,15 +66,14 @@ class Gathered:
 def gather(path: Path, limit: int) -> Gathered:
     """Read up to `limit` documents; a file that cannot be read stops nothing."""
     found = Gathered()
-    for file in documents.find(path):
-        try:
-            for document in documents.read(file):
-                if len(found.works) == limit:
-                    found.more = True
-                    return found
-                found.works.append(Work(document, unfinished_function(document.text)))
-        except DocumentError as error:
-            found.failures.append(error)
+    for document in documents.read_all(documents.find(path)):
+        if isinstance(document, documents.Unread):
+            found.failures.append(document.error)
+        elif len(found.works) == limit:
+            found.more = True
+            break
+        else:
+            found.works.append(Work(document, unfinished_function(document.text)))
     return found
 
 

@@ -3,7 +3,8 @@
 
 The delimiter is guessed from the beginning of the file. The first row names the columns unless a
 cell of it is empty, repeated or a number. Cells beyond the named columns are kept under numbers;
-a broken quotation is an error, for it may swallow rows.
+a broken quotation is an error, for it may swallow rows. The file is read line by line, however long
+it is; a row has the limit of a document.
 """
 
 from __future__ import annotations
@@ -11,26 +12,29 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO
 
 from freehold.documents.document import Limits, Part
 from freehold.documents.readers import _text
-from freehold.errors import MalformedDocumentError
+from freehold.errors import DocumentTooLargeError, MalformedDocumentError
 
 VERSION = 1
+LARGE = True
 
 _DELIMITERS = ",;\t|"
 _SAMPLE = 64_000  # characters looked at to guess the delimiter
 _SAMPLE_ROWS = 20
-_LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _NUMBER = re.compile(r"[-+]?(?=[.,]*\d)[\d.,]+%?")
 
 
-def read(data: bytes, limits: Limits) -> Iterator[Part]:
+def read(file: BinaryIO, limits: Limits) -> Iterator[Part]:
     """One part per row that holds anything."""
-    del limits
-    text, notes = _text.decode(data)
-    rows = _Rows(text, _delimiter(text), strict=True)
+    encoding = _text.encoding_of(file)
+    notes = encoding.notes
+    limit = limits.max_characters
+    delimiter = _delimiter(_text.lines(file, encoding, limit))
+    rows = _Rows(_text.lines(file, encoding, limit), delimiter, limit, strict=True)
     try:
         first = next(rows, [])
         names = _header(first)
@@ -47,9 +51,12 @@ def read(data: bytes, limits: Limits) -> Iterator[Part]:
 class _Rows:
     """Rows that hold anything, as cells without surrounding blanks."""
 
-    def __init__(self, text: str, delimiter: str, *, strict: bool) -> None:
-        lines = (match.group() for match in _LINE.finditer(text))
-        self._reader = csv.reader(lines, delimiter=delimiter, strict=strict)
+    def __init__(
+        self, lines: Iterable[str | None], delimiter: str, limit: int, *, strict: bool
+    ) -> None:
+        self._limit = limit  # characters of a row
+        self._taken = 0  # of the row that is being read
+        self._reader = csv.reader(self._lines(lines), delimiter=delimiter, strict=strict)
         self._waiting: list[list[str]] = []
 
     def __iter__(self) -> Iterator[list[str]]:
@@ -58,10 +65,16 @@ class _Rows:
     def __next__(self) -> list[str]:
         if self._waiting:
             return self._waiting.pop()
-        while True:
-            row = [cell.strip() for cell in next(self._reader)]
-            if any(row):
-                return row
+        # The library's limit on a cell is the whole process's, and small: it is lent for a row.
+        before = csv.field_size_limit(self._limit)
+        try:
+            while True:
+                self._taken = 0
+                row = [cell.strip() for cell in next(self._reader)]
+                if any(row):
+                    return row
+        finally:
+            csv.field_size_limit(before)
 
     def put_back(self, row: list[str]) -> None:
         if row:
@@ -70,6 +83,16 @@ class _Rows:
     @property
     def line(self) -> int:
         return self._reader.line_num
+
+    def _lines(self, lines: Iterable[str | None]) -> Iterator[str]:
+        for line in lines:
+            self._taken += len(line or "")
+            if line is None or self._taken > self._limit:
+                raise DocumentTooLargeError(
+                    f"a row of more than {self._limit:,} characters at line {self.line + 1:,}",
+                    hint="if it should not be that long, a quotation mark is not closed",
+                )
+            yield line
 
 
 def _part(number: int, names: Sequence[str], row: list[str], notes: tuple[str, ...]) -> Part:
@@ -83,16 +106,20 @@ def _part(number: int, names: Sequence[str], row: list[str], notes: tuple[str, .
     return Part("\n".join(lines), row=number, columns=cells, notes=notes)
 
 
-def _delimiter(text: str) -> str:
+def _delimiter(lines: Iterable[str | None]) -> str:
     """The character that cuts most rows at the beginning into the same number of cells."""
-    sample = text[:_SAMPLE]
-    if len(sample) < len(text):
-        sample = sample[: sample.rfind("\n") + 1] or sample
+    sample: list[str] = []
+    length = 0
+    for line in lines:
+        length += len(line or "")
+        if line is None or (length > _SAMPLE and sample):
+            break
+        sample.append(line)
     best, best_score = ",", (0.0, 0)
     for delimiter in _DELIMITERS:
         widths: list[int] = []
         try:
-            for row in _Rows(sample, delimiter, strict=False):
+            for row in _Rows(sample, delimiter, length + 1, strict=False):
                 widths.append(len(row))
                 if len(widths) == _SAMPLE_ROWS:
                     break

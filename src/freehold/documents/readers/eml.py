@@ -13,6 +13,7 @@ import email.policy
 import re
 from collections.abc import Iterator
 from email.message import Message
+from typing import BinaryIO
 
 from freehold.documents.document import Limits, Part
 from freehold.documents.readers import _text
@@ -43,8 +44,9 @@ class _Policy(email.policy.Compat32):
         return name, value
 
 
-def read(data: bytes, limits: Limits) -> Iterator[Part]:
+def read(file: BinaryIO, limits: Limits) -> Iterator[Part]:
     """The message as one part."""
+    data = _text.whole(file, limits)
     depth = 1 + sum(1 for _ in _CONTAINER.finditer(data))
     if depth > limits.max_parts or depth * (1 + data.count(b"\n")) > _MAX_WORK:
         raise DocumentTooLargeError(f"an e-mail with {depth - 1:,} nested or forwarded parts")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from freehold.documents.document import Limits, Part
 from freehold.documents.readers import _text
@@ -11,8 +12,7 @@ from freehold.documents.readers import _text
 VERSION = 1
 
 
-def read(data: bytes, limits: Limits) -> Iterator[Part]:
+def read(file: BinaryIO, limits: Limits) -> Iterator[Part]:
     """The whole text as one part."""
-    del limits  # the loader has checked the file, and checks the text
-    text, notes = _text.decode(data)
+    text, notes = _text.decode(_text.whole(file, limits))
     yield Part(text, notes=notes)

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process in which documents are read. Asked by lines on stdin, answers by frames on stdout.
+
+Knows its own limits, which the kernel keeps: memory, time for each document, no file written. When
+a document breaks one, the process ends; what that means is for the one who asked to say.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from freehold.documents import _reading_wire as wire
+from freehold.documents import readers
+from freehold.documents.document import Limits
+
+_FLUSH_BYTES = 1 << 16
+_FLUSH_SECONDS = 0.1
+_OPEN_FILES = 64
+_DYING = b'\0\0\0\x12{"ended":"memory"}'  # made beforehand: there may be no memory to make it in
+
+
+def main() -> None:
+    """Serve until stdin ends."""
+    memory = int(sys.stdin.buffer.readline())
+    for what, most in (
+        (resource.RLIMIT_AS, memory), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_NOFILE, _OPEN_FILES),
+    ):  # fmt: skip
+        resource.setrlimit(what, (most, most))
+    # Whatever a library prints must not get between the frames.
+    pipe = os.dup(1)
+    os.dup2(2, 1)
+    answers = _Answers(pipe)
+    answers.send({"ready": True})
+    answers.flush()
+    for line in sys.stdin.buffer:
+        try:
+            _serve(json.loads(line), answers)
+        except MemoryError:
+            os.write(pipe, _DYING)
+            os._exit(1)
+        tired = _address_space() > memory // 2  # libraries keep some of what they were given
+        answers.send({"done": True, "tired": tired})
+        answers.flush()
+
+
+def _serve(request: dict[str, Any], answers: _Answers) -> None:
+    clock = _Clock(request["seconds"])
+    answers.around = clock.paused
+
+    def entering(index: int, name: str) -> None:
+        answers.send({"index": index, "name": name})
+        answers.flush()
+        clock.start()
+
+    found = readers.scan(
+        os.fsdecode(bytes.fromhex(request["path"])), Limits(**request["limits"]),
+        source=request["source"], skip=request["skip"], entering=entering,
+    )  # fmt: skip
+    clock.start()
+    try:
+        for document in found:
+            clock.start()
+            answers.send(wire.to_record(document))
+    except (MemoryError, BrokenPipeError):
+        raise
+    except Exception as error:  # a reader must not let this out; the others go on all the same
+        answers.send({"ended": "bug", "what": f"{type(error).__name__}: {error}"[:300]})
+    clock.stop()
+
+
+class _Clock:
+    """Ends this process when a document takes too long, wherever in C it may be stuck."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def start(self) -> None:
+        """From now; for the next document again."""
+        used = time.process_time()
+        _, most = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (int(used + self._seconds) + 2, most))
+        signal.setitimer(signal.ITIMER_REAL, self._seconds)
+
+    def stop(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def paused(self, action: Callable[[], None]) -> None:
+        """Waiting for the one who asked to listen costs a document no time."""
+        self.stop()
+        action()
+        self.start()
+
+
+class _Answers:
+    """Frames, written some at a time."""
+
+    def __init__(self, pipe: int) -> None:
+        self._file = io.FileIO(pipe, "wb")
+        self._waiting = bytearray()
+        self._flushed = time.monotonic()
+        self.around: Callable[[Callable[[], None]], None] = lambda action: action()
+
+    def send(self, record: dict[str, Any]) -> None:
+        self._waiting += wire.frame(record)
+        late = time.monotonic() - self._flushed > _FLUSH_SECONDS
+        if late or len(self._waiting) > _FLUSH_BYTES:
+            self.around(self.flush)
+
+    def flush(self) -> None:
+        view = memoryview(self._waiting)
+        while view:
+            view = view[self._file.write(view) :]
+        view.release()
+        self._waiting = bytearray()
+        self._flushed = time.monotonic()
+
+
+def _address_space() -> int:
+    """Bytes, as the kernel counts them for the limit."""
+    with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - pathlib is not worth importing
+        return int(file.read().split()[0]) * resource.getpagesize()
