@@ -65,19 +65,24 @@ def convert(checkpoint: Checkpoint) -> Converted:
     metadata = {"general.architecture": architecture, "general.type": "model"}
     metadata |= general_keys(checkpoint.directory, parameters)
     metadata |= _sampling_keys(checkpoint.directory)
-    dialect = dialect_of(family)
-    rope = _rope_table(checkpoint, dialect)
-    keys = _model_keys(config, rope) | dialect.gguf_keys(config)
-    metadata |= {f"{architecture}.{k}": v for k, v in keys.items() if v is not None}
-    metadata |= dialect.bare_keys(config)
+    metadata |= size_keys(checkpoint, config)
     metadata |= tokenizer.metadata
     tensors = [_tensor(name, tensor, config) for name, tensor in stored.items()]
+    rope = _rope_table(checkpoint, dialect_of(family))
     if rope.get("rope_type", rope.get("type")) in ("llama3", "proportional"):
         tensors.insert(0, _rope_freqs(config, rope))
     return Converted(architecture, config, metadata, tensors, tokenizer.notes)
 
 
 # -- keys ------------------------------------------------------------------------------------------
+
+
+def size_keys(checkpoint: Checkpoint, config: ModelConfig) -> dict[str, Any]:
+    """What GGUF metadata say of the sizes and constants of a checkpoint's model."""
+    dialect = dialect_of(family_of(checkpoint))
+    keys = _model_keys(config, _rope_table(checkpoint, dialect)) | dialect.gguf_keys(config)
+    prefixed = {f"{config.architecture}.{k}": v for k, v in keys.items() if v is not None}
+    return prefixed | dialect.bare_keys(config)
 
 
 def _rope_table(checkpoint: Checkpoint, dialect: Dialect) -> dict[str, Any]:

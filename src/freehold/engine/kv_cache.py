@@ -95,6 +95,12 @@ def cache_need(layers: Sequence[KVLayerSpec], config: EngineConfig) -> tuple[int
     return sizes.nbytes(0), sizes.nbytes(sizes.wanted(config))
 
 
+def cache_for(layers: Sequence[KVLayerSpec], config: EngineConfig, sequences: int) -> int:
+    """Bytes of the cache that holds so many whole contexts at once."""
+    sizes = _Sizes(layers, group_windows(layers), config)
+    return sizes.nbytes(sequences * sizes.per_context)
+
+
 class _Sizes:
     """Pool sizes as a function of one number: how many blocks of positions to hold."""
 
