@@ -20,8 +20,8 @@ import pytest
 from live_server import LiveServer, live_server
 from test_registry import House
 
+from freehold.formats.json_limits import JsonLimits
 from freehold.server.failures import RequestError
-from freehold.server.json_limits import JsonLimits
 from freehold.server.request_caps import check_caps
 from freehold.server.request_context import RequestRecord, set_current
 from freehold.server.settings import ServerSettings

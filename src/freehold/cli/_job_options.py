@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every command that answers documents has in common: flags of its job, its bar, its end.
+"""What every command that answers documents has in common: flags of its job, its run, its end.
 
-A command makes items, a task and an asker, and calls `work`. Knows no task.
+A command makes a task, items and an asker, and calls `work`. Knows no task.
 """
 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,12 +16,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from freehold.cli import console
+from freehold.cli._job_bar import job_bar, tell
+from freehold.cli._typed import typed
 
 if TYPE_CHECKING:
     from freehold.documents.executors import Executor
-    from freehold.documents.jobs import Identity, Item, JobSummary, Journal, Row, Tally, Work
+    from freehold.documents.jobs import Identity, Item, JobSummary, Journal, Row, Work
+    from freehold.documents.jobs.handover import Handover
 
 _J = "Job"
+# Set while `freehold jobs` repeats a command to hand its requests over instead of answering them.
+handover: ContextVar[Handover | None] = ContextVar("handover", default=None)
 
 
 @dataclass(frozen=True)
@@ -62,33 +66,75 @@ def work(
     *,
     task: Work,
     items: Iterable[Item],
-    identity: Identity,
-    executor: Executor,
+    asker: Any = None,
+    executor: Executor | None = None,
+    identity: Identity | None = None,
     total: int | None = None,
-    record: Mapping[str, Any] | None = None,
+    stdin: bool = False,
+    record: dict[str, Any] | None = None,
+    form: str | None = None,
 ) -> None:
-    """Run a job to its end, write its answers in the order of the items, and say what it came to.
+    """Run a job to its end, write its answers in the order of the items, say what it came to.
 
-    A second run of the same job answers only what is new. Raises typer.Exit(1) when an item
-    failed or the job was cancelled. `total`, where the number of items is known, is for the bar.
+    A second run of the same job answers only what is new. Who answers is an `asker` in this
+    process, or an `executor` with an `identity`. `total`, where the number of items is known, is
+    for the bar; `stdin` says that items came from there and cannot come again. Raises
+    typer.Exit(1) when an item failed or the job was cancelled.
     """
-    from freehold.documents.jobs import Journal, place, run_job
-    from freehold.documents.jobs.exports import format_of
+    from freehold.documents.executors.local import LocalExecutor
+    from freehold.documents.jobs import Identity, Journal, place, run_job
+    from freehold.documents.jobs.exports import check, format_of
 
-    form = "jsonl" if flags.out is None else format_of(flags.out)  # refused before work begins
+    # Refused before work begins.
+    form = form or ("jsonl" if flags.out is None else format_of(flags.out))
+    check(form)
+    away = handover.get()
+    if identity is None:
+        identity = Identity.of(task, asker.model_digest)
+    if record is None:
+        record = record_of(identity, asker, stdin=stdin)
+    if away is not None:
+        executor = away.executor(task, asker)
+    elif executor is None:
+        executor = LocalExecutor.sharing(asker)
     name = flags.job or place.default_name(identity.task, identity.fingerprint)
     path = place.journal_path(name)
-    with place.locked(path), Journal.open(path, identity, name) as journal:
-        with job_bar(name, total) as progress:
-            summary = run_job(
-                task, items, executor, journal, retry_errors=flags.retry_errors,
-                progress=progress, record=record,
-            )  # fmt: skip
-        if summary.state == "done":
-            deliver(journal, flags.out, form, run=journal.run)
+    try:
+        with place.locked(path), Journal.open(path, identity, name) as journal:
+            if away is not None:
+                away.journal = journal
+            with job_bar(name, total) as progress:
+                summary = run_job(
+                    task, items, executor, journal, retry_errors=flags.retry_errors,
+                    progress=progress, record=record,
+                )  # fmt: skip
+            if summary.state == "done" and away is None:
+                deliver(journal, flags.out, form, run=journal.run)
+    except KeyboardInterrupt:
+        console.note(f"what is answered is kept; `freehold jobs resume {name}` goes on")
+        raise
+    _end(summary)
+
+
+def _end(summary: JobSummary) -> None:
+    away = handover.get()
+    if away is not None:
+        away.summary = summary
+        return
     tell(summary)
     if summary.exit_code:
         raise typer.Exit(summary.exit_code)
+
+
+def record_of(identity: Identity, asker: Any = None, *, stdin: bool = False) -> dict[str, Any]:
+    """The run record of a command whose model is loaded, or is asked elsewhere."""
+    from freehold.documents.jobs.record import run_record
+
+    llm = getattr(asker, "llm", None)
+    return run_record(
+        identity, getattr(llm, "checkpoint", None), getattr(llm, "ops", None), command=typed.get(),
+        resumable=not stdin,
+    )  # fmt: skip
 
 
 def deliver(journal: Journal, out: Path | None, form: str, run: int | None = None) -> None:
@@ -105,63 +151,3 @@ def deliver(journal: Journal, out: Path | None, form: str, run: int | None = Non
     for piece in exports.text(form, rows):
         sys.stdout.write(piece)
     sys.stdout.flush()
-
-
-def tell(summary: JobSummary) -> None:
-    """The end of a run in a sentence or three, on stderr."""
-    tally = summary.tally
-    parts = [f"{tally.ok:,} answered"]
-    if tally.known:
-        parts.append(f"{tally.known:,} known from before")
-    if tally.shared:
-        parts.append(f"{tally.shared:,} the same as another")
-    if tally.errors:
-        parts.append(f"{tally.errors:,} failed")
-    rate = (
-        f", {console.rate(tally.computed / summary.seconds)} per second" if tally.computed else ""
-    )
-    console.note(f"{summary.name}: {', '.join(parts)} in {summary.seconds:.1f} s{rate}")
-    if summary.state == "cancelled":
-        console.note(f"cancelled; `freehold jobs resume {summary.name}` goes on")
-    elif tally.errors:
-        console.note(
-            f"`freehold jobs show {summary.name}` tells why; "
-            f"`freehold jobs resume {summary.name} --retry-errors` asks again"
-        )
-
-
-@contextmanager
-def job_bar(title: str, total: int | None) -> Iterator[Callable[[Tally], None] | None]:
-    """Items, rate, time left and cache hits on stderr, where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}", markup=False), TimeRemainingColumn(),
-        TextColumn("{task.fields[hits]}", markup=False),
-    )  # fmt: skip
-    started = time.monotonic()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(console.one_line(title, 30), total=total, rate="", hits="")
-
-        def update(tally: Tally) -> None:
-            seconds = max(time.monotonic() - started, 1e-9)
-            found = tally.known + tally.shared
-            hits = [f"{found:,} found" if found else "", f"{tally.errors:,} failed"]
-            bar.update(
-                task, completed=tally.done, total=total or tally.seen,
-                rate=f"{console.rate(tally.computed / seconds)}/s",
-                hits=", ".join(hits[: 1 + bool(tally.errors)]).strip(", "),
-            )  # fmt: skip
-
-        yield update

@@ -28,6 +28,7 @@ from typer.core import TyperCommand, TyperGroup
 import freehold.cli
 from freehold import __version__
 from freehold.cli import console
+from freehold.cli._typed import typed
 from freehold.errors import FreeholdError, UserError
 
 EXIT_FAILURE = 1
@@ -130,6 +131,7 @@ def _usage_error(error: typer.TyperException) -> int:
 def run(args: Sequence[str]) -> int:
     """Run one command line and give its exit code; the errors of every command end here."""
     group = typer.main.get_command(app)
+    token = typed.set(tuple(args))
     try:
         with group.make_context("freehold", list(args)) as ctx:
             group.invoke(ctx)
@@ -152,6 +154,8 @@ def run(args: Sequence[str]) -> int:
         if sys.stderr.isatty():
             console.note("")  # the shell's prompt starts on a line of its own
         return EXIT_INTERRUPTED
+    finally:
+        typed.reset(token)
     return 0
 
 

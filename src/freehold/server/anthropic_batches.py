@@ -14,8 +14,9 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
+from freehold.formats.batch_requests import MAX_LINE_BYTES
 from freehold.server.anthropic_format import STATUSES, error_body
-from freehold.server.batch_lines import MAX_LINE_BYTES, MAX_LINES, Journal, Lines, dumps_safely
+from freehold.server.batch_lines import MAX_LINES, Journal, Lines, dumps_safely
 from freehold.server.batch_runner import INPUT
 from freehold.server.batch_store import Batch
 from freehold.server.caller import caller

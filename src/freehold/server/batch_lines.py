@@ -2,8 +2,8 @@
 """The two files of a batch: requests one to a line, and the journal of those that are over.
 
 A journal is only ever added to, a record at a time, each on disk before the next: after a crash it
-is known which lines are done, and none is done twice. Knows no dialect beyond the form of a line,
-which is OpenAI's: ``{"custom_id", "method", "url", "body"}``.
+is known which lines are done, and none is done twice. Knows no dialect; the form of a line, which
+is OpenAI's, is `formats/batch_requests.py`'s.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from freehold.server.json_limits import MAX_DEPTH, JsonLimits
+from freehold.formats.batch_requests import MAX_LINE_BYTES, LineFault, read_line
 from freehold.server.sse import dumps
 
 MAX_LINES = 100_000
-MAX_LINE_BYTES = 16 << 20
 MAX_ERRORS = 100  # told of one file
-MAX_ID = 512  # characters of a custom_id
 
 
 @dataclass(slots=True)
@@ -68,10 +66,14 @@ def scan(path: Path, endpoint: str) -> Lines:
                     _error("too_many_lines", f"a batch may have {MAX_LINES:,} lines", number)
                 )
                 break
-            fault = _fault(raw, endpoint, seen)
-            if fault is not None:
-                lines.errors.append(_error(*fault[:2], number, fault[2]))
+            request = read_line(raw, (endpoint,))
+            if isinstance(request, LineFault):
+                lines.errors.append(_error(request.code, request.message, number, request.param))
+            elif request.custom_id in seen:
+                message = f"custom_id {request.custom_id!r:.80} is there already"
+                lines.errors.append(_error("duplicate_custom_id", message, number, "custom_id"))
             else:
+                seen.add(request.custom_id)
                 lines.starts.append(start)
     if not lines and not lines.errors:
         lines.errors.append(_error("empty_file", "the file holds no request", None))
@@ -80,42 +82,6 @@ def scan(path: Path, endpoint: str) -> Lines:
 
 def _error(code: str, message: str, line: int | None, param: str | None = None) -> dict[str, Any]:
     return {"code": code, "message": message, "line": line, "param": param}
-
-
-def _fault(raw: bytes, endpoint: str, seen: set[str]) -> tuple[str, str, str | None] | None:
-    """What is wrong with a line: (code, sentence, field)."""
-    shape = JsonLimits(MAX_DEPTH + 1).feed(raw)  # its body is held to what others are
-    if shape is not None:
-        return "invalid_json_line", shape, None
-    try:
-        line = json.loads(raw)
-    except (ValueError, RecursionError):
-        return "invalid_json_line", "this line is not JSON", None
-    if not isinstance(line, dict):
-        return "invalid_json_line", "a line must be an object", None
-    custom_id, body = line.get("custom_id"), line.get("body")
-    if not isinstance(custom_id, str) or not 1 <= len(custom_id) <= MAX_ID:
-        return (
-            "invalid_custom_id", f"custom_id must be a text of 1 to {MAX_ID} characters",
-            "custom_id",
-        )  # fmt: skip
-    if custom_id in seen:
-        return "duplicate_custom_id", f"custom_id {custom_id!r:.80} is there already", "custom_id"
-    seen.add(custom_id)
-    if line.get("method", "POST") != "POST":
-        return "invalid_method", "method must be POST", "method"
-    if line.get("url") != endpoint:
-        return "mismatched_url", f"url must be {endpoint}, as the batch says", "url"
-    if not isinstance(body, dict):
-        return "invalid_body", "body must be an object", "body"
-    unknown = set(line) - {"custom_id", "method", "url", "body"}
-    if unknown:
-        name = min(unknown)
-        return "unknown_field", f"a line has no field {name!r:.80}", name[:80]
-    for name in ("stream", *(["background"] if endpoint == "/v1/responses" else [])):
-        if body.get(name):
-            return "invalid_body", f"{name} is not possible in a batch", f"body.{name}"
-    return None
 
 
 class Journal:

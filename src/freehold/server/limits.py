@@ -14,8 +14,8 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from freehold.formats.json_limits import JsonLimits
 from freehold.server.failures import Failure, RequestError, failure_of
-from freehold.server.json_limits import JsonLimits
 from freehold.server.refusals import Refusals
 from freehold.server.request_context import current
 from freehold.server.security import is_upload

@@ -30,6 +30,11 @@ class LocalExecutor:
         self._count = blocks_in_flight
         self._broken = 0  # items in a row
 
+    @classmethod
+    def sharing(cls, asker: Any) -> LocalExecutor:
+        """As many blocks in flight as `asker` bears."""
+        return cls(asker)
+
     def run(self, task: Any, blocks: Iterable[Sequence[Item]]) -> Iterator[Sequence[ItemResult]]:
         """Results block by block, as they become ready."""
         source = iter(blocks)

@@ -21,7 +21,7 @@ from freehold.documents.jobs.fingerprint import Identity, differences
 from freehold.documents.jobs.items import ErrorInfo, Item, ItemResult, dumps
 from freehold.errors import JobError
 
-State = Literal["running", "done", "cancelled", "interrupted", "failed"]
+State = Literal["running", "done", "waiting", "cancelled", "interrupted", "failed"]
 _PAGE = 500  # rows read at a time
 
 _ROWS = """
@@ -291,6 +291,28 @@ class Journal:
         )
         with explained(self.path):
             return Counts(*self._db.execute(query, {"run": run}).fetchone())
+
+    def content_of(self, item_id: str) -> str | None:
+        """The content of an item; None where there is no such item, or it has none."""
+        with explained(self.path):
+            row = self._db.execute("SELECT content FROM item WHERE id = ?", (item_id,)).fetchone()
+        return None if row is None or row[0] is None else row[0].hex()
+
+    def failures(self, limit: int) -> list[Row]:
+        """The first items that failed."""
+        where = "WHERE i.error IS NOT NULL OR r.status = 'error' ORDER BY i.seq LIMIT ?"
+        with explained(self.path):
+            return [_row(raw) for raw in self._db.execute(f"{_ROWS} {where}", (limit,))]
+
+    def error_types(self) -> dict[str, int]:
+        """How many items failed for each type of error, most first."""
+        query = (
+            "SELECT json_extract(coalesce(i.error, r.error), '$.type') AS kind, count(*) AS n "
+            "FROM item i LEFT JOIN result r ON r.content = i.content "
+            "WHERE i.error IS NOT NULL OR r.status = 'error' GROUP BY kind ORDER BY n DESC"
+        )
+        with explained(self.path):
+            return {str(kind): count for kind, count in self._db.execute(query)}
 
     # -- replies from elsewhere ------------------------------------------------------------------
 

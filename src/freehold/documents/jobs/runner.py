@@ -82,7 +82,7 @@ def run_job(
     state: State = "failed"
     try:
         run.work(items)
-        state = "cancelled" if run.cancelled else "done"
+        state = "cancelled" if run.cancelled else "waiting" if run.left else "done"
     except KeyboardInterrupt:
         state = "interrupted"
         raise
@@ -119,12 +119,17 @@ class _Run:
         self._waiting: defaultdict[str, int] = defaultdict(int)
         self._handed: dict[str, tuple[int, float]] = {}  # last item of a block -> size, time
 
+    @property
+    def left(self) -> bool:
+        """Whether something that was handed out has not come back."""
+        return bool(self._waiting)
+
     def work(self, items: Iterable[Item]) -> None:
         for results in self.executor.run(self.task, self._blocks(items)):
             self._keep(results)
             if not self.cancelled and self.journal.cancel_asked:
                 self.cancelled = True
-        if self._waiting:
+        if self.left and not getattr(self.executor, "leaves_items", False):
             raise EngineError(f"the executor lost {len(self._waiting):,} of its items")
 
     def _blocks(self, items: Iterable[Item]) -> Iterator[Sequence[Item]]:
