@@ -68,6 +68,8 @@ def command(
 ) -> None:
     """List, show, run, resume, cancel, export and import jobs over many documents."""
     given = _expected(action, names or [])
+    if vllm and action != "export":
+        raise InvalidParameterError("--vllm belongs to `freehold jobs export`")
     if action == "list":
         _jobs_shown.show_list(json)
     elif action == "show":
@@ -88,13 +90,14 @@ def command(
         from freehold.cli import _jobs_run
 
         (_jobs_run.cancel if action == "cancel" else _jobs_run.remove)(given[0])
-    elif action == "import" or vllm:
-        from freehold.cli import _jobs_away
+    elif action == "import":
+        from freehold.cli._jobs_away import take_back
 
-        if vllm:
-            _jobs_away.hand_over(given[0], flags.out, served_as)
-        else:
-            _jobs_away.take_back(given[0], Path(given[1]))
+        take_back(given[0], Path(given[1]))
+    elif vllm:
+        from freehold.cli._jobs_away import hand_over
+
+        hand_over(given[0], flags.out, served_as)
     else:
         from freehold.cli._jobs_run import export
 

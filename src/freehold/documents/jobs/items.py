@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from freehold.documents.document import Document
+from freehold.documents.document import Document, Unread
 from freehold.errors import FreeholdError
 
 Status = Literal["ok", "error"]
@@ -65,13 +65,15 @@ class Item:
     origin: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, document: Document, item_id: str | None = None) -> Item:
+    def of(cls, document: Document | Unread, item_id: str | None = None) -> Item:
         """A document as an item, called by its source and row unless told otherwise."""
         name = document.source if document.row is None else f"{document.source}#{document.row}"
-        origin: dict[str, Any] = {
-            "source": document.source, "row": document.row,
-            "reader": document.reader, "reader_version": document.reader_version,
-        }  # fmt: skip
+        origin: dict[str, Any] = {"source": document.source, "row": document.row}
+        if isinstance(document, Unread):
+            return cls.failed(item_id or name, document.error, **origin)
+        origin |= {"reader": document.reader, "reader_version": document.reader_version}
+        if document.pages_total is not None:
+            origin |= {"pages_read": len(document.pages), "pages_total": document.pages_total}
         if document.notes:
             origin["notes"] = list(document.notes)
         return cls(plain(item_id or name)[:MAX_ID], content_of(document), document, origin=origin)
@@ -88,11 +90,15 @@ def plain(text: str) -> str:
 
 
 def content_of(document: Document) -> str:
-    """What stands for the content of a document: its canonical text, nothing else.
+    """What stands for the content of a document: its canonical text, and where its pages lie.
 
-    Another version of a reader matters exactly where it reads another text.
+    Another version of a reader matters exactly where it reads something else.
     """
-    return hashlib.sha256(document.text.encode("utf-8", "surrogatepass")).hexdigest()
+    digest = hashlib.sha256(document.text.encode("utf-8", "surrogatepass"))
+    if document.pages_total is not None:
+        pages = [[page.number, page.start, page.end, page.name] for page in document.pages]
+        digest.update(b"\0" + json.dumps([document.pages_total, pages]).encode())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
