@@ -97,3 +97,14 @@ def _expanded(text: str) -> Path:
         return Path(text).expanduser().absolute()
     except RuntimeError:
         return Path(text).absolute()
+
+
+def policy_file() -> tuple[Path | None, bool]:
+    """Where the policy on models lies, and whether it was named (`$FREEHOLD_POLICY`) and so must be
+    there. Else `policy.toml` in `config_dir`; None where there is no home directory."""
+    if given := os.environ.get("FREEHOLD_POLICY"):
+        return _expanded(given), True
+    try:
+        return config_dir() / "policy.toml", False
+    except InvalidParameterError:
+        return None, False
