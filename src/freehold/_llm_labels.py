@@ -62,7 +62,7 @@ def label_measurements(
         first = min((common_prefix(alone, whole) for whole in wholes), default=0)
     else:
         begin = list(prompt)
-        wholes = [[*begin, *_spelled(tokenizer, label)] for label in labels]
+        wholes = [[*begin, *spelled(tokenizer, label)] for label in labels]
         first = len(begin)
     if first < 1:
         raise InvalidParameterError(
@@ -71,7 +71,8 @@ def label_measurements(
     return [Measurement(ids, "scores", first, endings) for ids in wholes]
 
 
-def _spelled(tokenizer: Tokenizer, label: str) -> list[int]:
+def spelled(tokenizer: Tokenizer, label: str) -> list[int]:
+    """Ids of a label behind token ids: byte for byte where the tokenizer can."""
     exact = tokenizer.encode_exactly(label)
     return tokenizer.encode(label, add_special=False) if exact is None else exact
 

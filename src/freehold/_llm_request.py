@@ -62,12 +62,14 @@ class Request:
         self._logprobs: list[TokenLogprob] = []
         self._prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
         self._cached_tokens = 0
+        self._forced_tokens = 0
 
     def take(self, output: StepOutput) -> None:
         """Add what one step brought."""
         if self.done:
             return
         self._cached_tokens = max(self._cached_tokens, output.cached_tokens)
+        self._forced_tokens += output.num_forced
         if output.prompt_logprobs is not None:
             self._prompt_logprobs = output.prompt_logprobs
         if output.error is not None:
@@ -147,6 +149,7 @@ class Request:
             finish_reason=finished,
             prompt_token_ids=self.prompt,
             cached_tokens=self._cached_tokens,
+            forced_tokens=self._forced_tokens,
             stop_reason=stop,
             logprobs=tuple(self._logprobs) if self.params.logprobs is not None else None,
             prompt_logprobs=self._prompt_logprobs,

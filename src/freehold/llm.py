@@ -599,7 +599,7 @@ class LLM:
         of the answer ending there. How labels are split into tokens: `_llm_labels`.
         """
         labels = checked_labels(labels)
-        endings = self._endings(ends)
+        endings = self.endings() if ends else ()
         wanted = label_measurements(self.tokenizer, prompt, labels, endings)
         return self.engine.measure(wanted, adapter=self.adapter(adapter))
 
@@ -638,7 +638,7 @@ class LLM:
     ) -> LabelTask:  # fmt: skip
         """What `classify` asks of the engine, and how it reads the numbers."""
         labels = checked_labels(labels)
-        endings = self._endings(ends)
+        endings = self.endings() if ends else ()
         wanted = [
             measurement
             for prompt in (*prompts, *content_free)
@@ -646,12 +646,13 @@ class LLM:
         ]
         return LabelTask(labels, tuple(wanted), len(content_free), normalization, temperature)
 
-    def _endings(self, wanted: bool) -> tuple[int, ...]:
+    def endings(self) -> tuple[int, ...]:
+        """Tokens that end an answer. Raises InvalidParameterError where the files name none."""
         size = self.config.vocab_size
         found = tuple(sorted(t for t in self.tokenizer.eos_ids if 0 <= t < size))
-        if wanted and not found:
+        if not found:
             raise InvalidParameterError("the model's files name no token that ends an answer")
-        return found if wanted else ()
+        return found
 
     def answer_start(self, messages: Sequence[Message]) -> list[int]:
         """Ids of a conversation up to where the visible answer begins: where the template opens a

@@ -228,6 +228,7 @@ class Completion:
     finish_reason: FinishReason
     prompt_token_ids: tuple[int, ...]
     cached_tokens: int = 0  # prompt tokens whose keys were found in the prefix cache
+    forced_tokens: int = 0  # of the answer's, those its form left no choice about
     stop_reason: str | int | None = None  # the stop string or end token that ended it
     logprobs: tuple[TokenLogprob, ...] | None = None
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None  # first is None

@@ -4,64 +4,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from scripted import Scripted, always
 
 import tiny_chat
 from freehold import LLM
-from freehold.documents import classify, complete_functions, extract, prompts, summarize
-from freehold.documents.asking import ask
+from freehold.documents import (
+    Classify,
+    Code,
+    Extract,
+    LLMAsker,
+    Summarize,
+    classify,
+    complete_functions,
+    extract,
+    prompts,
+    summarize,
+    tasks,
+)
+from freehold.documents.asking import Usage
 from freehold.documents.tasks.code import unfinished_function
-from freehold.documents.tasks.extract import parse_fields
 from freehold.errors import (
     AnswerError,
     ContextLengthError,
     InvalidParameterError,
     TemplateError,
 )
-from freehold.types import Completion, SamplingParams
-
-
-class Scripted:
-    """Stands where an `LLM` stands: one token per character, answers from a function."""
-
-    path = "scripted"
-    has_chat_template = True
-    context_length = 1000
-
-    def __init__(self, answer: Callable[[str], str]) -> None:
-        self.answer = answer
-        self.batches: list[int] = []
-        self.seen: list[SamplingParams] = []
-        self.tokenizer = SimpleNamespace(encode=lambda text, add_special: list(text))
-
-    def chat_ids(self, messages: prompts.Messages) -> list[int]:
-        return [ord(character) for character in messages[-1]["content"]]
-
-    def chat(
-        self, conversations: Sequence[prompts.Messages], params: SamplingParams
-    ) -> list[Completion]:
-        self.batches.append(len(conversations))
-        self.seen.append(params)
-        done = []
-        for messages in conversations:
-            prompt = messages[-1]["content"]
-            text = self.answer(prompt)
-            cut = text[: params.max_tokens]
-            done.append(
-                Completion(
-                    cut, tuple(map(ord, cut)), "stop" if cut == text else "length",
-                    tuple(map(ord, prompt)), cached_tokens=3,
-                )
-            )  # fmt: skip
-        return done
-
-
-def always(text: str) -> Any:
-    return Scripted(lambda prompt: text)
+from freehold.types import Constraint
 
 
 def error_of(answer: Any) -> str:
@@ -70,39 +41,67 @@ def error_of(answer: Any) -> str:
     return answer.error.message
 
 
+# -- specs -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        Classify(("a", "b"), abstain_below=0.4),
+        Classify(("a",), multi_label=True, threshold=0.3),
+        Extract.of_fields(["name", "total"]),
+        Summarize(words=80, overlap=2),
+        Code(),
+    ],
+    ids=lambda task: task.name,
+)
+def test_a_task_is_made_again_from_its_spec(task):
+    spec = json.loads(json.dumps(task.spec()))
+    again = tasks.from_spec(task.name, spec)
+    assert again == task
+    assert again.spec() == spec
+    with pytest.raises(InvalidParameterError, match="prompts"):
+        tasks.from_spec(task.name, {**spec, "prompts": -1})
+
+
+@pytest.mark.parametrize(("name", "spec"), [("dance", {}), ("classify", {}), ("_x", {})])
+def test_what_no_task_has_given_is_refused(name, spec):
+    with pytest.raises(InvalidParameterError):
+        tasks.from_spec(name, spec)
+
+
 # -- asking --------------------------------------------------------------------------------------
 
 
 def test_answers_keep_their_order_and_failures_their_place():
     texts = [f"text {i}" for i in range(70)]
-    texts[40] = "x" * 2000
-    llm: Any = Scripted(lambda prompt: "" if "text 7" in prompt else prompt[-7:])
+    asker = Scripted(lambda prompt: "" if "text 7" in prompt else prompt[-7:])
     steps: list[tuple[int, int]] = []
-    answers = summarize(llm, texts, lambda done, total: steps.append((done, total)))
-    assert [a.value for a in answers[:7]] == [text[-7:] for text in texts[:7]]
-    assert answers[69].value == "text 69"
+    answers = summarize(asker, texts, lambda done, total: steps.append((done, total)))
+    assert [a.value["summary"] for a in answers[:7]] == [text[-7:] for text in texts[:7]]
+    assert answers[69].value["summary"] == "text 69"
     assert error_of(answers[7]) == "the answer is empty"
-    assert isinstance(answers[40].error, ContextLengthError)
-    assert "1,000" in answers[40].error.message
-    assert answers[40].prompt_tokens == 0
-    assert len(llm.batches) > 1
-    assert sum(llm.batches) == 69
+    assert len(asker.batches) > 1
     assert steps[-1] == (70, 70)
-    assert answers[0].cached_tokens == 3
-    assert answers[0].answer_tokens == 7
-    assert all(params.temperature == 0 for params in llm.seen)
+    assert answers[0].usage == Usage(len(prompts.summarize("text 0")[0]["content"]), 3, 7)
 
 
 def test_an_answer_that_does_not_end_is_no_answer():
     (answer,) = summarize(always("a " * 500), ["text"])
     assert "did not end" in error_of(answer)
-    assert answer.text.startswith("a a")
 
 
 def test_nothing_to_ask_is_no_work():
-    llm = always("x")
-    assert summarize(llm, []) == []
-    assert llm.batches == []
+    asker = always("x")
+    assert summarize(asker, []) == []
+    assert asker.batches == []
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    path = tiny_chat.write(tmp_path_factory.mktemp("chat") / "m.gguf", context=512)
+    with LLM(path, backend="reference") as llm:
+        yield LLMAsker(llm)
 
 
 def test_a_model_without_a_template_is_refused(tmp_path):
@@ -111,98 +110,42 @@ def test_a_model_without_a_template_is_refused(tmp_path):
         summarize(llm, ["text"])
 
 
-def test_a_model_sees_the_canonical_words(tmp_path):
-    with LLM(tiny_chat.write(tmp_path / "m.gguf", context=256), backend="reference") as llm:
-        short, long = ask(
-            llm, [prompts.summarize("text"), prompts.summarize("text " * 80)],
-            lambda index, text: text, max_tokens=3,
-        )  # fmt: skip
-        asked = llm.tokenizer.encode(
-            f"<|im_start|>user\n{prompts.summarize('text')[0]['content']}<|im_end|>\n"
-            "<|im_start|>assistant\n",
-            parse_special=True,
-        )
-    assert short.prompt_tokens == len(asked)
-    assert short.answer_tokens == 3
+def test_a_model_sees_the_canonical_words_and_fails_one_by_one(tiny):
+    short, long = tiny.chat(
+        [prompts.summarize("text"), prompts.summarize("text " * 200)], max_tokens=3
+    )
+    asked = tiny.llm.tokenizer.encode(
+        f"<|im_start|>user\n{prompts.summarize('text')[0]['content']}<|im_end|>\n"
+        "<|im_start|>assistant\n",
+        parse_special=True,
+    )
+    assert short.usage.prompt_tokens == len(asked) == tiny.count(prompts.summarize("text"))
+    assert short.usage.answer_tokens == 3
     assert isinstance(long.error, ContextLengthError)
 
 
-# -- classify ------------------------------------------------------------------------------------
+def test_a_form_that_cannot_be_kept_fails_its_own_conversation(tiny):
+    forms = [Constraint("regex", "ab"), Constraint("lark", "start: ???"), None]
+    good, bad, free = tiny.chat(
+        [prompts.summarize("text")] * 3, max_tokens=[8, 8, 2], constraint=forms
+    )
+    assert good.text == "ab"
+    assert good.usage.forced_tokens > 0
+    assert isinstance(bad.error, InvalidParameterError)
+    assert free.usage.answer_tokens == 2
+    assert free.usage.forced_tokens == 0
 
 
-@pytest.mark.parametrize("text", ["Billing", " billing\n", "BILLING", "billing."])
-def test_a_label_is_found(text):
-    (answer,) = classify(always(text), ["text"], ["Billing", "Late delivery"])
-    assert answer.value == "Billing"
+def test_a_digest_tells_models_apart_and_not_where_they_lie(tiny, tmp_path):
+    same = tiny_chat.write(tmp_path / "same.gguf", context=512)
+    other = tiny_chat.write(tmp_path / "other.gguf", context=511)
+    with LLM(same, backend="reference") as llm:
+        assert LLMAsker(llm).model_digest == tiny.model_digest
+    with LLM(other, backend="reference") as llm:
+        assert LLMAsker(llm).model_digest != tiny.model_digest
 
 
-@pytest.mark.parametrize("text", ["", "refund", "bill", "billing, x"])
-def test_what_is_no_label_is_shown(text):
-    (answer,) = classify(always(text), ["text"], ["billing", "delivery"])
-    assert repr(text) in error_of(answer)
-    assert answer.text == text
-
-
-def test_no_room_for_more_than_a_label():
-    llm = always("x" * 100)
-    (answer,) = classify(llm, ["text"], ["billing", "delivery"])
-    assert len(answer.text) < len("delivery") + 10
-    assert "did not end" in error_of(answer)
-
-
-@pytest.mark.parametrize("labels", [[], ["one"], ["a", "A"], ["a", ""]])
-def test_labels_that_cannot_be_told_apart(labels):
-    with pytest.raises(InvalidParameterError):
-        classify(always("a"), ["text"], labels)
-
-
-# -- extract -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ('{"a": "1", "b": null}', {"a": "1", "b": None}),
-        ('{"b": "x", "a": "1"}', {"a": "1", "b": "x"}),
-        ('```json\n{"a": 12.50, "b": true}\n```', {"a": "12.50", "b": "true"}),
-        ('{"a": 1e400, "b": 12345678901234567890123}',
-         {"a": "1e400", "b": "12345678901234567890123"}),
-    ],
-)  # fmt: skip
-def test_fields_are_values_as_they_are_spelled(text, value):
-    (answer,) = extract(always(text), ["text"], ["a", "b"])
-    assert answer.value == value
-    assert list(answer.value) == ["a", "b"]
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ('{"a": "1", "b": ', "not JSON"), ("", "not JSON"), ("[1]", "no object"),
-        ('Here: {"a": "1", "b": "2"}', "not JSON"), ('{"a": "1"}', "lacks b"),
-        ('{"a": "1", "b": "2", "c": "3"}', "has c"), ('{"a": "1", "a": "2", "b": "3"}', "twice"),
-        ('{"a": ["1"], "b": "2"}', "no plain value for a"), ('{"a": NaN, "b": "2"}', "NaN"),
-        ('{"a": {"a": 1, "b": 2}, "b": "2"}', "no plain value"), ("[" * 100_000, "deep"),
-        ('{"a": "\\ud800", "b": "2"}', "no plain value for a"),
-    ],
-)  # fmt: skip
-def test_other_answers_are_refused_with_a_reason(text, reason):
-    with pytest.raises(AnswerError, match=reason):
-        parse_fields(text, ["a", "b"])
-
-
-@pytest.mark.parametrize("fields", [[], ["a", "a"], [""]])
-def test_fields_that_cannot_be_asked_for(fields):
-    with pytest.raises(InvalidParameterError):
-        extract(always("{}"), ["text"], fields)
-
-
-def test_summaries_are_one_line():
-    (answer,) = summarize(always(" Two\n\n lines. \n"), ["text"])
-    assert answer.value == "Two lines."
-
-
-# -- code ----------------------------------------------------------------------------------------
+# -- code ------------------------------------------------------------------------------------------
 
 BEGINNING = 'def double(x):\n    """Return twice x."""\n'
 
@@ -213,17 +156,17 @@ BEGINNING = 'def double(x):\n    """Return twice x."""\n'
 ])  # fmt: skip
 def test_a_body_completes_a_function(text):
     (answer,) = complete_functions(always(text), [BEGINNING])
-    assert answer.value == BEGINNING + "    return 2 * x\n"
+    code = answer.value["code"]
+    assert code == BEGINNING + "    return 2 * x\n"
     scope: dict[str, Any] = {}
-    exec(answer.value, scope)
+    exec(code, scope)
     assert scope["double"](4) == 8
 
 
-@pytest.mark.parametrize("text", ["", "   ", "    return (", "Sure! Here it is", "(" * 5000])
+@pytest.mark.parametrize("text", ["", "   ", "    return (", "Sure! Here it is", "(" * 200])
 def test_what_is_no_body_is_refused(text):
     (answer,) = complete_functions(always(text), [BEGINNING])
-    assert answer.value is None
-    assert isinstance(answer.error, AnswerError)
+    error_of(answer)
 
 
 def test_an_unfinished_function_is_found():
@@ -245,6 +188,24 @@ def test_doubtful_escapes_in_a_document_warn_nobody(recwarn):
     assert not recwarn.list
 
 
+# -- simple values -------------------------------------------------------------------------------
+
+
+def test_summaries_are_one_line():
+    (answer,) = summarize(always(" Two\n\n lines. \n"), ["text"])
+    assert answer.value["summary"] == "Two lines."
+
+
 def test_answers_are_plain_values():
-    (answer,) = extract(always('{"a": "1"}'), ["text"], ["a"])
-    assert json.loads(json.dumps(answer.value)) == {"a": "1"}
+    for answer in (
+        *extract(always('{"a": "1"}'), ["a: 1"], ["a"]),
+        *classify(Scripted(), ["text"], ["a", "b"]),
+        *summarize(always("x"), ["text"]),
+    ):
+        assert json.loads(json.dumps(answer.value)) == answer.value
+
+
+@pytest.mark.parametrize("fields", [[], ["a", "a"], [""]])
+def test_fields_that_cannot_be_asked_for(fields):
+    with pytest.raises(InvalidParameterError):
+        extract(always("{}"), ["text"], fields)

@@ -17,7 +17,6 @@ from freehold import documents
 from freehold.documents.asking import Answer
 from freehold.documents.document import Document
 from freehold.documents.tasks.code import unfinished_function
-from freehold.documents.tasks.extract import Fields
 from freehold.errors import DocumentError
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ class Work:
     beginning: str | None = None  # of a function to complete; then nothing else is asked
     kind: Answer[str] | None = None
     label: Answer[str] | None = None  # what a ticket is about
-    fields: Answer[Fields] | None = None
+    fields: Answer[dict[str, str | None]] | None = None
     summary: Answer[str] | None = None
     function: Answer[str] | None = None
 
@@ -97,7 +96,7 @@ def ask_all(llm: LLM, works: list[Work], report: Report) -> float:
     step_kind = step("sorting", len(texts))
     kinds = documents.classify(llm, texts, list(FIELDS), step_kind) if texts else []
     for work, kind in zip(others, kinds, strict=True):
-        work.kind = kind
+        work.kind = kind.part("label")
     tickets = [work for work in others if _kind(work) == "ticket"]
     if tickets:
         step_label = step("classifying tickets", len(tickets))
@@ -105,7 +104,7 @@ def ask_all(llm: LLM, works: list[Work], report: Report) -> float:
             llm, [work.document.text for work in tickets], TICKET_LABELS, step_label
         )
         for work, label in zip(tickets, labels, strict=True):
-            work.label = label
+            work.label = label.part("label")
     for name, fields in FIELDS.items():
         chosen = [work for work in others if _kind(work) == name]
         if chosen:
@@ -114,18 +113,18 @@ def ask_all(llm: LLM, works: list[Work], report: Report) -> float:
                 llm, [work.document.text for work in chosen], fields, step_fields
             )
             for work, values in zip(chosen, found, strict=True):
-                work.fields = values
+                work.fields = values.part("values")
     if texts:
         summaries = documents.summarize(llm, texts, step("summarising", len(texts)))
         for work, summary in zip(others, summaries, strict=True):
-            work.summary = summary
+            work.summary = summary.part("summary")
     if functions:
         beginnings = [work.beginning or "" for work in functions]
         step_code = step("completing code", len(functions))
         for work, code in zip(
             functions, documents.complete_functions(llm, beginnings, step_code), strict=True
         ):
-            work.function = code
+            work.function = code.part("code")
     return time.perf_counter() - started
 
 

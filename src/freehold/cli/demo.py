@@ -104,9 +104,9 @@ class Report:
             found,
             load_seconds,
             seconds,
-            sum(answer.prompt_tokens for answer in answers),
-            sum(answer.cached_tokens for answer in answers),
-            sum(answer.answer_tokens for answer in answers),
+            sum(answer.usage.prompt_tokens for answer in answers),
+            sum(answer.usage.cached_tokens for answer in answers),
+            sum(answer.usage.answer_tokens for answer in answers),
         )
 
     @property
@@ -179,7 +179,7 @@ def _answer_json(answer: Answer[Any] | None) -> dict[str, Any] | None:
         "value": answer.value,
         "error": None if answer.error is None else answer.error.message,
         "text": answer.text,
-        "prompt_tokens": answer.prompt_tokens,
-        "cached_tokens": answer.cached_tokens,
-        "answer_tokens": answer.answer_tokens,
+        "prompt_tokens": answer.usage.prompt_tokens,
+        "cached_tokens": answer.usage.cached_tokens,
+        "answer_tokens": answer.usage.answer_tokens,
     }

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Documents at volume: read, asked about, answered.
 
-`readers` turn files into `Document`, `tasks` turn texts into `Answer`; both fail item by item.
+`readers` turn files into `Document`, `tasks` turn documents into `Answer`; both fail item by item.
 """
 
 from __future__ import annotations
@@ -10,21 +10,30 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from freehold.documents.asking import Answer
+    from freehold.documents.asking import Answer, Asker
     from freehold.documents.document import Document, Limits, Page, Unread
+    from freehold.documents.llm_asker import LLMAsker
     from freehold.documents.reading import Caps, read, read_all
     from freehold.documents.sources import find
-    from freehold.documents.tasks.classify import classify
-    from freehold.documents.tasks.code import complete_functions
-    from freehold.documents.tasks.extract import extract
-    from freehold.documents.tasks.summarize import summarize
+    from freehold.documents.tasks import Task
+    from freehold.documents.tasks.classify import Classify, classify
+    from freehold.documents.tasks.code import Code, complete_functions
+    from freehold.documents.tasks.extract import Extract, extract
+    from freehold.documents.tasks.summarize import Summarize, summarize
 
 __all__ = [
     "Answer",
+    "Asker",
     "Caps",
+    "Classify",
+    "Code",
     "Document",
+    "Extract",
+    "LLMAsker",
     "Limits",
     "Page",
+    "Summarize",
+    "Task",
     "Unread",
     "classify",
     "complete_functions",
@@ -38,10 +47,17 @@ __all__ = [
 # Imported when they are asked for: a process that only reads must start quickly and stay small.
 _HOMES = {
     "Answer": "asking",
+    "Asker": "asking",
     "Caps": "reading",
+    "Classify": "tasks.classify",
+    "Code": "tasks.code",
     "Document": "document",
+    "Extract": "tasks.extract",
+    "LLMAsker": "llm_asker",
     "Limits": "document",
     "Page": "document",
+    "Summarize": "tasks.summarize",
+    "Task": "tasks",
     "Unread": "document",
     "classify": "tasks.classify",
     "complete_functions": "tasks.code",

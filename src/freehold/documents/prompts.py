@@ -9,14 +9,39 @@ training it again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from freehold.errors import InvalidParameterError
+
+VERSION = 1  # part of every task's spec: other words, other answers
 Messages = list[dict[str, str]]
+
+
+def check_version(spec: Mapping[str, Any]) -> None:
+    """Raise InvalidParameterError for a spec made with other words than these."""
+    if spec["prompts"] != VERSION:
+        raise InvalidParameterError(
+            f"the task was made with version {spec['prompts']!r:.20} of the prompts, and this is "
+            f"version {VERSION}",
+            hint="start a new job",
+        )
 
 
 def classify(document: str, labels: Sequence[str]) -> Messages:
     """Ask for one label out of `labels`; the answer is the label and nothing else."""
     return _ask(f"Classify the document. Answer with one of: {', '.join(labels)}.", document)
+
+
+def has_label(document: str, label: str) -> Messages:
+    """Ask whether a label fits; the answer is yes or no and nothing else.
+
+    The document comes before the label, so that all labels share what is computed of it. The
+    built-in model was not taught this one.
+    """
+    question = f"Does the label {label!r} fit the document? Answer yes or no."
+    instruction = "Read the document, then answer the question about it."
+    return _ask(f"{instruction}\n\nDocument:\n{document.strip()}", f"Question: {question}")
 
 
 def extract(document: str, fields: Sequence[str]) -> Messages:
@@ -27,6 +52,16 @@ def extract(document: str, fields: Sequence[str]) -> Messages:
 def summarize(document: str) -> Messages:
     """Ask for one line that holds the key facts."""
     return _ask("Summarise the document in one line.", document)
+
+
+def summarize_in_words(document: str, words: int, *, part: bool = False) -> Messages:
+    """Ask for a summary of about so many words. The built-in model was not taught this one."""
+    what = "this part of a longer document" if part else "the document"
+    return _ask(
+        f"Summarise {what} in at most {words} words. Keep names, numbers and dates. "
+        "Answer with the summary alone.",
+        document,
+    )
 
 
 def complete_function(beginning: str) -> Messages:

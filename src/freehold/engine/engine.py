@@ -28,6 +28,7 @@ from freehold.engine.measuring import (
     measured,
     numbers_of,
     sequence_fields,
+    take_rows,
 )
 from freehold.engine.metrics import EngineStats
 from freehold.engine.model_runner import ModelRunner, RowSpan
@@ -253,6 +254,13 @@ class Engine:
         self, wanted: Sequence[Measurement], *, adapter: Adapter | None = None
     ) -> list[FloatArray]:
         """The numbers of several measurements, which share steps, and what they have in common.
+        Raises what `measure_outputs` raises."""
+        return [numbers_of(output) for output in self.measure_outputs(wanted, adapter=adapter)]
+
+    def measure_outputs(
+        self, wanted: Sequence[Measurement], *, adapter: Adapter | None = None
+    ) -> list[StepOutput]:
+        """The outputs of several measurements: their numbers, and what was known already.
 
         Raises what `add_measurement` raises, and EngineError where they are no numbers. What
         becomes of other requests meanwhile is handed out by the next `step`.
@@ -277,7 +285,7 @@ class Engine:
                 self._forget(request_id)
                 self._silence(request_id)
             self._held_back.extend(held)
-        return [numbers_of(done[request_id]) for request_id in ids]
+        return [done[request_id] for request_id in ids]
 
     def score(
         self, ids: Sequence[int], first: int = 1, *, adapter: Adapter | None = None
@@ -317,7 +325,7 @@ class Engine:
         """One array per slice of the rows that choose tokens, in the order of the spans."""
         rows: list[int] = []
         for span in spans:
-            if span.item.seq.want == "tokens":
+            if span.item.seq.want in ("tokens", "next"):
                 skip = _prompt_rows(span)
                 rows.extend(range(span.start + skip, span.start + span.count))
         if not rows:
@@ -351,8 +359,12 @@ class Engine:
             if span is None:
                 self._scheduler.commit(seq, begin + known)
                 continue
-            if seq.want != "tokens":
+            if seq.want == "next":
+                take_rows(seq, _rows(logits, row, span.count), span.position)
+                row += span.count
+            elif seq.want != "tokens":
                 collect(seq, self._runner, hidden, span.start, span.count, span.position)
+            if seq.want != "tokens":
                 self._scheduler.commit(seq, begin + known)
                 if seq.num_remaining == 0:
                     self._forget(seq.request_id)
@@ -365,9 +377,7 @@ class Engine:
             if count == 0:
                 self._scheduler.commit(seq, begin + known)
                 continue
-            choices = [
-                logits[r // ROWS_PER_SLICE][r % ROWS_PER_SLICE] for r in range(row, row + count)
-            ]
+            choices = _rows(logits, row, count)
             row += count
             outputs.append(self._take_tokens(seq, item.drafts, choices, begin + known, now))
 
@@ -409,6 +419,7 @@ class Engine:
             finished=finished,
             stop_reason=taken.stop_reason,
             cached_tokens=max(0, seq.cached_tokens),
+            num_forced=taken.num_forced,
             prompt_logprobs=prompt_logprobs,
             error=taken.error,
             prefill_seconds=seq.first_token - seq.first_scheduled,
@@ -460,7 +471,14 @@ def _to_mask(plan: StepPlan) -> list[TokenConstraint]:
     ]
 
 
+def _rows(slices: Sequence[FloatArray], start: int, count: int) -> list[FloatArray]:
+    """Rows of logits out of the slices they were computed in."""
+    return [slices[r // ROWS_PER_SLICE][r % ROWS_PER_SLICE] for r in range(start, start + count)]
+
+
 def _prompt_rows(span: RowSpan) -> int:
     """How many leading rows of the span are for prompt log-probabilities only."""
+    if span.item.seq.want == "next":
+        return 0
     before_last = span.item.seq.prompt_len - 1 - span.position
     return min(max(0, before_last), span.count)

@@ -14,13 +14,15 @@ import numpy as np
 
 from freehold.batch import IntArray
 from freehold.engine.inputs import checked_ids, token_array
+from freehold.engine.logprobs import any_logprob
+from freehold.engine.selection import log_sum_exp
 from freehold.engine.sequence import SequenceState, StepOutput
 from freehold.errors import EngineError, FreeholdError, InvalidParameterError
 from freehold.ops import FloatArray
 from freehold.types import SamplingParams
 
 Pooling = Literal["mean", "last"]
-Measure = Literal["scores", "logits", "mean", "last"]
+Measure = Literal["scores", "next", "logits", "mean", "last"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,9 @@ class Measurement:
     * ``scores``: the log-probability of each token from position `first` on, given those before
       it, and then of any of `endings` coming next, where there are some:
       float32 [len(ids) - first (+ 1)].
+    * ``next``: the same scores (none where `first` is len(ids)), then the log-probability of each
+      of `targets` coming after the last token, then of any of `endings`, where there are some:
+      float32 [len(ids) - first + len(targets) (+ 1)].
     * ``logits``: after every token: float32 [len(ids), vocab_size].
     * ``mean``, ``last``: final-normed hidden states, averaged over the tokens or the last one's:
       float32 [hidden_size], not scaled to unit length.
@@ -39,6 +44,7 @@ class Measurement:
     want: Measure
     first: int = 1
     endings: tuple[int, ...] = ()
+    targets: tuple[int, ...] = ()
 
 
 def sequence_fields(wanted: Measurement, max_length: int, vocab_size: int) -> dict[str, Any]:
@@ -58,6 +64,8 @@ def sequence_fields(wanted: Measurement, max_length: int, vocab_size: int) -> di
             tokens, len(tokens) - 1, wanted.first - 1, want="scores", results=results,
             endings=endings,
         )  # fmt: skip
+    if wanted.want == "next":
+        return _next_fields(wanted, max_length, vocab_size)
     if wanted.want not in ("logits", "mean", "last"):
         raise InvalidParameterError(f"pooling must be mean or last, not {wanted.want!r}")
     tokens = checked_ids(wanted.ids, max_length, max_length, vocab_size)
@@ -66,6 +74,38 @@ def sequence_fields(wanted: Measurement, max_length: int, vocab_size: int) -> di
         return _fields(tokens, len(tokens), 0, want="logits", results=table)
     first = len(tokens) - 1 if wanted.want == "last" else 0
     return _fields(tokens, len(tokens), first, want="hidden")
+
+
+def _next_fields(wanted: Measurement, max_length: int, vocab_size: int) -> dict[str, Any]:
+    tokens = checked_ids(wanted.ids, max_length, max_length, vocab_size)
+    if not 1 <= wanted.first <= len(tokens):
+        raise InvalidParameterError("there is no token to score after the first")
+    if not wanted.targets and not wanted.endings:
+        raise InvalidParameterError("there is no token whose chance is wanted")
+    targets = token_array(wanted.targets, vocab_size, "targets")
+    endings = token_array(wanted.endings, vocab_size, "endings") if wanted.endings else None
+    size = len(tokens) - wanted.first + len(targets) + (endings is not None)
+    return _fields(
+        tokens, len(tokens), wanted.first - 1, want="next", targets=targets, endings=endings,
+        results=np.empty(size, np.float32),
+    )  # fmt: skip
+
+
+def take_rows(seq: SequenceState, rows: Sequence[FloatArray], position: int) -> None:
+    """Keep what a ``next`` measurement wants of logits [vocab], the first at `position`."""
+    assert seq.targets is not None
+    assert seq.results is not None
+    ends = seq.endings is not None
+    base = len(seq.results) - len(seq.targets) - ends - (seq.num_tokens - 1)
+    for at, logits in enumerate(rows, position):
+        # In the very steps of `target_logprobs`, so that both ways give the same bits.
+        last = at == seq.num_tokens - 1
+        targets = seq.targets if last else seq.tokens[at + 1 : at + 2]
+        found = (logits[targets].astype(np.float64) - log_sum_exp(logits)).astype(np.float32)
+        seq.results[base + at : base + at + len(found)] = found
+        if last and seq.endings is not None:
+            seq.results[-1] = any_logprob(logits, seq.endings)
+        seq.next_wanted_row = at + 1
 
 
 def _fields(tokens: IntArray, count: int, first_row: int, **more: Any) -> dict[str, Any]:
@@ -89,7 +129,7 @@ def measured(seq: SequenceState) -> StepOutput:
         numbers = (seq.pooled / seq.num_pooled).astype(np.float32)
         if not np.isfinite(seq.pooled).all():
             error = EngineError("an embedding is not a number: the model's weights are broken")
-    elif seq.want == "scores" and numbers is not None and np.isnan(numbers).any():
+    elif seq.want in ("scores", "next") and numbers is not None and np.isnan(numbers).any():
         error = EngineError("a score is not a number: the model's weights are broken")
     return StepOutput(
         seq.request_id,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from freehold.models.adapters import Adapter
 
 # What a sequence asks of the rows it computes: tokens, or the numbers behind them.
-Want: TypeAlias = Literal["tokens", "scores", "logits", "hidden"]
+Want: TypeAlias = Literal["tokens", "scores", "next", "logits", "hidden"]
 # (ids generated so far, logits [vocab], writable) -> logits [vocab]
 LogitsProcessor: TypeAlias = Callable[[Sequence[int], FloatArray], FloatArray]
 
@@ -61,6 +61,7 @@ class StepOutput:
     finished: FinishReason | None = None
     stop_reason: int | None = None  # the end token, when one stopped the request
     cached_tokens: int = 0  # prompt tokens found in the prefix cache at first admission
+    num_forced: int = 0  # of the new tokens, those a form left no choice about
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None  # once, with the first token
     error: FreeholdError | None = None  # why `finished` is "abort", when the request failed
     numbers: FloatArray | None = None  # what a measurement has found, with its end
@@ -126,6 +127,7 @@ class SequenceState:
     prompt_logprobs: list[TokenLogprob | None] | None = None
     results: FloatArray | None = None  # scores or logits of the rows asked for
     endings: npt.NDArray[np.int32] | None = None  # the last score is that of any of these
+    targets: npt.NDArray[np.int32] | None = None  # whose chance after the last token is wanted
     pooled: npt.NDArray[np.float64] | None = None  # [hidden] sum of hidden states
     num_pooled: int = 0
     first_scheduled: float = -1.0

@@ -6,11 +6,13 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from freehold.documents import prompts
-from freehold.documents.asking import Answer, Progress, ask, unfenced
+from freehold.documents.asking import JSON, Answer, Asker, Progress, answered, unfenced
+from freehold.documents.document import Document
 from freehold.errors import AnswerError
 
 if TYPE_CHECKING:
@@ -21,26 +23,56 @@ _MAX_BEGINNING = 20_000  # characters; more is no beginning of a short function
 _PYTHON_BLOCK = re.compile(r"^```(?:python|py)[ \t]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
 
 
+@dataclass(frozen=True, slots=True)
+class Code:
+    """The function that each document begins, whole. The value: ``code``."""
+
+    name: ClassVar[str] = "code"
+    VERSION: ClassVar[int] = 1
+
+    def spec(self) -> dict[str, JSON]:
+        """Everything that changes an answer."""
+        return {"prompts": prompts.VERSION}
+
+    @classmethod
+    def from_spec(cls, spec: dict[str, Any]) -> Self:
+        """The task of a spec."""
+        prompts.check_version(spec)
+        return cls()
+
+    def answer(self, asker: Asker, documents: Sequence[Document]) -> list[Answer[Any]]:
+        """Functions. One that is no valid Python is an AnswerError."""
+        beginnings = [document.text for document in documents]
+        conversations = [prompts.complete_function(beginning) for beginning in beginnings]
+        replies = asker.chat(conversations, max_tokens=_MAX_TOKENS)
+        return [
+            answered(reply, lambda text, head=head: {"code": completed(head, text)})  # type: ignore[misc]
+            for reply, head in zip(replies, beginnings, strict=True)
+        ]
+
+
+TASK = Code
+
+
 def complete_functions(
-    llm: LLM, beginnings: Sequence[str], progress: Progress | None = None
-) -> list[Answer[str]]:
-    """Every beginning (signature and docstring) with the body the model wrote for it.
+    llm: LLM | Asker, beginnings: Iterable[Document | str], progress: Progress | None = None
+) -> list[Answer[Any]]:
+    """Every beginning (signature and docstring) with the body the model wrote for it."""
+    from freehold.documents import tasks
 
-    An answer that does not make it valid Python is an AnswerError.
-    """
+    return tasks.run(Code(), llm, beginnings, progress)
 
-    def parse(index: int, text: str) -> str:
-        body = unfenced(text).strip("\n").rstrip()
-        if body and not body[0].isspace():
-            body = "    " + body  # the first indentation is easily lost
-        function = f"{beginnings[index].rstrip()}\n{body}\n"
-        tree = _parsed(function) if body.strip() else None
-        if tree is None:
-            raise AnswerError("the answer does not make the function valid Python")
-        return function
 
-    conversations = [prompts.complete_function(beginning) for beginning in beginnings]
-    return ask(llm, conversations, parse, _MAX_TOKENS, progress)
+def completed(beginning: str, text: str) -> str:
+    """`beginning` with the body in an answer. Raises AnswerError unless that is valid Python."""
+    body = unfenced(text).strip("\n").rstrip()
+    if body and not body[0].isspace():
+        body = "    " + body  # the first indentation is easily lost
+    function = f"{beginning.rstrip()}\n{body}\n"
+    tree = _parsed(function) if body.strip() else None
+    if tree is None:
+        raise AnswerError("the answer does not make the function valid Python")
+    return function
 
 
 def unfinished_function(text: str) -> str | None:

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`LLMAsker`: tasks ask a model that is loaded in this process.
+
+Knows how a batch is shared by conversations that may fail one by one, and what tells one model from
+another. What is asked is `tasks`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from freehold._llm_label_trie import LabelTrie
+from freehold.documents.asking import Forms, LabelScores, Reply, Usage
+from freehold.documents.prompts import Messages
+from freehold.errors import ContextLengthError, FreeholdError, TemplateError, UserError
+from freehold.types import Completion, Constraint, SamplingParams
+
+if TYPE_CHECKING:
+    from freehold.llm import LLM
+
+_WHOLE = 64 << 20  # bytes of a file that are hashed all of them
+_SAMPLES = 1024  # places of 4 KiB looked at in a longer one
+_SAMPLE = 4096
+
+
+class LLMAsker:
+    """Asks `llm`, under the loaded `adapter` of that name where there is one.
+
+    Raises TemplateError for a model that cannot chat.
+    """
+
+    def __init__(self, llm: LLM, adapter: str | None = None) -> None:
+        if not llm.has_chat_template:
+            raise TemplateError(
+                f"{llm.path}: the model has no chat template",
+                hint="use a model tuned to follow orders",
+            )
+        self.llm = llm
+        self.adapter = adapter
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of a conversation and its answer together."""
+        return self.llm.context_length
+
+    @cached_property
+    def model_digest(self) -> str:
+        """SHA-256 over the model's files and its adapter, in hexadecimal.
+
+        Of a file of more than 64 MiB its size and 1,024 places all over it are hashed: another
+        quantisation or another training changes most of them, and a job need not wait.
+        """
+        checkpoint = self.llm.checkpoint
+        paths = list(checkpoint.files)
+        if checkpoint.format != "gguf":
+            paths += [p for p in sorted(checkpoint.directory.glob("*.json")) if p not in paths]
+        digest = hashlib.sha256()
+        for path in paths:
+            digest.update(_file_digest(path))
+        adapter = self.llm.adapter(self.adapter)
+        if adapter is not None:
+            digest.update(adapter.identity)
+        return digest.hexdigest()
+
+    def count(self, messages: Messages) -> int:
+        """Tokens of a rendered conversation, the opening of its answer included."""
+        return len(self.llm.chat_ids(messages))
+
+    def count_text(self, text: str) -> int:
+        """Tokens of a text by itself."""
+        return len(self.llm.tokenizer.encode(text, add_special=False))
+
+    def chat(
+        self,
+        conversations: Sequence[Messages],
+        *,
+        max_tokens: int | Sequence[int],
+        constraint: Forms = None,
+    ) -> list[Reply]:
+        """A greedy answer to each. One that does not fit the context fails before it is asked."""
+        count = len(conversations)
+        limits = [max_tokens] * count if isinstance(max_tokens, int) else list(max_tokens)
+        forms: list[Constraint | None]
+        if constraint is None or isinstance(constraint, Constraint):
+            forms = [constraint] * count
+        else:
+            forms = list(constraint)
+        replies: dict[int, Reply] = {}
+        for i, messages in enumerate(conversations):
+            error = self._refusal(messages)
+            if error is not None:
+                replies[i] = Reply(error=error)
+        fitting = [i for i in range(count) if i not in replies]
+        if fitting:
+            replies.update(self._ask(fitting, conversations, limits, forms))
+        return [replies[i] for i in range(count)]
+
+    def label_logprobs(
+        self, conversations: Sequence[Messages], labels: Sequence[str]
+    ) -> list[LabelScores]:
+        """How likely each is answered with each of the labels; no token is decoded."""
+        trie = LabelTrie.of(self.llm, labels)
+        scores: dict[int, LabelScores] = {}
+        prompts: dict[int, list[int]] = {}
+        for i, messages in enumerate(conversations):
+            try:
+                ids = self.llm.answer_start(messages)
+            except UserError as error:
+                scores[i] = LabelScores(error=error)
+                continue
+            if len(ids) + trie.depth > self.llm.engine.max_length:
+                scores[i] = LabelScores(error=_too_long(len(ids), self.context_length))
+            else:
+                prompts[i] = ids
+        scores.update(self._scored(trie, prompts))
+        return [scores[i] for i in range(len(conversations))]
+
+    def _scored(self, trie: LabelTrie, prompts: dict[int, list[int]]) -> dict[int, LabelScores]:
+        """Scores of all prompts together, or of each by itself where that fails."""
+        try:
+            found = trie.score(
+                self.llm.engine, list(prompts.values()), self.llm.adapter(self.adapter)
+            )
+        except FreeholdError as error:
+            if len(prompts) == 1:
+                return dict.fromkeys(prompts, LabelScores(error=error))
+            scores: dict[int, LabelScores] = {}
+            for i, ids in prompts.items():
+                scores.update(self._scored(trie, {i: ids}))
+            return scores
+        return {
+            i: LabelScores(result.logprobs, Usage(len(ids), result.cached_tokens))
+            for (i, ids), result in zip(prompts.items(), found, strict=True)
+        }
+
+    def _refusal(self, messages: Messages) -> UserError | None:
+        """Why a conversation cannot be sent, found before a batch is made with it."""
+        try:
+            needed = self.count(messages)
+        except UserError as error:
+            return error
+        return _too_long(needed, self.context_length) if needed >= self.context_length else None
+
+    def _ask(
+        self, chosen: Sequence[int], conversations: Sequence[Messages], limits: Sequence[int],
+        forms: Sequence[Constraint | None],
+    ) -> dict[int, Reply]:  # fmt: skip
+        """Replies of the chosen ones as one batch. Where the batch fails each is asked by itself,
+        so that the one to blame is known by its error."""
+        params = [SamplingParams(temperature=0.0, max_tokens=limits[i]) for i in chosen]
+        try:
+            done = self.llm.chat(
+                [conversations[i] for i in chosen], params,
+                constraint=[forms[i] for i in chosen], adapter=self.adapter,
+            )  # fmt: skip
+        except FreeholdError as error:
+            if len(chosen) == 1:
+                return {chosen[0]: Reply(error=error)}
+            replies: dict[int, Reply] = {}
+            for i in chosen:
+                replies.update(self._ask([i], conversations, limits, forms))
+            return replies
+        return {i: _reply(completion) for i, completion in zip(chosen, done, strict=True)}
+
+
+def _reply(completion: Completion) -> Reply:
+    usage = Usage(
+        len(completion.prompt_token_ids),
+        completion.cached_tokens,
+        len(completion.token_ids),
+        completion.forced_tokens,
+    )
+    return Reply(completion.text, completion.finish_reason, usage)
+
+
+def _too_long(needed: int, context: int) -> ContextLengthError:
+    return ContextLengthError(
+        f"{needed:,} tokens with the instruction, and the context holds {context:,}",
+        hint="use a model with a longer context, or shorter documents",
+    )
+
+
+def _file_digest(path: Path) -> bytes:
+    size = path.stat().st_size
+    digest = hashlib.sha256(size.to_bytes(8, "little"))
+    with path.open("rb") as file:
+        if size <= _WHOLE:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+            return digest.digest()
+        digest.update(file.read(1 << 20))  # names, shapes and settings
+        for part in range(_SAMPLES):
+            file.seek((size - _SAMPLE) * part // (_SAMPLES - 1))
+            digest.update(file.read(_SAMPLE))
+    return digest.digest()

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labels without decoding: the trie against scoring one by one, probabilities, abstaining,
+calibration, long documents."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+from scripted import Scripted
+
+import tiny_chat
+from freehold import LLM
+from freehold._llm_label_trie import LabelTrie
+from freehold._llm_labels import label_measurements
+from freehold.documents import Classify, Document, LLMAsker, classify, prompts
+from freehold.documents.calibration import Calibration, calibration_error, fit, probabilities
+from freehold.documents.tasks import from_spec, texts
+from freehold.engine.measuring import Measurement
+from freehold.errors import ContextLengthError, InvalidParameterError
+from shared_data import shared_path
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory):
+    path = tiny_chat.write(tmp_path_factory.mktemp("chat") / "m.gguf", context=4096)
+    with LLM(path) as llm:
+        yield llm
+
+
+def brute(llm: LLM, prompt: list[int], labels: list[str]) -> list[float]:
+    """Each label scored by itself, as answer and end."""
+    wanted = label_measurements(llm.tokenizer, prompt, labels, llm.endings())
+    return [float(row.sum(dtype=np.float64)) for row in llm.engine.measure(wanted)]
+
+
+LABELS = ["good", "good enough", "goods", "bad", "b", "東京", "so-so", "very good indeed"]
+
+
+def test_a_trie_gives_what_scoring_one_by_one_gives(llm):
+    conversations = [prompts.classify(text, LABELS) for text in ("first", "a second", "x" * 90)]
+    starts = [llm.answer_start(messages) for messages in conversations]
+    found = LabelTrie.of(llm, LABELS).score(llm.engine, starts, margin=math.inf)
+    for start, scores in zip(starts, found, strict=True):
+        assert list(scores.logprobs) == brute(llm, start, LABELS)
+
+
+def test_what_a_margin_leaves_out_is_bounded(llm):
+    start = llm.answer_start(prompts.classify("some text", LABELS))
+    exact = brute(llm, start, LABELS)
+    trie = LabelTrie.of(llm, LABELS)
+    (whole,) = trie.score(llm.engine, [start], margin=math.inf)
+    for margin in (0.0, 2.0, 10.0):
+        (found,) = trie.score(llm.engine, [start], margin=margin)
+        assert max(found.logprobs) == max(exact)
+        assert found.requests <= whole.requests
+        for got, true in zip(found.logprobs, exact, strict=True):
+            assert got == true or (true < got < max(exact) - margin)
+    assert trie.score(llm.engine, [start], margin=0.0)[0].requests < whole.requests
+
+
+def test_banking77_is_scored_without_decoding_and_as_by_brute_force(llm):
+    folder = shared_path("datasets", "banking77")
+    labels = json.loads((folder / "categories.json").read_text("utf-8"))
+    with (folder / "test.csv").open(encoding="utf-8") as file:
+        rows = [row["text"] for row in csv.DictReader(file)][::770]
+    assert len(labels) == 77
+    before = llm.engine.stats.decode_tokens
+    answers = classify(llm, rows, labels)
+    assert llm.engine.stats.decode_tokens == before
+    for text, answer in zip(rows, answers, strict=True):
+        assert answer.usage.answer_tokens == 0
+        start = llm.answer_start(prompts.classify(text, labels))
+        chances, _ = probabilities(brute(llm, start, labels))
+        assert answer.value["label"] == labels[int(np.argmax(chances))]
+        found = [answer.value["probabilities"][label] for label in labels]
+        assert found == pytest.approx(chances, abs=1e-9)
+
+
+def test_numbers_of_the_next_token(llm):
+    ids = llm.tokenizer.encode("The quick brown fox")
+    logits = llm.logits(ids).astype(np.float64)
+    logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    first = len(ids) - 3
+    wanted = Measurement(ids, "next", first=first, targets=(5, 9), endings=(1, 2))
+    (numbers,) = llm.engine.measure([wanted])
+    expected = [logs[at - 1, ids[at]] for at in range(first, len(ids))]
+    expected += [logs[-1, 5], logs[-1, 9], np.log(np.exp(logs[-1, [1, 2]]).sum())]
+    np.testing.assert_allclose(numbers, expected, atol=2e-5)
+    for bad in (
+        Measurement(ids, "next", first=0, targets=(5,)),
+        Measurement(ids, "next", first=len(ids)),
+        Measurement(ids, "next", first=len(ids), targets=(10**6,)),
+    ):
+        with pytest.raises(InvalidParameterError):
+            llm.engine.measure([bad])
+
+
+# -- values ----------------------------------------------------------------------------------------
+
+
+def scored(**logs: float) -> Scripted:
+    return Scripted(score=lambda prompt, label: logs[label])
+
+
+def test_probabilities_and_coverage():
+    (answer,) = classify(scored(a=math.log(0.6), b=math.log(0.2)), ["x"], ["a", "b"])
+    assert answer.value["label"] == "a"
+    assert answer.value["probabilities"] == pytest.approx({"a": 0.75, "b": 0.25})
+    assert answer.value["probability"] == pytest.approx(0.75)
+    assert answer.value["coverage"] == pytest.approx(0.8)
+    assert answer.usage.answer_tokens == 0
+
+
+def test_an_unsure_answer_is_no_label():
+    asker = scored(a=math.log(0.6), b=math.log(0.2))
+    for least, label in ((0.74, "a"), (0.76, None)):
+        (answer,) = classify(asker, ["x"], ["a", "b"], abstain_below=least)
+        assert answer.value["label"] == label
+        assert answer.value["probability"] == pytest.approx(0.75)
+
+
+def test_several_labels_are_a_question_each():
+    yes = {"red": 0.9, "round": 0.6, "loud": 0.1}
+
+    def score(prompt: str, word: str) -> float:
+        (label,) = [label for label in yes if f"'{label}'" in prompt]
+        chance = yes[label]
+        return math.log(chance if word == "yes" else 1 - chance)
+
+    asker = Scripted(score=score)
+    (answer,) = classify(asker, ["an apple"], list(yes), multi_label=True)
+    assert answer.value["labels"] == ["red", "round"]
+    assert answer.value["probabilities"] == pytest.approx(yes)
+    common = {prompt.rpartition("Question:")[0] for prompt in asker.prompts}
+    assert len(common) == 1  # the document is computed once
+    (answer,) = classify(asker, ["an apple"], list(yes), multi_label=True, threshold=0.7)
+    assert answer.value["labels"] == ["red"]
+
+
+def test_a_long_document_is_read_in_pieces_that_count_by_their_length():
+    text = "all is well. " * 60 + "ALARM. " * 12
+    asker = Scripted(
+        context=600,
+        score=lambda prompt, label: -0.01 if (label == "bad") == ("ALARM" in prompt) else -5.0,
+    )
+    (answer,) = classify(asker, [text], ["good", "bad"])
+    assert answer.value["pieces"] > 1
+    assert answer.value["label"] == "good"
+    assert sum(answer.value["probabilities"].values()) == pytest.approx(1.0)
+    assert all(len(prompt) < 600 for prompt in asker.prompts)
+
+
+def test_labels_that_leave_no_room_are_an_error_of_the_document():
+    (answer,) = classify(Scripted(context=60), ["text"], ["label one", "label two"])
+    assert isinstance(answer.error, ContextLengthError)
+
+
+@pytest.mark.parametrize("labels", [[], ["one"], ["a", "A"], ["a", ""], ["a\nb", "c"]])
+def test_labels_that_cannot_be_told_apart(labels):
+    with pytest.raises(InvalidParameterError):
+        classify(Scripted(), ["text"], labels)
+
+
+# -- calibration -----------------------------------------------------------------------------------
+
+
+def noisy(
+    count: int, temperature: float, biases: list[float]
+) -> tuple[list[list[float]], list[int]]:
+    """Scores of a model that is too sure by `temperature` and prefers some labels."""
+    rng = np.random.default_rng(3)
+    true = rng.standard_normal((count, len(biases))) * 2
+    chances = np.exp(true) / np.exp(true).sum(1, keepdims=True)
+    truths = [int(rng.choice(len(biases), p=row)) for row in chances]
+    said = temperature * (true - np.asarray(biases))
+    logs = said - np.log(np.exp(said).sum(1, keepdims=True))
+    return logs.tolist(), truths
+
+
+def test_a_fit_finds_the_temperature_and_the_biases():
+    rows, truths = noisy(4000, 3.0, [0.0, 1.0, -1.0])
+    found = fit(rows, truths)
+    assert found.temperature == pytest.approx(3.0, rel=0.15)
+    gaps = np.asarray(found.biases) - found.biases[0]
+    assert gaps == pytest.approx([0.0, 1.0, -1.0], abs=0.25)
+    assert found.error < 0.03 < found.error_before
+    assert found.accuracy > found.accuracy_before
+    rates = np.array([probabilities(row, found)[0] for row in rows])
+    assert calibration_error(rates, np.asarray(truths)) < 0.03
+
+
+def test_few_examples_fit_a_temperature_alone():
+    rows, truths = noisy(11, 3.0, [0.0, 0.0, 0.0])
+    assert fit(rows, truths).biases == ()
+    with pytest.raises(InvalidParameterError, match="too few"):
+        fit(rows[:9], truths[:9])
+
+
+def test_a_fit_survives_what_never_happens_and_what_is_always_right():
+    rows = [[-1e6, 0.0]] * 10 + [[0.0, -1e6]] * 10
+    found = fit(rows, [1] * 10 + [0] * 10)
+    assert math.isfinite(found.temperature)
+    assert found.accuracy == 1.0
+    json.dumps(found.as_json(), allow_nan=False)
+
+
+def test_a_calibrated_task_keeps_what_was_fitted():
+    rows, truths = noisy(400, 3.0, [0.0, 1.0])
+    task = Classify(("a", "b")).calibrated(fit(rows, truths))
+    spec = json.loads(json.dumps(task.spec(), allow_nan=False))
+    again = from_spec("classify", spec)
+    assert again == task
+    asker = scored(a=-0.1, b=-2.4)
+    (before,) = Classify(("a", "b")).answer(asker, texts(["x"]))
+    (after,) = again.answer(asker, texts(["x"]))
+    assert before.value["probability"] > after.value["probability"]
+    with pytest.raises(InvalidParameterError, match="biases"):
+        Classify(("a", "b", "c")).calibrated(task.calibration)
+
+
+def test_documents_and_texts_are_the_same_to_a_task(llm):
+    document = Document("some text", "a.txt", "txt", 1)
+    by_text, by_document = classify(LLMAsker(llm), ["some text", document], ["one", "two"])
+    assert by_text.value == by_document.value
+
+
+def test_calibrations_that_are_none():
+    for temperature in (0.0, -1.0, math.inf):
+        with pytest.raises(InvalidParameterError):
+            Calibration(temperature, ())
