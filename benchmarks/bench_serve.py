@@ -7,9 +7,14 @@ loop, JSON, and the clients' own processor time.
 
 `shared`: 16 clients ask at once about a 150-token document each, all after the same 700-token
 instruction, and want 40 tokens. Cold: nobody has seen the instruction. Warm: it was just used, the
-documents are new. The peer, too, keeps what it computed last. Weights are random, so an answer is
-noise and not JSON; its length is what is fixed (greedy, `max_tokens`), and a round in which any
-server gave or read another number of tokens is an error.
+documents are new. The peer, too, keeps what it computed last. Weights are random, so a free answer
+is noise; its length is what is fixed (greedy, `max_tokens`), and a round in which any server gave
+or read another number of tokens is an error.
+
+`json`: the same with a JSON Schema that both servers hold every answer to, an enum, a boolean and a
+string of fixed length, so that an answer has about 40 tokens in either server's spelling. Each
+answer is checked, and a wrong one is an error. Both count tokens in their own way here, so requests
+are compared and the characters of the answers are told.
 
 Whoever waits is stopped (SIGSTOP), sides take turns, and medians over rounds are told with the
 share of the machine that other processes had meanwhile. A model is made by
@@ -21,6 +26,7 @@ share of the machine that other processes had meanwhile. A model is made by
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import socket
@@ -37,7 +43,20 @@ from typing import Any
 from common import Worker, busy_seconds, finish, header, median, progress, say, table
 from random_vocabulary import words
 
-GROUPS = ("streams", "shared")
+GROUPS = ("streams", "shared", "json")
+KINDS = ("bill", "claim", "appeal", "panel")
+LABEL_LETTERS = 48
+# Keys and values of letters of which the vocabulary has tokens, as a real one has of English.
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "kind": {"enum": [*KINDS]},
+        "open": {"type": "boolean"},
+        "label": {"type": "string", "pattern": f"^[a-p]{{{LABEL_LETTERS}}}$"},
+    },
+    "required": ["kind", "open", "label"],
+    "additionalProperties": False,
+}
 CHAT = "/v1/chat/completions"
 CONTEXT = 2048  # positions per sequence, for every side
 # The peer's cache leaks cells over requests with a common prefix and fails when none is left.
@@ -107,6 +126,7 @@ class Bench:
         self.workers: dict[str, Worker] = {}
         self.foreign: list[float] = []
         self.repeated: dict[str, int] = {}  # requests that a server failed and was asked again
+        self.json_answers: dict[str, list[int]] = {}  # characters of each answer
         self.figures: list[dict[str, Any]] = []
 
     # -- processes -------------------------------------------------------------------------
@@ -206,13 +226,30 @@ class Bench:
         worked = reply["cpu_seconds"] + reply["server_cpu_seconds"]
         return {what: tokens / reply["seconds"], f"{what}, per second of work": tokens / worked}
 
-    def shared(self, prefix: str, name: str) -> float:
-        """Requests per second after this prefix, each with a new document."""
+    def shared(self, prefix: str, name: str, form: bool) -> float:
+        """Requests per second after this prefix, each with a new document; `form`: JSON answers."""
         args = self.args
         texts = [prefix + self.text(args.document) for _ in range(args.clients)]
-        reply = self.ask(name, [self.body(text, args.answer) for text in texts])
-        self._expect(reply, name, args.prefix + args.document, args.answer)
+        if form:
+            # The peer's name for a schema; freehold knows it by OpenAI's and by this one.
+            wanted = {"type": "json_object", "schema": SCHEMA}
+            bodies = [self.body(text, 4 * args.answer, response_format=wanted) for text in texts]
+            reply = self.ask(name, bodies)
+            self._expect_json(reply, name)
+        else:
+            reply = self.ask(name, [self.body(text, args.answer) for text in texts])
+            self._expect(reply, name, args.prefix + args.document, args.answer)
         return float(args.clients / reply["seconds"])
+
+    def _expect_json(self, reply: dict[str, Any], name: str) -> None:
+        for text in reply["texts"]:
+            value = json.loads(text)
+            ok = [*value] == ["kind", "open", "label"] and value["kind"] in KINDS
+            ok = ok and isinstance(value["open"], bool) and len(value["label"]) == LABEL_LETTERS
+            if not ok:
+                raise SystemExit(f"bench_serve.py: {name} broke the schema: {text!r}")
+            self.json_answers.setdefault(name, []).append(len(text))
+        progress(f"{name}: tokens it counted, per answer: {median(reply['tokens']):.0f}")
 
     def measure(
         self, sides: list[str], unit: str, one: Callable[[str, int], dict[str, float]]
@@ -256,17 +293,23 @@ class Bench:
                 ["freehold", "library"], "tok/s", lambda side, r: self.streams(texts[r], side)
             )
             self.workers.pop("library").close()
-        if "shared" in args.only:
-            sides = ["freehold"]
-            if args.peer_python:
-                self.start("llama-cpp-python")
-                sides.append("llama-cpp-python")
+        sides = ["freehold"]
+        if args.peer_python and {"shared", "json"} & {*args.only}:
+            self.start("llama-cpp-python")
+            sides.append("llama-cpp-python")
+        for group, ending in (("shared", ""), ("json", ", JSON")):
+            if group in args.only:
+                self.measure(sides, "req/s", self._cold_and_warm(ending, group == "json"))
 
-            def both(side: str, r: int) -> dict[str, float]:
-                prefix = self.text(args.prefix)
-                return {"cold": self.shared(prefix, side), "warm": self.shared(prefix, side)}
+    def _cold_and_warm(self, ending: str, form: bool) -> Callable[[str, int], dict[str, float]]:
+        def both(side: str, r: int) -> dict[str, float]:
+            prefix = self.text(self.args.prefix)
+            return {
+                "cold" + ending: self.shared(prefix, side, form),
+                "warm" + ending: self.shared(prefix, side, form),
+            }
 
-            self.measure(sides, "req/s", both)
+        return both
 
 
 def arguments() -> argparse.Namespace:
@@ -322,6 +365,7 @@ def main() -> int:
         bench.close()
     result["figures"] = bench.figures
     result["repeated_requests"] = bench.repeated
+    result["json_characters"] = {name: median(n) for name, n in bench.json_answers.items()}
     show(bench.figures)
     finish(result, args.output)
     return 0

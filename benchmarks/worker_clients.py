@@ -43,17 +43,18 @@ class Reply:
             rest = rest[count + 2 :]
         return b"".join(parts)
 
-    def end(self) -> tuple[dict[str, Any], str]:
-        """The tokens that the server counted, and why the answer ended."""
+    def end(self) -> tuple[dict[str, Any], str, str | None]:
+        """The tokens that the server counted, why the answer ended, its text if it came whole."""
         body = self.body()
         if not body.startswith(b"data:"):
             whole = json.loads(body)
-            return whole["usage"], whole["choices"][0]["finish_reason"]
+            choice = whole["choices"][0]
+            return whole["usage"], choice["finish_reason"], choice["message"]["content"]
         frames = [line[5:].strip() for line in body.split(b"\n") if line.startswith(b"data:")]
         if frames[-1] != b"[DONE]":
             raise ValueError(f"the stream broke off: {frames[-1][:200]!r}")
         last, usage = (json.loads(frame) for frame in frames[-3:-1])
-        return usage["usage"], last["choices"][0]["finish_reason"]
+        return usage["usage"], last["choices"][0]["finish_reason"], None
 
 
 async def _ask(host: str, port: int, path: str, body: dict[str, Any]) -> Reply:
@@ -98,9 +99,10 @@ def ask(host: str, port: int, path: str, bodies: list[dict[str, Any]]) -> dict[s
     return {
         "seconds": seconds,
         "first": [reply.first - began for reply in replies],
-        "prompt_tokens": [usage["prompt_tokens"] for usage, _ in ends],
-        "tokens": [usage["completion_tokens"] for usage, _ in ends],
-        "full_length": all(reason == "length" for _, reason in ends),
+        "prompt_tokens": [usage["prompt_tokens"] for usage, _, _ in ends],
+        "tokens": [usage["completion_tokens"] for usage, _, _ in ends],
+        "full_length": all(reason == "length" for _, reason, _ in ends),
+        "texts": [text for _, _, text in ends],
         "repeated": sum(reply.attempts - 1 for reply in replies),
         "bytes": sum(len(reply.data) for reply in replies),
     }

@@ -83,6 +83,13 @@ def test_a_schema_is_kept_whole_and_streamed(client):
     assert text == answers[0]
 
 
+def test_a_schema_beside_json_object_is_kept_too(client):
+    # How llama.cpp's clients ask for one.
+    form = {"type": "json_object", "schema": SCHEMA}
+    value = json.loads(ask(client, response_format=form).choices[0].message.content)
+    assert [*value] == ["ok", "n"]
+
+
 def test_json_object_means_an_object(client):
     answer = ask(client, response_format={"type": "json_object"}, max_tokens=4000,
                  logit_bias={str(b): 6 for b in b'"]}'})  # fmt: skip
@@ -119,6 +126,8 @@ def test_vllms_fields_in_chats_and_completions(client, name):
     [
         ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"not": {}}}}},
          "response_format"),
+        ({"response_format": {"type": "json_object", "schema": {"not": {}}}}, "response_format"),
+        ({"response_format": {"type": "json_object", "schema": 5}}, "response_format"),
         ({"structured_outputs": {"json": {"if": {}, "then": {}}}}, "structured_outputs.json"),
         ({"structured_outputs": {"json": "{"}}, "structured_outputs.json"),
         ({"structured_outputs": {"regex": "("}}, "structured_outputs.regex"),

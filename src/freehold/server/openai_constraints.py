@@ -62,12 +62,16 @@ class ConstraintFields(Body):
 
 
 def response_format_constraint(given: Mapping[str, Any] | None) -> Constraint | None:
-    """OpenAI's ``response_format``; RequestError for what is none."""
+    """OpenAI's ``response_format``, or llama.cpp's with a schema beside ``json_object``.
+
+    Raises RequestError for what is neither.
+    """
     kind = None if given is None else given.get("type")
     if given is None or kind == "text":
         return None
     if kind == "json_object":
-        return Constraint("json")
+        schema = given.get("schema")
+        return Constraint("json") if schema is None else Constraint("json_schema", schema)
     inner = given.get("json_schema")
     if kind == "json_schema" and isinstance(inner, Mapping) and "schema" in inner:
         return Constraint("json_schema", inner["schema"])
