@@ -11,7 +11,7 @@ from typing import Any
 from freehold.cli import console
 from freehold.cli._job_bar import duration
 from freehold.documents.jobs import Journal, place
-from freehold.documents.jobs.journal import Run
+from freehold.documents.jobs.rows import Run
 from freehold.errors import FreeholdError
 
 _SHOWN = 10  # failures, one by one

@@ -10,21 +10,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from freehold._llm_label_trie import LabelTrie
 from freehold.documents.asking import Forms, LabelScores, Reply, Usage
+from freehold.documents.model_digest import model_digest
 from freehold.documents.prompts import Messages
 from freehold.errors import ContextLengthError, FreeholdError, TemplateError, UserError
 from freehold.types import Completion, Constraint, SamplingParams
 
 if TYPE_CHECKING:
     from freehold.llm import LLM
-
-_WHOLE = 64 << 20  # bytes of a file that are hashed all of them
-_SAMPLES = 1024  # places of 4 KiB looked at in a longer one
-_SAMPLE = 4096
 
 
 class LLMAsker:
@@ -49,22 +45,12 @@ class LLMAsker:
 
     @cached_property
     def model_digest(self) -> str:
-        """SHA-256 over the model's files and its adapter, in hexadecimal.
-
-        Of a file of more than 64 MiB its size and 1,024 places all over it are hashed: another
-        quantisation or another training changes most of them, and a job need not wait.
-        """
-        checkpoint = self.llm.checkpoint
-        paths = list(checkpoint.files)
-        if checkpoint.format != "gguf":
-            paths += [p for p in sorted(checkpoint.directory.glob("*.json")) if p not in paths]
-        digest = hashlib.sha256()
-        for path in paths:
-            digest.update(_file_digest(path))
+        """Tells the model, with its adapter, from every other; see `model_digest.py`."""
+        digest = model_digest(self.llm.checkpoint)
         adapter = self.llm.adapter(self.adapter)
-        if adapter is not None:
-            digest.update(adapter.identity)
-        return digest.hexdigest()
+        if adapter is None:
+            return digest
+        return hashlib.sha256(digest.encode() + adapter.identity).hexdigest()
 
     def count(self, messages: Messages) -> int:
         """Tokens of a rendered conversation, the opening of its answer included."""
@@ -153,10 +139,9 @@ class LLMAsker:
         so that the one to blame is known by its error."""
         params = [SamplingParams(temperature=0.0, max_tokens=limits[i]) for i in chosen]
         try:
-            done = self.llm.chat(
-                [conversations[i] for i in chosen], params,
-                constraint=[forms[i] for i in chosen], adapter=self.adapter,
-            )  # fmt: skip
+            done = self._complete(
+                [conversations[i] for i in chosen], params, [forms[i] for i in chosen]
+            )
         except FreeholdError as error:
             if len(chosen) == 1:
                 return {chosen[0]: Reply(error=error)}
@@ -165,6 +150,16 @@ class LLMAsker:
                 replies.update(self._ask([i], conversations, limits, forms))
             return replies
         return {i: _reply(completion) for i, completion in zip(chosen, done, strict=True)}
+
+    def _complete(
+        self, conversations: Sequence[Messages], params: list[SamplingParams],
+        forms: list[Constraint | None],
+    ) -> list[Completion]:  # fmt: skip
+        """Answers of the model as one batch."""
+        done: list[Completion] = self.llm.chat(
+            conversations, params, constraint=forms, adapter=self.adapter
+        )
+        return done
 
 
 def _reply(completion: Completion) -> Reply:
@@ -182,18 +177,3 @@ def _too_long(needed: int, context: int) -> ContextLengthError:
         f"{needed:,} tokens with the instruction, and the context holds {context:,}",
         hint="use a model with a longer context, or shorter documents",
     )
-
-
-def _file_digest(path: Path) -> bytes:
-    size = path.stat().st_size
-    digest = hashlib.sha256(size.to_bytes(8, "little"))
-    with path.open("rb") as file:
-        if size <= _WHOLE:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
-            return digest.digest()
-        digest.update(file.read(1 << 20))  # names, shapes and settings
-        for part in range(_SAMPLES):
-            file.seek((size - _SAMPLE) * part // (_SAMPLES - 1))
-            digest.update(file.read(_SAMPLE))
-    return digest.digest()

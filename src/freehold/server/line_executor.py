@@ -18,7 +18,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from freehold.documents.jobs import ErrorInfo, Item, ItemResult
-from freehold.documents.jobs.requests import request_of
+from freehold.documents.jobs.requests import request_of, usage_of
 from freehold.server.app import create_app
 from freehold.server.registry import ModelRegistry
 from freehold.server.request_context import RequestRecord, set_current
@@ -114,16 +114,3 @@ def _result(item: Item, status: int, body: Any, seconds: float) -> ItemResult:
     kind = str(told.get("code") or told.get("type") or f"status_{status}")
     error = ErrorInfo(kind, str(told.get("message") or f"answered with status {status}"))
     return ItemResult(item.id, content, "error", value, error, {}, seconds)
-
-
-def usage_of(body: Any) -> dict[str, int]:
-    """Tokens of an answer of OpenAI's dialects."""
-    usage = body.get("usage") if isinstance(body, dict) else None
-    usage = usage if isinstance(usage, dict) else {}
-    details = usage.get("prompt_tokens_details")
-    found = {
-        "prompt_tokens": usage.get("prompt_tokens"),
-        "cached_tokens": details.get("cached_tokens") if isinstance(details, dict) else None,
-        "answer_tokens": usage.get("completion_tokens"),
-    }
-    return {name: count for name, count in found.items() if isinstance(count, int)}

@@ -3,7 +3,8 @@
 
 from freehold.documents.jobs.fingerprint import Identity
 from freehold.documents.jobs.items import ErrorInfo, Item, ItemResult, Work
-from freehold.documents.jobs.journal import Counts, Journal, Row
+from freehold.documents.jobs.journal import Journal
+from freehold.documents.jobs.rows import Counts, Row
 from freehold.documents.jobs.runner import JobSummary, Tally, run_job
 
 __all__ = [

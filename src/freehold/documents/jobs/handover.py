@@ -8,19 +8,25 @@ replies; what a task asks is found out by letting it ask.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from freehold.documents.asking import Asker, Forms, LabelScores, Reply, Usage
+from freehold.documents.executors.local import result_of
 from freehold.documents.jobs.items import Item, ItemResult, dumps
 from freehold.documents.jobs.journal import Journal
-from freehold.documents.jobs.requests import BatchTask, request_of
+from freehold.documents.jobs.requests import BatchTask, request_of, usage_of
 from freehold.documents.jobs.runner import JobSummary
-from freehold.errors import DocumentError, JobError
+from freehold.documents.prompts import Messages
+from freehold.errors import AnswerError, DocumentError, JobError
 from freehold.formats.batch_requests import raw_lines
+from freehold.types import Constraint
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _GROUP = 200  # replies kept with one commit
@@ -76,13 +82,115 @@ class AwayExecutor:
         body = self._handover.reply(content)
         if body is not None:
             value = {"status_code": 200, "body": body}
-            return ItemResult(item.id, content, "ok", value, None, _usage(body))
+            return ItemResult(item.id, content, "ok", value, None, usage_of(body))
         url, asked = request_of(item)
         self._handover.want(content, item.id, url, {"model": self._handover.model, **asked})
         return None
 
     def _document(self, task: Any, item: Item) -> ItemResult | None:
-        raise JobError(f"{task.name} cannot be handed over")
+        """An item whose task asks what it has to ask; without a reply to everything it is left."""
+        asker = AwayAsker(self._handover, self._asker)
+        started = time.monotonic()
+        (answer,) = task.answer(asker, [item.document])
+        if asker.missing:
+            return None
+        return result_of(item, answer, time.monotonic() - started)
+
+
+class AwayAsker:
+    """Answers a task with the replies that are there, and writes down what has none.
+
+    Lengths are counted by the model that the job names, so pieces of documents are cut for it.
+    """
+
+    def __init__(self, handover: Handover, asker: Asker) -> None:
+        self._handover, self._asker = handover, asker
+        self.missing = 0  # requests without a reply
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of a conversation and its answer together."""
+        return self._asker.context_length
+
+    @property
+    def model_digest(self) -> str:
+        """Of the model that the job names."""
+        return self._asker.model_digest
+
+    def count(self, messages: Messages) -> int:
+        """Tokens of a rendered conversation."""
+        return self._asker.count(messages)
+
+    def count_text(self, text: str) -> int:
+        """Tokens of a text by itself."""
+        return self._asker.count_text(text)
+
+    def chat(
+        self, conversations: Sequence[Messages], *, max_tokens: int | Sequence[int],
+        constraint: Forms = None,
+    ) -> list[Reply]:  # fmt: skip
+        """The replies; an error stands for one that is not there."""
+        count = len(conversations)
+        limits = [max_tokens] * count if isinstance(max_tokens, int) else max_tokens
+        forms: Sequence[Constraint | None]
+        single = constraint is None or isinstance(constraint, Constraint)
+        forms = [constraint] * count if single else constraint  # type: ignore[list-item,assignment]
+        return [
+            self._reply(messages, limit, form)
+            for messages, limit, form in zip(conversations, limits, forms, strict=True)
+        ]
+
+    def label_logprobs(
+        self, conversations: Sequence[Messages], labels: Sequence[str]
+    ) -> list[LabelScores]:
+        """No batch file can ask for these."""
+        raise JobError(
+            "labels are scored without decoding, which no batch file can ask for",
+            hint="run the job here, or with --endpoint",
+        )
+
+    def _reply(self, messages: Messages, limit: int, form: Constraint | None) -> Reply:
+        asked = {"messages": messages, "max_tokens": limit, "temperature": 0.0, **_form(form)}
+        text = json.dumps(asked, sort_keys=True, separators=(",", ":"))
+        request = hashlib.sha256(text.encode()).hexdigest()
+        body = self._handover.reply(request)
+        if body is not None:
+            return _read(body)
+        self.missing += 1
+        body = {"model": self._handover.model, **asked}
+        self._handover.want(request, request, "/v1/chat/completions", body)
+        return Reply(error=AnswerError("not answered yet"))
+
+
+def _form(form: Constraint | None) -> dict[str, Any]:
+    """A form of answers as vLLM spells it."""
+    if form is None:
+        return {}
+    if form.kind == "json":
+        return {"response_format": {"type": "json_object"}}
+    if form.kind == "json_schema":
+        schema = {"name": "answer", "schema": form.value, "strict": True}
+        return {"response_format": {"type": "json_schema", "json_schema": schema}}
+    name = {"regex": "regex", "choice": "choice", "lark": "grammar"}[form.kind]
+    value = list(form.value) if form.kind == "choice" else form.value
+    return {"structured_outputs": {name: value}}
+
+
+def _read(body: Any) -> Reply:
+    """The reply in the body of a chat completion."""
+    try:
+        choice = body["choices"][0]
+        text, reason = choice["message"]["content"] or "", choice.get("finish_reason")
+        if not isinstance(text, str):
+            raise TypeError
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return Reply(error=AnswerError("the result that came back is no chat completion"))
+    counts = usage_of(body)
+    usage = Usage(
+        counts.get("prompt_tokens", 0), counts.get("cached_tokens", 0),
+        counts.get("answer_tokens", 0),
+    )  # fmt: skip
+    return Reply(text, "length" if reason == "length" else "stop", usage)
 
 
 @dataclass(slots=True)
@@ -134,18 +242,10 @@ def _reply(raw: bytes | None, journal: Journal, taken: Taken) -> tuple[str, Any]
         taken.failed += 1
         taken.first_error = taken.first_error or f"{custom_id}: {error or body}"[:300]
         return None
-    request = custom_id if _DIGEST.fullmatch(custom_id) else journal.content_of(custom_id)
+    request = journal.content_of(custom_id)  # of an item that is a request by itself
+    if request is None and _DIGEST.fullmatch(custom_id):
+        request = custom_id
     if request is None:
         taken.unknown += 1
         return None
     return request, body
-
-
-def _usage(body: Any) -> dict[str, int]:
-    usage = body.get("usage") if isinstance(body, dict) else None
-    usage = usage if isinstance(usage, dict) else {}
-    found = {
-        "prompt_tokens": usage.get("prompt_tokens"),
-        "answer_tokens": usage.get("completion_tokens"),
-    }
-    return {name: count for name, count in found.items() if isinstance(count, int)}

@@ -12,23 +12,17 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Self
 
 from freehold.documents.jobs._sqlite import connect, explained, transaction
 from freehold.documents.jobs.fingerprint import Identity, differences
 from freehold.documents.jobs.items import ErrorInfo, Item, ItemResult, dumps
+from freehold.documents.jobs.rows import ROWS, Counts, Known, Row, Run, State, row_of
 from freehold.errors import JobError
 
-State = Literal["running", "done", "waiting", "cancelled", "interrupted", "failed"]
 _PAGE = 500  # rows read at a time
 
-_ROWS = """
-SELECT i.position, i.seq, i.id, hex(i.content), i.origin, i.error,
-       r.status, r.value, r.error, r.usage, r.seconds, r.attempts
-FROM item i LEFT JOIN result r ON r.content = i.content
-"""
 _ITEM = """
 INSERT INTO item (id, content, run, position, origin, error) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET content = excluded.content, run = excluded.run,
@@ -43,56 +37,6 @@ ON CONFLICT (content) DO UPDATE SET status = excluded.status, value = excluded.v
     attempts = result.attempts + 1, run = excluded.run, finished = excluded.finished
 WHERE result.status != 'ok'
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """An item with what came of it; `status` is "pending" while nothing did."""
-
-    position: int
-    seq: int
-    id: str
-    content_sha256: str | None
-    origin: Mapping[str, Any]
-    status: Literal["ok", "error", "pending"]
-    value: Any
-    error: ErrorInfo | None
-    usage: Mapping[str, int]
-    seconds: float
-    attempts: int
-
-
-class Known(NamedTuple):
-    """What a journal knows of an item that is put in."""
-
-    state: Literal["ok", "error", "again", "refused"] | None
-    ours: bool  # it came of this run
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """Items of a job by what came of them."""
-
-    items: int
-    ok: int
-    errors: int
-
-    @property
-    def pending(self) -> int:
-        """Items that nothing came of yet."""
-        return self.items - self.ok - self.errors
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One time that somebody worked on the job; `record` is what `record.py` noted."""
-
-    id: int
-    started: float
-    ended: float | None
-    state: State
-    record: Mapping[str, Any]
-    counts: Mapping[str, Any]
 
 
 class Journal:
@@ -271,12 +215,12 @@ class Journal:
         in which they came.
         """
         key, where = ("i.seq", "") if run is None else ("i.position", "i.run = :run AND ")
-        query = f"{_ROWS} WHERE {where}{key} > :after ORDER BY {key} LIMIT {_PAGE}"
+        query = f"{ROWS} WHERE {where}{key} > :after ORDER BY {key} LIMIT {_PAGE}"
         while True:
             with explained(self.path):
                 page = self._db.execute(query, {"run": run, "after": after}).fetchall()
             for raw in page:
-                yield _row(raw)
+                yield row_of(raw)
             if len(page) < _PAGE:
                 return
             after = page[-1][1 if run is None else 0]
@@ -302,7 +246,7 @@ class Journal:
         """The first items that failed."""
         where = "WHERE i.error IS NOT NULL OR r.status = 'error' ORDER BY i.seq LIMIT ?"
         with explained(self.path):
-            return [_row(raw) for raw in self._db.execute(f"{_ROWS} {where}", (limit,))]
+            return [row_of(raw) for raw in self._db.execute(f"{ROWS} {where}", (limit,))]
 
     def error_types(self) -> dict[str, int]:
         """How many items failed for each type of error, most first."""
@@ -339,15 +283,3 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _row(raw: Sequence[Any]) -> Row:
-    position, seq, name, content, origin, refusal, status, value, error, usage, seconds, tries = raw
-    why = refusal or error
-    return Row(
-        position, seq, name, content.lower() or None if content else None, json.loads(origin),
-        "error" if refusal else status or "pending",
-        None if value is None or refusal else json.loads(value),
-        None if why is None else ErrorInfo(**json.loads(why)),
-        json.loads(usage or "{}"), seconds or 0.0, tries or 0,
-    )  # fmt: skip

@@ -76,6 +76,19 @@ def request_document(url: str, body: dict[str, Any], source: str, row: int) -> D
     return Document(text, source, READER, READER_VERSION, row)
 
 
+def usage_of(body: Any) -> dict[str, int]:
+    """Tokens of an answer of OpenAI's dialects."""
+    usage = body.get("usage") if isinstance(body, dict) else None
+    usage = usage if isinstance(usage, dict) else {}
+    details = usage.get("prompt_tokens_details")
+    found = {
+        "prompt_tokens": usage.get("prompt_tokens"),
+        "cached_tokens": details.get("cached_tokens") if isinstance(details, dict) else None,
+        "answer_tokens": usage.get("completion_tokens"),
+    }
+    return {name: count for name, count in found.items() if isinstance(count, int)}
+
+
 def _item(path: Path, number: int, raw: bytes | None) -> Item:
     where = f"{path.name} line {number}"
     origin = {"source": str(path), "row": number}

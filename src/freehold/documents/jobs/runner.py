@@ -11,13 +11,16 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from freehold.documents.executors import Executor
 from freehold.documents.jobs.blocks import Pace, arranged, windows
 from freehold.documents.jobs.items import ErrorInfo, Item, ItemResult, Work, dumps
-from freehold.documents.jobs.journal import Journal, State
+from freehold.documents.jobs.journal import Journal
+from freehold.documents.jobs.rows import State
 from freehold.errors import EngineError
+
+if TYPE_CHECKING:
+    from freehold.documents.executors import Executor
 
 
 @dataclass(slots=True)

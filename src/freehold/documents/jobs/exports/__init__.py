@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from freehold.documents.jobs.journal import Row
+from freehold.documents.jobs.rows import Row
 from freehold.errors import InvalidParameterError
 from freehold.formats.atomic_files import atomic_files
 

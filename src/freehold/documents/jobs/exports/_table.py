@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from freehold.documents.jobs.exports import Rows
 from freehold.documents.jobs.items import dumps
-from freehold.documents.jobs.journal import Row
+from freehold.documents.jobs.rows import Row
 
 Type = Literal["text", "integer", "real", "boolean"]
 MAX_FIELDS = 1000  # more are no table; they stay in one column of JSON

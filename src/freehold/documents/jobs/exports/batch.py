@@ -12,7 +12,7 @@ from typing import Any
 
 from freehold.documents.jobs.exports import Rows
 from freehold.documents.jobs.items import dumps
-from freehold.documents.jobs.journal import Row
+from freehold.documents.jobs.rows import Row
 
 ENDINGS = ()  # JSON Lines too: chosen by name
 
