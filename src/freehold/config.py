@@ -108,3 +108,8 @@ def policy_file() -> tuple[Path | None, bool]:
         return config_dir() / "policy.toml", False
     except InvalidParameterError:
         return None, False
+
+
+def hf_endpoint() -> str:
+    """Where Hugging Face's protocol is spoken: `$HF_ENDPOINT`, a mirror, else huggingface.co."""
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")

@@ -23,7 +23,7 @@ ROWS = {
     "models": 3,
     "engine": 4, "chat": 4, "planner": 4, "hub": 4,
     "llm": 5, "quantize": 5, "model_names": 5,
-    "licensing": 5, "planning": 5,
+    "licensing": 5, "planning": 5, "pulling": 5,
     "convert": 5,
     "_llm_adapters": 5,
     "_llm_advice": 5,
@@ -66,6 +66,8 @@ SAME_ROW_ALLOWED = {
     ("model_names", "licensing"),
     ("planner", "engine"),
     ("planning", "model_names"),
+    ("pulling", "licensing"),
+    ("pulling", "planning"),
     ("quantize", "convert"),
     ("quantize", "model_names"),
 }

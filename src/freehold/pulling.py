@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a name to a model in the store: finds its source, asks the policy, fetches.
+
+The one door for `freehold pull` and for servers. Knows which source a name belongs to and which
+token may go where; how bytes come is `hub/`'s. Nothing is fetched but what the name asks for, and
+nothing of a model's files before the policy has agreed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from freehold import licensing
+from freehold.catalogue import catalogue
+from freehold.catalogue.member import Member
+from freehold.config import hf_endpoint
+from freehold.errors import FreeholdError, ModelNotFoundError
+from freehold.hub import reference
+from freehold.hub.fetching import (
+    Need,
+    Progress,
+    check_name,
+    fetch_model,
+    known_already,
+    need,
+)
+from freehold.hub.gguf_variants import DEFAULT_ORDER, Chooser, Variant
+from freehold.hub.ranged_download import TransferLimits
+from freehold.hub.reference import Reference
+from freehold.hub.remote import RemoteModel
+from freehold.hub.sources import huggingface, ollama, path, url
+from freehold.hub.store import Store, StoredModel
+from freehold.hub.web import Web, WebLimits
+from freehold.hub.web_rules import Credential, origin
+from freehold.licences.policy_file import policy_in_force
+
+Note = Callable[[str], None]  # told what a person should know
+
+
+@dataclass(frozen=True, slots=True)
+class PullOptions:
+    """How a name is understood and fetched."""
+
+    quant: str | None = None
+    revision: str | None = None
+    endpoint: str | None = None  # of Hugging Face's protocol, or of Ollama's registry
+    token: str | None = None  # for the endpoint, or the host of the URL
+    override: str | None = None  # why the policy is overridden, in the user's words
+    web: WebLimits | None = None
+    transfer: TransferLimits | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PullPlan:
+    """What a pull would bring."""
+
+    model: RemoteModel
+    need: Need
+
+
+def plan_pull(
+    name: str,
+    options: PullOptions | None = None,
+    *,
+    store: Store | None = None,
+    note: Note = lambda text: None,
+) -> PullPlan:
+    """What `pull` would fetch; asks the source and the policy, and fetches nothing."""
+    options, store = options or PullOptions(), store or Store()
+    with _web(options) as web:
+        return _plan(name, options, store, web, note)
+
+
+def pull(
+    name: str,
+    options: PullOptions | None = None,
+    *,
+    store: Store | None = None,
+    progress: Progress = lambda done, total, file: None,
+    note: Note = lambda text: None,
+) -> StoredModel:
+    """Fetch the model of that name into the store, or go on where an earlier try ended.
+
+    Raises InvalidParameterError for names, ModelNotFoundError, PolicyError before anything was
+    fetched, DownloadError, IntegrityError, CapacityError and StoreError.
+    """
+    options, store = options or PullOptions(), store or Store()
+    with _web(options) as web:
+        plan = _plan(name, options, store, web, note)
+        return fetch_model(plan.model, store, web, progress, options.transfer)
+
+
+def _web(options: PullOptions) -> Web:
+    return Web(limits=options.web)
+
+
+def _plan(name: str, options: PullOptions, store: Store, web: Web, note: Note) -> PullPlan:
+    ref = reference.with_choice(reference.parse(name), options.quant, options.revision)
+    model = _resolve(ref, options, web, note)
+    if ref.name != model.reference.name:
+        model = replace(model, aliases=(*model.aliases, ref.name))
+    check_name(model)
+    _ask_policy(model, options.override)
+    model = known_already(model, store)
+    return PullPlan(model, need(model, store))
+
+
+def _ask_policy(model: RemoteModel, override: str | None) -> None:
+    """PolicyError where this house does not allow the model, by what is known before it is here.
+
+    What the store holds under the same name is another revision, so it is not asked.
+    """
+    if policy_in_force() is None:
+        return
+    facts = licensing.facts_of(
+        _subject(model), metadata=model.metadata or None, licence_texts=model.licence_texts
+    )
+    named = replace(facts, name=model.reference.name)
+    licensing.enforce("pull", named, override=override)
+
+
+def _subject(model: RemoteModel) -> Member | Path | str:
+    """What `licensing` is asked about: a model of the catalogue if it is one."""
+    if model.source == "path":
+        return Path(model.repository)
+    known = None
+    if model.source == "huggingface":
+        known = catalogue.find(model.repository)
+    elif model.source == "ollama" and model.reference.host is None:
+        known = catalogue.find(model.reference.name.removeprefix("ollama:"))
+    # With the revision behind it, it is neither a path nor what a store calls a model.
+    return known or f"{model.reference.name.partition('@')[0]}@{model.revision}"
+
+
+def _resolve(ref: Reference, options: PullOptions, web: Web, note: Note) -> RemoteModel:
+    if ref.kind == "path":
+        return path.resolve(ref)
+    if ref.kind == "url":
+        if options.token is not None:
+            web.use(Credential.for_url(ref.repository, options.token))
+        return url.resolve(ref, web)
+    if ref.kind == "ollama":
+        if options.token is not None:
+            web.use(Credential.for_url(options.endpoint or ollama.endpoint_of(ref), options.token))
+        return ollama.resolve(ref, web, endpoint=options.endpoint)
+    endpoint = options.endpoint or hf_endpoint()
+    web.use(_huggingface_login(endpoint, options, note))
+    if ref.kind == "huggingface":
+        return huggingface.resolve(ref, web, endpoint=endpoint, chooser=_chooser(ref, note))
+    return _catalogue(ref, web, endpoint, note)
+
+
+def _huggingface_login(endpoint: str, options: PullOptions, note: Note) -> Credential | None:
+    """The token that goes to `endpoint`: the one given for it; that of the login only to Hugging
+    Face itself, for a mirror is somebody else."""
+    if options.token is not None:
+        return Credential.for_url(endpoint, options.token)
+    saved = huggingface.saved_token()
+    if saved is None:
+        return None
+    if origin(endpoint) == origin(huggingface.ENDPOINT):
+        return Credential.for_url(endpoint, saved)
+    note(
+        f"note: {origin(endpoint)[1]} is not told your Hugging Face token (--token-file gives it "
+        "one)"
+    )
+    return None
+
+
+def _catalogue(ref: Reference, web: Web, endpoint: str, note: Note) -> RemoteModel:
+    """The model of a shorthand: as GGUF where somebody publishes it so, else from its vendor."""
+    member = catalogue.find(ref.repository)
+    if member is None:
+        raise ModelNotFoundError(
+            f"the catalogue has no {ref.repository}",
+            hint="`freehold models` lists it; repositories are hf:org/repo",
+        )
+    for repository in member.gguf_repos:
+        wanted = reference.huggingface(repository, ref.quant, ref.revision)
+        try:
+            found = huggingface.resolve(wanted, web, endpoint=endpoint, chooser=_chooser(ref, note))
+        except ModelNotFoundError:
+            continue
+        return replace(found, aliases=(member.name,))
+    wanted = reference.huggingface(member.repo, ref.quant, ref.revision)
+    found = huggingface.resolve(wanted, web, endpoint=endpoint, chooser=_chooser(ref, note))
+    return replace(found, aliases=(member.name,))
+
+
+def _chooser(ref: Reference, note: Note) -> Chooser:
+    """Picks the best variant that fits this machine: by the plan where the catalogue knows the
+    model's shape, else by the sizes of the files."""
+
+    def choose(variants: Sequence[Variant]) -> Variant | None:
+        labels = [variant.label for variant in variants]
+        single = {v.label: v for v in variants if v.label and labels.count(v.label) == 1}
+        chosen = _by_plan(ref, single) or _by_size(single)
+        if chosen is not None:
+            note(f"note: {chosen.label} chosen for this machine's memory (--quant names another)")
+        elif single:
+            note("note: none of its quants fits this machine's free memory")
+        return chosen
+
+    return choose
+
+
+def _by_plan(ref: Reference, variants: Mapping[str, Variant]) -> Variant | None:
+    from freehold.planning import USUAL_QUANTS, choose_quant
+
+    member = catalogue.find(ref.repository)
+    among = [quant for quant in USUAL_QUANTS if quant in variants]
+    if member is None or not member.shape or not among:
+        return None
+    try:
+        found = choose_quant(member.shape, among=among)
+    except FreeholdError:
+        return None  # a family that cannot be planned for can be fetched all the same
+    return variants[found.quant] if found.fits else None
+
+
+def _by_size(variants: Mapping[str, Variant]) -> Variant | None:
+    from freehold.planner.machine import this_machine
+    from freehold.planner.memory import usable
+
+    room = usable(this_machine(gpus=False).free)
+    ordered = (variants[label] for label in DEFAULT_ORDER if label in variants)
+    return next((v for v in ordered if v.nbytes + v.nbytes // 8 <= room), None)
