@@ -16,6 +16,7 @@ from freehold.catalogue.family_file import COMPILED, compile_families
 from freehold.catalogue.member import ARTEFACTS, Member
 from freehold.errors import ModelNotFoundError, UnsupportedModelError
 from freehold.formats.checkpoint import Checkpoint
+from freehold.licences.origins import origin_of
 from freehold.models.blocks import expected_of
 from freehold.models.config import families, family_of, read_config
 from freehold.types import SamplingParams
@@ -84,3 +85,12 @@ def test_names_lead_to_members():
     with pytest.raises(ModelNotFoundError, match=r"llama3\.2:3c") as error:
         get("llama3.2:3c")
     assert "llama3.2:3b" in (error.value.hint or "")
+
+
+@MEMBERS
+def test_the_publishers_own_terms_are_the_same(member):
+    """The publishers' files under `licences/` speak of the same repositories. What they have at
+    second hand is left to them."""
+    origin = origin_of(member.repo)
+    if origin is not None and origin.confidence in ("text", "document"):
+        assert set(origin.licences) <= set(member.licence)
