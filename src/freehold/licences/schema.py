@@ -90,6 +90,8 @@ class Threshold:
     measured: str  # when they are counted
     where: str
     words: str = ""
+    commercial_only: bool = False  # whether only commercial use is counted
+    end_users_exempt: bool = False  # whoever gets the model inside a finished product
 
 
 @dataclass(frozen=True, slots=True)
