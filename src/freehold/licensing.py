@@ -92,8 +92,7 @@ def _named(name: str) -> Path | StoredModel | Member | None:
 
     if name in builtin.MODELS:
         return builtin.model_path(name)
-    store = _store()
-    if store is not None and len(name) <= 500 and (stored := store.find(name)) is not None:
+    if (stored := stored_model(name)) is not None:
         return stored
     path = Path(name)
     if path.exists():
@@ -103,6 +102,12 @@ def _named(name: str) -> Path | StoredModel | Member | None:
     if path.is_absolute() or path.suffix in (".gguf", ".safetensors"):
         raise ModelNotFoundError(f"{name!s:.200}: there is no such file")
     return None
+
+
+def stored_model(name: str) -> StoredModel | None:
+    """The model of the store that goes by this name."""
+    store = _store()
+    return store.find(name) if store is not None and len(name) <= 500 else None
 
 
 def _store() -> Store | None:
@@ -130,9 +135,21 @@ def _of_path(
     if path.is_dir():
         metadata = {**metadata, **model_card.card_of(path)}
         texts = (*texts, *model_card.licence_texts(path))
-    if path.parent == Path(builtin.__file__).parent:
-        texts = (*texts, *model_card.licence_texts(path.parent))
+    if path.parent == Path(builtin.__file__).parent and path.stem in builtin.MODELS:
+        return _built_in(path, claims_of(metadata))
     return _join(str(path), claims_of(metadata), texts=texts, file_name=path.name)
+
+
+def _built_in(path: Path, claims: Claims) -> ModelFacts:
+    """freehold's own: model, data and recipe lie in its repository under its licence."""
+    from freehold.licences.openness import Evidence, Fact, openness_of
+
+    own = Fact("open", builtin.LICENCE, "https://opensource.org/licenses", note="its own recipe")
+    return ModelFacts(
+        name=path.stem, family=path.stem, licences=(builtin.LICENCE,), licence_source="catalogue",
+        claims=claims.words, multimodal=False,
+        openness=openness_of(Evidence(weights=own, data=own, code=own), (builtin.LICENCE,)),
+    )  # fmt: skip
 
 
 def _stored_at(path: Path) -> StoredModel | None:
@@ -164,6 +181,9 @@ def _of_stored(
     claims = said.joined(recorded)
     repository = repository_of(stored.repository)
     member = find(stored.name) or (find(repository) if repository else None)
+    if member is not None and repository not in member.repos:
+        # A name such as Ollama's says what it is a copy of.
+        claims = claims.joined(Claims(parents=(member.repo,)))
     return _join(
         stored.name, claims, repository=repository, member=member,
         texts=(*texts, *model_card.licence_texts(directory)),
@@ -177,7 +197,7 @@ def _join(
     from freehold.licences import lineage, openness
     from freehold.licences.origins import origin_by_name
 
-    own = member is not None and repository in (member.repo, *member.variants.values())
+    own = member is not None and repository in member.repos
     known = member.licence if member is not None and own else ()
     traced = lineage.trace(
         claims,
@@ -265,13 +285,13 @@ def enforce(action: Action, facts: ModelFacts, *, override: str | None = None) -
 
 
 def enforce_on(
-    action: Action, model: str | Path, *, metadata: Mapping[str, Any] | None = None,
-    override: str | None = None,
-) -> None:  # fmt: skip
-    """`enforce` on a model by name or path, whose facts are looked up only where there is a
-    policy."""
+    action: Action, path: Path, *, name: str | None = None, override: str | None = None
+) -> None:
+    """`enforce` on the model that lies at `path`, which somebody calls `name`; its facts are looked
+    up only where there is a policy."""
     if policy_in_force() is not None:
-        enforce(action, facts_of(model, metadata=metadata), override=override)
+        facts = facts_of(path)
+        enforce(action, replace(facts, name=name or facts.name), override=override)
 
 
 def breaches_of(action: Action, facts: ModelFacts, policy: Policy) -> list[Breach]:

@@ -56,6 +56,7 @@ from freehold.engine.measuring import Measurement, Pooling
 from freehold.engine.structured import Grammar
 from freehold.errors import InvalidParameterError, TemplateError, TokenizerError
 from freehold.formats.checkpoint import open_checkpoint
+from freehold.licensing import enforce_on
 from freehold.model_names import resolve_model
 from freehold.models.adapters import Adapter
 from freehold.models.base import CausalLM
@@ -94,6 +95,7 @@ class LLM:
         snapshot_dir: str | Path | None = None,
         snapshot_bytes: int = DEFAULT_SNAPSHOT_BYTES,
         adapters: Mapping[str, str | Path] | None = None,
+        policy_override: str | None = None,
     ) -> None:
         """Load `model`: a GGUF file, a safetensors file, a model directory or a model's name.
 
@@ -108,10 +110,11 @@ class LLM:
         called with the bytes of weights loaded so far and the bytes in all. `snapshot_dir` keeps
         computed prefixes on disk, up to `snapshot_bytes` for all models that share it: prompts can
         be made out from them. `adapters` are low-rank adapters (LoRA) to load, name to path: PEFT
-        directories or GGUF files; see `load_adapter`.
+        directories or GGUF files; see `load_adapter`. `policy_override` is why the model is
+        loaded although the policy of this machine forbids it; it is written down.
 
-        Raises a UserError that names what is wrong with the file or a parameter, and
-        CapacityError when the memory is not there.
+        Raises a UserError that names what is wrong with the file or a parameter (PolicyError where
+        the policy forbids the model), and CapacityError when the memory is not there.
         """
         path = resolve_model(model)
         self.path = str(path)
@@ -130,6 +133,7 @@ class LLM:
         self.checkpoint = open_checkpoint(path)
         self._adapters = LoadedAdapters(self.checkpoint)
         try:
+            enforce_on("load", path, name=str(model), override=policy_override)
             # Everything that may be refused is looked at before the weights are loaded.
             config = read_config(self.checkpoint)
             self._adapters.check(adapters or {}, config)

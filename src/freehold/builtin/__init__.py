@@ -12,6 +12,7 @@ from pathlib import Path
 from freehold.errors import DocumentError, ModelNotFoundError
 
 MODELS: tuple[str, ...] = ("seedling",)
+LICENCE = "apache-2.0"  # of everything in this folder, as its LICENSE.md says
 
 _HERE = Path(__file__).parent
 # The build copies them beside this file (CMakeLists.txt); a checkout has only the original.

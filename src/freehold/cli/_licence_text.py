@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _WIDTH = 98
 _SOURCES = {
     "text": "from the text beside it",
-    "catalogue": "known of its origin",
-    "metadata-claim": "claimed by whoever uploaded it",
+    "catalogue": "known of its publisher",
+    "metadata-claim": "going by what it says of itself",
     "unknown": "nobody says",
 }
 _HEADINGS = (
@@ -106,7 +106,7 @@ def index_text(openness: Openness) -> str:
     """The index's twelve grades, counted."""
     if not openness.index:
         return openness.index_words or "not graded"
-    counts = Counter(openness.index.values())
+    counts: Counter[str] = Counter(openness.index.values())
     kinds = ("open", "partial", "closed")
     return ", ".join(f"{counts[kind]} {kind}" for kind in kinds) + f" of {len(openness.index)}"
 

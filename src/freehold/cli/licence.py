@@ -40,20 +40,18 @@ def command(
     ] = None,
     mau: Annotated[
         int | None,
-        _flag(
-            "--mau", help="Monthly active users of all your products, at the date the text names."
-        ),
+        _flag("--mau", help="Monthly active users of all your products, when the text counts."),
     ] = None,
     monthly_revenue: Annotated[
         int | None,
-        _flag("--monthly-revenue", help="Of the whole company or employer, in US dollars."),
+        _flag("--monthly-revenue", help="Of the company or employer, in US dollars."),
     ] = None,
     annual_revenue: Annotated[
         int | None, _flag("--annual-revenue", help="The same in a year.")
     ] = None,
     region: Annotated[
         str | None,
-        _flag("--region", help="Where you live or the company has its seat: EU, DE, US …"),
+        _flag("--region", help="Where you live or your company sits: EU, DE, US …"),
     ] = None,
     host: Annotated[bool, _flag("--host", help="Others use it over a network.")] = False,
     distribute: Annotated[
@@ -74,7 +72,7 @@ def command(
         str | None, _flag("--derived-name", help="Name of the model that you make from it.")
     ] = None,
     answers: Annotated[
-        bool, typer.Option("--answers", help="Show every question, its answer and where it stands.")
+        bool, typer.Option("--answers", help="Show every question, answer and its place.")
     ] = False,
     every: Annotated[
         bool, typer.Option("--list", help="List the licences freehold knows.")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import errno
 import importlib
+import json
 import os
 import pkgutil
 import sys
@@ -29,7 +30,7 @@ import freehold.cli
 from freehold import __version__
 from freehold.cli import console
 from freehold.cli._typed import typed
-from freehold.errors import FreeholdError, UserError
+from freehold.errors import FreeholdError, PolicyError, UserError
 
 EXIT_FAILURE = 1
 EXIT_USER_ERROR = 2
@@ -141,6 +142,8 @@ def run(args: Sequence[str]) -> int:
         return _usage_error(error)
     except FreeholdError as error:
         console.failure(error.message, error.hint)
+        if isinstance(error, PolicyError):  # for programs that call this one
+            console.note(f"reason: {json.dumps(error.reason)}")
         return EXIT_USER_ERROR if isinstance(error, UserError) else EXIT_FAILURE
     except (BrokenPipeError, SystemExit):
         # Rich, which prints the help, exits when its reader goes away; nothing else exits here.

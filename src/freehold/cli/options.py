@@ -312,6 +312,15 @@ class EngineFlags:
             help="Tokens drafted per step by prompt lookup; 0 is off.",
         ),
     ] = 0
+    policy_override: Annotated[
+        str | None,
+        _opt(
+            "--policy-override",
+            help="Why the model is used although the policy of this machine forbids it; the reason "
+            "is written down.",
+            panel=_E,
+        ),
+    ] = None
 
     def settings(self) -> dict[str, Any]:
         """Keyword arguments of `LLM`."""
@@ -323,6 +332,7 @@ class EngineFlags:
             "context_length": self.context,
             "kv_dtype": self.kv_type.value,
             "speculative_tokens": self.speculative_tokens,
+            "policy_override": self.policy_override,
         }
 
     def open(self, model: str, **overrides: Any) -> LLM:

@@ -16,6 +16,7 @@ from freehold.errors import (
     ContextLengthError,
     FreeholdError,
     ModelNotFoundError,
+    PolicyError,
     UserError,
 )
 
@@ -106,6 +107,8 @@ def failure_of(error: BaseException) -> Failure:
         return Failure("context_length", str(error))
     if isinstance(error, ModelNotFoundError):
         return Failure("not_found", str(error), "model")
+    if isinstance(error, PolicyError):
+        return Failure("forbidden", error.message, "model")  # the hint is for who runs the server
     if isinstance(error, UserError):
         return Failure("invalid_request", str(error))
     if isinstance(error, CapacityError):

@@ -16,13 +16,16 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from freehold.async_llm import AsyncLLM
 from freehold.errors import FreeholdError, InvalidParameterError, ModelNotFoundError
+from freehold.licences.policy_file import policy_in_force
+from freehold.licensing import enforce_on
 from freehold.llm import LLM
+from freehold.model_names import resolve_model
 from freehold.models.adapters import check_adapter_name
 from freehold.server.failures import RequestError
 from freehold.server.model_memory import MemoryNeed, default_budget, give_memory_back, memory_need
@@ -81,8 +84,18 @@ class ModelRegistry:
             raise InvalidParameterError(
                 f"two models would be served as {name!r}", hint="name one of them: NAME=PATH"
             )
+        self._enforce_policy(source)
         model = self._models[name] = ServedModel(name, source)
         return model
+
+    def _enforce_policy(self, source: str) -> None:
+        """PolicyError where the policy of this machine forbids to serve a model. What is not there
+        is told when it is asked for."""
+        if policy_in_force() is None:
+            return
+        with suppress(ModelNotFoundError):
+            override = self.settings.engine.get("policy_override")
+            enforce_on("serve", resolve_model(source), name=source, override=override)
 
     def add_adapter(self, model: str, name: str, path: str) -> ServedModel:
         """Serve `model` under an adapter as ``model:name``; it is loaded with the model, so that
