@@ -32,9 +32,10 @@ def byte_tokens() -> list[str]:
 def write(
     path: Path, *, template: str | None = TEMPLATE, context: int = 2048,
     marks: Mapping[str, int] | None = None, numbers: Mapping[str, int] | None = None,
+    texts: Mapping[str, str] | None = None,
 ) -> Path:  # fmt: skip
     """A GGUF file with random weights, byte tokens and ChatML; `marks` are more token ids by the
-    names GGUF has for them, "fim_pre" say; `numbers` are more keys."""
+    names GGUF has for them, "fim_pre" say; `numbers` and `texts` are more keys."""
     rng = np.random.default_rng(5)
     tokens = [*byte_tokens(), "th", "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     writer = gguf.GGUFWriter(path, "llama")
@@ -57,6 +58,8 @@ def write(
         writer.add_uint32(f"tokenizer.ggml.{name}_token_id", token)
     for name, number in (numbers or {}).items():
         writer.add_uint32(name, number)
+    for name, text in (texts or {}).items():
+        writer.add_string(name, text)
     if template is not None:
         writer.add_chat_template(template)
 

@@ -190,6 +190,13 @@ def _of_stored(
     )  # fmt: skip
 
 
+def _published(repository: str) -> tuple[str, ...]:
+    from freehold.catalogue.catalogue import find
+
+    member = find(repository)
+    return member.licence if member is not None else ()
+
+
 def _join(
     name: str, claims: Claims, *, repository: str | None = None, member: Member | None = None,
     texts: tuple[tuple[str, str], ...] = (), file_name: str = "",
@@ -204,6 +211,7 @@ def _join(
         repository=repository,
         texts=[text for _, text in texts],
         known=known,
+        published=_published,
     )
     notes = list(traced.notes)
     if traced.source == "unknown" and (guess := origin_by_name(file_name)) is not None:

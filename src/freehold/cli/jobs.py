@@ -66,7 +66,7 @@ def command(
     flags: JobFlags = JobFlags(),  # noqa: B008 - frozen
     engine: options.EngineFlags = options.EngineFlags(),  # noqa: B008 - frozen
 ) -> None:
-    """List, show, run, resume, cancel, export and import jobs over many documents."""
+    """List, run, resume and export jobs over many documents."""
     given = _expected(action, names or [])
     if vllm and action != "export":
         raise InvalidParameterError("--vllm belongs to `freehold jobs export`")

@@ -82,7 +82,7 @@ def command(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Say what a model's licences mean for your use: what blocks it, and what they ask."""
+    """Say what licences mean for your use of a model."""
     from freehold.licences.reader import licences
     from freehold.licences.situation import Situation
 

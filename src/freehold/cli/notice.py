@@ -40,7 +40,7 @@ def command(
         bool, typer.Option("--json", help="Write no file; print the bill of materials.")
     ] = False,
 ) -> None:
-    """Write NOTICE and a CycloneDX bill of materials for deployed models."""
+    """Write NOTICE and a bill of materials of deployed models."""
     from freehold import __version__
     from freehold.cli._deployed import deployed
     from freehold.formats.atomic_files import atomic_files

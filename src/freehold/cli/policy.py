@@ -31,7 +31,7 @@ def command(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show the policy on models, check models against it, or list exceptions."""
+    """Show a house's rules on models, and check models."""
     from freehold.licences.policy_file import policy_in_force
 
     if action == "log":

@@ -9,7 +9,7 @@ known, the licence `unknown` binds too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,21 +35,30 @@ class Lineage:
     notes: tuple[str, ...]  # contradictions and guesses, as sentences
 
 
+# The licences of a repository, as far as a catalogue has it; () where not.
+Published = Callable[[str], Sequence[str]]
+
+
+def _nothing(repository: str) -> Sequence[str]:
+    del repository
+    return ()
+
+
 def trace(
     claims: Claims, *, repository: str | None = None, texts: Sequence[str] = (),
-    known: Sequence[str] = (),
+    known: Sequence[str] = (), published: Published = _nothing,
 ) -> Lineage:  # fmt: skip
     """Weigh everything that is known of a model.
 
     `repository` is where it was fetched from, `texts` the licence files beside it, `known` the
-    licences that a catalogue gives for exactly this model.
+    licences that a catalogue gives for exactly this model, `published` what it knows of others.
     """
     notes: list[str] = []
     own = origin_of(repository) if repository else None
     copied = None if own or known else _copied(claims, repository, notes)
     origin = own or copied
     parents = _parents(claims, own, repository)
-    inherited = _inherited(parents, notes)
+    inherited = _inherited(parents, published, notes)
     if origin is not None and origin is copied:
         inherited += origin.licences
     certain = tuple(known) or (own.licences if own else ())
@@ -80,9 +89,12 @@ def _parents(claims: Claims, own: Origin | None, repository: str | None) -> tupl
     return tuple(each for each in claims.parents if each.lower() != (repository or "").lower())
 
 
-def _inherited(parents: Sequence[str], notes: list[str]) -> tuple[str, ...]:
+def _inherited(parents: Sequence[str], published: Published, notes: list[str]) -> tuple[str, ...]:
     bound: list[str] = []
     for parent in parents:
+        if known := published(parent):
+            bound += known
+            continue
         origin = origin_of(parent)
         if origin is None and (origin := origin_by_name(parent)) is not None:
             notes.append(f"its parent {parent} seems to be made from {origin.title}")

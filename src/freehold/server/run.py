@@ -95,7 +95,11 @@ def serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> None:
     logs.set_up(settings.log_format)
     listener = bind(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
-    app = create_app(settings)
+    try:
+        app = create_app(settings)
+    except BaseException:  # a model that is not there, or that the policy forbids
+        listener.close()
+        raise
     server = Server(uvicorn_config(app, settings), app.state.services)
     on_ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
     server.run(sockets=[listener])
