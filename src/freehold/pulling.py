@@ -69,7 +69,7 @@ def plan_pull(
 ) -> PullPlan:
     """What `pull` would fetch; asks the source and the policy, and fetches nothing."""
     options, store = options or PullOptions(), store or Store()
-    with _web(options) as web:
+    with Web(limits=options.web, note=note) as web:
         return _plan(name, options, store, web, note)
 
 
@@ -87,19 +87,16 @@ def pull(
     fetched, DownloadError, IntegrityError, CapacityError and StoreError.
     """
     options, store = options or PullOptions(), store or Store()
-    with _web(options) as web:
+    with Web(limits=options.web, note=note) as web:
         plan = _plan(name, options, store, web, note)
         return fetch_model(plan.model, store, web, progress, options.transfer)
-
-
-def _web(options: PullOptions) -> Web:
-    return Web(limits=options.web)
 
 
 def _plan(name: str, options: PullOptions, store: Store, web: Web, note: Note) -> PullPlan:
     ref = reference.with_choice(reference.parse(name), options.quant, options.revision)
     model = _resolve(ref, options, web, note)
-    if ref.name != model.reference.name:
+    # What was typed leads to it too, but for paths, which mean something else in another folder.
+    if ref.name != model.reference.name and ref.kind != "path":
         model = replace(model, aliases=(*model.aliases, ref.name))
     check_name(model)
     _ask_policy(model, options.override)
@@ -171,12 +168,7 @@ def _huggingface_login(endpoint: str, options: PullOptions, note: Note) -> Crede
 
 def _catalogue(ref: Reference, web: Web, endpoint: str, note: Note) -> RemoteModel:
     """The model of a shorthand: as GGUF where somebody publishes it so, else from its vendor."""
-    member = catalogue.find(ref.repository)
-    if member is None:
-        raise ModelNotFoundError(
-            f"the catalogue has no {ref.repository}",
-            hint="`freehold models` lists it; repositories are hf:org/repo",
-        )
+    member = catalogue.get(ref.repository)
     for repository in member.gguf_repos:
         wanted = reference.huggingface(repository, ref.quant, ref.revision)
         try:

@@ -15,6 +15,7 @@ import hashlib
 import json
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -111,10 +112,14 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             self.connection.shutdown(socket.SHUT_RDWR)
 
-    def file(self, data: bytes, etag: str | None = None, ranges: bool = True) -> None:
+    def file(
+        self, data: bytes, etag: str | None = None, ranges: bool = True, commit: str | None = None
+    ) -> None:
         """A file or the range of it that is asked for."""
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         headers = {"ETag": etag} if etag else {}
+        if commit is not None:
+            headers["X-Repo-Commit"] = commit
         condition = self.headers.get("If-Range")
         if not ranges or asked is None or (condition is not None and condition != etag):
             self.send(200, data, headers)
@@ -142,10 +147,15 @@ class _Server(ThreadingHTTPServer):
         pass
 
 
+def _git_oid(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
 class ModelServer:
     """Two servers on two ports: the one that is asked, and a store of large files beside it."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.lock = threading.Lock()
         self.seen: list[Seen] = []
         self.faults: list[Fault] = []
@@ -160,12 +170,18 @@ class ModelServer:
         self.step, self.pause = 1 << 16, 0.0
         self.tick: Callable[[int], None] = lambda count: None  # told of bytes that were sent
         self._servers = [self._start(), self._start()]
-        self.url, self.cdn = (f"http://127.0.0.1:{s.server_port}" for s in self._servers)
-        self.host = self.url.removeprefix("http://")
+        scheme = "https" if tls is not None else "http"
+        self.url, self.cdn = (f"{scheme}://127.0.0.1:{s.server_port}" for s in self._servers)
+        self.host = self.url.removeprefix(f"{scheme}://")
 
     def _start(self) -> _Server:
         server = _Server(("127.0.0.1", 0), Handler)
         server.owner = self
+        if self._tls is not None:
+            # The handshake is the handling thread's: one that fails must not end the server.
+            server.socket = self._tls.wrap_socket(
+                server.socket, server_side=True, do_handshake_on_connect=False
+            )
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         return server
 
@@ -256,8 +272,7 @@ class ModelServer:
 
     def _sibling(self, name: str, data: bytes) -> dict[str, Any]:
         if not self._is_large(name):
-            oid = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-            return {"rfilename": name, "size": len(data), "blobId": oid}
+            return {"rfilename": name, "size": len(data), "blobId": _git_oid(data)}
         sha256 = hashlib.sha256(data).hexdigest()
         self.blobs[f"sha256:{sha256}"] = data
         lfs = {"size": len(data), "sha256": sha256, "pointerSize": 134}
@@ -287,7 +302,7 @@ class ModelServer:
             }
             handler.send(302, b"", headers)
         else:
-            handler.file(data, f'"{hashlib.sha1(data).hexdigest()}"', self.ranges)
+            handler.file(data, f'"{_git_oid(data)}"', self.ranges, repo.commit)
 
     def _manifest(self, handler: Handler, name: str) -> None:
         token = handler.headers.get("Authorization")

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,3 +78,32 @@ def test_a_token_comes_from_a_file(server: ModelServer, tmp_path: Path) -> None:
     done = freehold(tmp_path, "hf:org/repo", "--endpoint", server.url, "--token-file", str(token))
     assert done.returncode == 2
     assert "holds no token" in done.stderr
+
+
+def test_the_policy_says_why_to_programs(server: ModelServer, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text('deny = ["apache-2.0"]\n')
+    arguments = ("hf:org/repo", "--endpoint", server.url, "--json")
+    done = freehold(tmp_path, *arguments, FREEHOLD_POLICY=str(policy))
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["reason"]["action"] == "pull"
+    assert done.stderr.startswith("error: policy forbids to pull hf:org/repo")
+
+
+def test_ctrl_c_keeps_what_has_come(server: ModelServer, tmp_path: Path) -> None:
+    server.step, server.pause = 1024, 0.05
+    arrived = threading.Event()
+    server.tick = lambda count: arrived.set() if count == 1024 else None
+    environment = os.environ | {"HOME": str(tmp_path), "FREEHOLD_MODELS": str(tmp_path / "store")}
+    command = [sys.executable, "-m", "freehold.cli.main", "pull", "hf:org/repo"]
+    with subprocess.Popen(
+        [*command, "--endpoint", server.url], stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert arrived.wait(30)
+        process.send_signal(signal.SIGINT)
+        _, shown = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "goes on from there" in shown
+    assert not list((tmp_path / "store").glob("models/*"))
+    server.pause = 0
+    assert freehold(tmp_path, "hf:org/repo", "--endpoint", server.url).returncode == 0

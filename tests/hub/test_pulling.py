@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -242,6 +243,41 @@ def test_the_disk_is_looked_at_first(
     assert not server.requests("/resolve/")
 
 
+def test_the_official_client_understands_the_server_of_these_tests(
+    server: ModelServer, tmp_path: Path
+) -> None:
+    import huggingface_hub
+
+    server.repos["org/repo"] = Repo({"m-Q4_0.gguf": gguf(1), "LICENSE": b"terms"}, CARD)
+    api = huggingface_hub.HfApi(endpoint=server.url, token=False)
+    info = api.model_info("org/repo", files_metadata=True)
+    assert info.sha == COMMIT
+    for name, data in server.repos["org/repo"].files.items():
+        got = huggingface_hub.hf_hub_download(
+            "org/repo", name, endpoint=server.url, cache_dir=tmp_path / "hf", token=False
+        )
+        assert Path(got).read_bytes() == data
+    with pytest.raises(huggingface_hub.errors.RepositoryNotFoundError):
+        api.model_info("org/none")
+    server.repos["org/repo"].needs_token = "x"
+    with pytest.raises(huggingface_hub.errors.GatedRepoError):
+        huggingface_hub.get_hf_file_metadata(
+            f"{server.url}/org/repo/resolve/main/m-Q4_0.gguf", token=False
+        )
+    huggingface_hub.close_session()
+
+
+def test_two_at_once_fetch_once(server: ModelServer, store: Store) -> None:
+    server.repos["org/repo"] = Repo({"m-Q4_0.gguf": gguf(1, 400_000)})
+    server.pause = 0.005
+    with ThreadPoolExecutor(3) as pool:
+        models = list(pool.map(lambda _: pull("hf:org/repo", options(server)), range(3)))
+    assert {m.path().read_bytes() for m in models} == {gguf(1, 400_000)}
+    asked = [r.headers["range"] for r in server.requests("/cdn/")]
+    assert len(asked) == len(set(asked))
+    assert len(store.models()) == 1
+
+
 # -- Ollama ---------------------------------------------------------------------------------------
 
 
@@ -373,7 +409,9 @@ def test_a_token_for_a_url_stays_there(server: ModelServer) -> None:
     assert {s.headers.get("authorization") for s in server.seen} == {"Bearer abc"}
 
 
-def test_paths(server: ModelServer, store: Store, tmp_path: Path) -> None:
+def test_paths(
+    server: ModelServer, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
     for i in (1, 2):
@@ -381,6 +419,10 @@ def test_paths(server: ModelServer, store: Store, tmp_path: Path) -> None:
     (folder / "evil.py").write_text("")
     stored = pull(str(folder / "m-00001-of-00002.gguf"), options(server))
     assert stored.source == "path"
+    monkeypatch.chdir(folder)
+    again = pull("./m-00001-of-00002.gguf", options(server))
+    assert again.name == stored.name == str(folder / "m-00001-of-00002.gguf")
+    assert again.aliases == ()
     assert [f.sha256 for f in stored.files] == [hashlib.sha256(gguf(i)).hexdigest() for i in (1, 2)]
     assert not server.seen
     with pytest.raises(ModelNotFoundError, match="no such file"):

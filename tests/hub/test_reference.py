@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from freehold.errors import InvalidParameterError
@@ -92,6 +92,7 @@ def test_hostile_names_are_refused(text: str) -> None:
         parse(text)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60) | st.text("hf:ollama/.@#%gu-_ \\\0Q4~", max_size=40))
 @example("hf:a/b/c\\..\\d.gguf")
 def test_any_text_is_a_reference_or_refused(text: str) -> None:

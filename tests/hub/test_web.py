@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import ssl
+import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -156,16 +160,14 @@ def test_statuses(server: ModelServer) -> None:
 def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    with Web(limits=LIMITS) as web, pytest.raises(DownloadError, match="broke off"):
+    with Web(limits=LIMITS) as web, pytest.raises(DownloadError, match="cannot be reached"):
         web.get(f"http://127.0.0.1:{port}/x", 100)
 
 
 def test_no_proxy_credentials_of_netrc(
-    server: ModelServer, tmp_path: object, monkeypatch: pytest.MonkeyPatch
+    server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pathlib import Path
-
-    netrc = Path(str(tmp_path)) / ".netrc"
+    netrc = tmp_path / ".netrc"
     netrc.write_text("machine 127.0.0.1 login me password secret\n")
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
@@ -178,3 +180,53 @@ def test_no_proxy_credentials_of_netrc(
 def test_what_is_no_url(url: str) -> None:
     with pytest.raises(DownloadError):
         origin(url)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
+    """A certificate nobody signed, and what a server with it needs."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl, which makes the certificate, is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+    key, path = folder / "key.pem", folder / "certificate.pem"
+    subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
+         "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+         "-keyout", str(key), "-out", str(path)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path, key)
+    return path, context
+
+
+def test_a_server_that_cannot_prove_who_it_is(
+    certificate: tuple[Path, ssl.SSLContext],
+) -> None:
+    context = certificate[1]
+    with ModelServer(context) as server, Web(limits=LIMITS) as web:
+        server.files["/x.gguf"] = (b"data", None)
+        assert server.url.startswith("https://")
+        with pytest.raises(DownloadError, match="cannot prove who it is") as caught:
+            web.get(f"{server.url}/x.gguf", 100)
+        assert "tries" not in str(caught.value)  # trying again would not help
+        assert not server.seen
+
+
+def test_a_house_may_have_certificates_of_its_own_and_https_stays_https(
+    certificate: tuple[Path, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, context = certificate
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    with (
+        ModelServer(context) as server,
+        ModelServer() as plain,
+        Web(Credential.for_url(server.url, SECRET), LIMITS) as web,
+    ):
+        server.files["/x.gguf"] = (b"data", None)
+        assert web.get(f"{server.url}/x.gguf", 100)[0] == b"data"
+        server.faults.append(Fault("x.gguf", redirect(f"{plain.url}/x.gguf")))
+        with pytest.raises(DownloadError, match="from https to http"):
+            web.get(f"{server.url}/x.gguf", 100)
+        assert not plain.seen

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from freehold.cli import console, options
-from freehold.errors import InvalidParameterError
+from freehold.errors import InvalidParameterError, PolicyError
 
 if TYPE_CHECKING:
     from freehold.hub.store import StoredModel
@@ -29,7 +29,8 @@ def command(
         str,
         typer.Argument(
             metavar="NAME",
-            help="llama3.2:3b, hf:org/repo[:quant][@revision], ollama:name[:tag], a URL or a path.",
+            help="Such as llama3.2:3b, hf:org/repo, hf:org/repo:Q6_K@v1.1, ollama:name:tag, a URL "
+            "or a path.",
             show_default=False,
         ),
     ],
@@ -76,14 +77,14 @@ def command(
         token=None if token_file is None else _token(token_file),
         override=policy_override,
     )
-    if dry_run:
-        plan = plan_pull(name, chosen, note=console.note)
-        if as_json:
-            console.data_json(_plan_json(plan))
-        else:
-            console.data(render_plan(plan))
-        return
     try:
+        if dry_run:
+            plan = plan_pull(name, chosen, note=console.note)
+            if as_json:
+                console.data_json(_plan_json(plan))
+            else:
+                console.data(render_plan(plan))
+            return
         with console.progress_bar("pull") as bar:
             rate = _Rate()
 
@@ -93,6 +94,10 @@ def command(
                 bar(done, total, "  ".join(part for part in parts if part))
 
             stored = pull(name, chosen, progress=show, note=console.note)
+    except PolicyError as error:
+        if as_json:
+            console.data_json({"error": error.message, "reason": error.reason})
+        raise
     except KeyboardInterrupt:
         console.note("\nstopped; what has come is kept, and the same command goes on from there")
         raise

@@ -22,6 +22,7 @@ from freehold.hub.transfer import blob_key, fetch, forget, present
 from freehold.hub.web import Web
 
 RESERVE = 64 << 20  # bytes that are left free: records, and whatever else the machine is doing
+_WORTH_TELLING = 1 << 30  # bytes of a file that takes seconds to read
 
 # Told of bytes that are there, bytes in all, and the file that is coming.
 Progress = Callable[[int, int, str], None]
@@ -106,8 +107,7 @@ def fetch_model(
     with store.transfer():
         check_room(model, need(model, store), store)
         for file in model.files:
-            report = _report(progress, before, total, file.name)
-            files.append(fetch(file, store, web, report, limits))
+            files.append(_fetch_one(file, store, web, limits, before, total, progress))
             before += file.size
         progress(total, total, "")
         stored = _record(model, files, store)
@@ -118,8 +118,23 @@ def fetch_model(
     return stored
 
 
-def _report(progress: Progress, before: int, total: int, name: str) -> Callable[[int], None]:
-    return lambda done: progress(before + done, total, name)
+def _fetch_one(
+    file: RemoteFile,
+    store: Store,
+    web: Web,
+    limits: TransferLimits | None,
+    before: int,
+    total: int,
+    progress: Progress,
+) -> StoredFile:
+    def report(done: int) -> None:
+        progress(before + done, total, file.name)
+
+    def checking(read: int) -> None:
+        if file.size >= _WORTH_TELLING:
+            progress(before + file.size, total, f"checking {file.name}, {read / file.size:.0%}")
+
+    return fetch(file, store, web, report, limits, checking)
 
 
 def _record(model: RemoteModel, files: list[StoredFile], store: Store) -> StoredModel:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from pathlib import Path
 
@@ -19,6 +20,7 @@ Span = tuple[int, int]  # from, up to
 
 _FLUSH_EVERY = 128 << 20  # bytes between marks
 _MAX_JOURNAL = 64 << 20  # read at most; a journal of the largest file has a tenth
+_LINE = re.compile(r"([0-9]{1,18}) ([0-9]{1,18})")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -158,9 +160,10 @@ def read_spans(path: Path, size: int, identity: str) -> list[Span]:
         lines = lines[: marks[-1]] if marks else []
     spans: list[Span] = []
     for line in lines:
-        start, _, end = line.partition(" ")
-        if start.isdigit() and end.isdigit() and int(start) < int(end) <= min(size, length):
-            spans.append((int(start), int(end)))
+        if (match := _LINE.fullmatch(line)) is not None:
+            start, end = int(match[1]), int(match[2])
+            if start < end <= min(size, length):
+                spans.append((start, end))
     return merge(spans)
 
 

@@ -135,7 +135,7 @@ class RangedDownload:
                 fruitless = 1 if at - before >= enough else fruitless + 1
                 if fruitless > self._web.limits.retries:
                     raise self._web.given_up(broken.cause, fruitless) from None
-                self._web.pause(fruitless - 1, broken.cause.wait)
+                self._web.pause(fruitless - 1, broken.cause)
 
     def _range(self, start: int, end: int) -> int:
         """Ask for a stretch and write what comes; gives where it ended. Raises _Broken."""

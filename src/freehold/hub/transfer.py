@@ -47,8 +47,10 @@ def fetch(
     web: Web,
     report: Report = lambda done: None,
     limits: TransferLimits | None = None,
+    checking: Report = lambda done: None,
 ) -> StoredFile:
-    """Bring `file` into the store. `Store.transfer` must be held.
+    """Bring `file` into the store. `Store.transfer` must be held. `report` is told how many bytes
+    are there, `checking` how many of them were read again.
 
     Raises DownloadError, IntegrityError for bytes that are not the promised ones, and
     CapacityError when the disk is full. What has come is kept, unless it is wrong.
@@ -67,16 +69,21 @@ def fetch(
             return StoredFile(file.name, sha256, file.size, blob)
         resumed = bool(read_spans(path, file.size, blob_key(file)))
         try:
-            return _fetch(file, store, web, report, limits or TransferLimits())
+            return _fetch(file, store, web, report, limits or TransferLimits(), checking)
         except IntegrityError:
             if not resumed:
                 raise
         # What an earlier try left was wrong, so it is nobody's fault today.
-        return _fetch(file, store, web, report, limits or TransferLimits())
+        return _fetch(file, store, web, report, limits or TransferLimits(), checking)
 
 
 def _fetch(
-    file: RemoteFile, store: Store, web: Web, report: Report, limits: TransferLimits
+    file: RemoteFile,
+    store: Store,
+    web: Web,
+    report: Report,
+    limits: TransferLimits,
+    checking: Report,
 ) -> StoredFile:
     key = blob_key(file)
     path = store.partial(key)
@@ -87,7 +94,7 @@ def _fetch(
             else:
                 RangedDownload(file, file.location, part, web, limits).run(report)
         sha256 = file.sha256 or _digest(path, file)
-        blob = _commit(file, path, sha256, store)
+        blob = _commit(file, path, sha256, store, checking)
     except IntegrityError:
         # Wrong bytes are nothing to go on from.
         path.unlink(missing_ok=True)
@@ -106,9 +113,16 @@ def _fetch(
     return StoredFile(file.name, sha256, file.size, blob)
 
 
-def _commit(file: RemoteFile, path: Path, sha256: str, store: Store) -> Path:
+def _commit(file: RemoteFile, path: Path, sha256: str, store: Store, checking: Report) -> Path:
+    read = 0
+
+    def watch(count: int) -> None:
+        nonlocal read
+        read += count
+        checking(read)
+
     try:
-        return store.commit_blob(path, sha256, file.size)
+        return store.commit_blob(path, sha256, file.size, watch)
     except IntegrityError as error:
         raise _not_promised(file, error.message.removeprefix(f"{path.name}: ")) from None
 
@@ -166,7 +180,7 @@ def _noted(store: Store, file: RemoteFile) -> str | None:
 def forget(file: RemoteFile, store: Store) -> None:
     """Drop what was noted of a file whose model is complete."""
     path = store.partial(blob_key(file))
-    for ending in ("came", "journal", "lock"):
+    for ending in ("came", "journal"):
         path.with_name(f"{path.name}.{ending}").unlink(missing_ok=True)
 
 

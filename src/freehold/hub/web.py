@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from time import time
+from time import monotonic, time
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urljoin, urlsplit
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _REDIRECTS = (301, 302, 303, 307, 308)
+_WONDER = 1.5  # seconds of silence after which a person asks what is going on
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -68,11 +69,16 @@ class Web:
     """A client for one pull. Safe for several threads."""
 
     def __init__(
-        self, credential: Credential | None = None, limits: WebLimits | None = None
+        self,
+        credential: Credential | None = None,
+        limits: WebLimits | None = None,
+        note: Callable[[str], None] = lambda text: None,
     ) -> None:
+        """`note` is told of waiting that a person would wonder about."""
         import httpx
 
         self.limits = limits or WebLimits()
+        self._note, self._noted_at = note, 0.0
         self.stopped = threading.Event()  # set: nobody waits any longer
         self._credential = credential
         self._client = httpx.Client(
@@ -210,7 +216,7 @@ class Web:
             except Temporary as error:
                 if tries == self.limits.retries:
                     raise self.given_up(error, tries + 1) from None
-                self.pause(tries, error.wait)
+                self.pause(tries, error)
         raise AssertionError
 
     def given_up(self, error: Temporary, tries: int) -> DownloadError:
@@ -220,16 +226,21 @@ class Web:
             hint="what has come is kept: the same command goes on from there",
         )
 
-    def pause(self, tries: int, asked: float | None) -> None:
+    def pause(self, tries: int, why: Temporary) -> None:
         """Wait before try number `tries` + 2: what the server asked for, or longer each time."""
-        if asked is not None and asked > self.limits.longest_wait:
+        asked = why.wait or 0.0
+        if asked > self.limits.longest_wait:
             raise DownloadError(
                 f"the server wants no request for {asked:,.0f} seconds",
                 hint="run the same command then; it goes on from what has come",
             )
         grown = min(self.limits.first_pause * 2**tries, self.limits.longest_pause)
         # Spread out, or many clients that were refused together would come back together.
-        self.stopped.wait(max(asked or 0.0, grown * random.uniform(0.5, 1.0)))
+        seconds = max(asked, grown * random.uniform(0.5, 1.0))
+        if seconds > _WONDER and monotonic() - self._noted_at > seconds:
+            self._noted_at = monotonic()  # several threads wait for the same reason
+            self._note(f"note: {why.message}; trying again in {seconds:.0f} seconds")
+        self.stopped.wait(seconds)
         if self.stopped.is_set():
             raise DownloadError("stopped")
 
@@ -267,6 +278,8 @@ def _retry_after(value: str | None) -> float | None:
 
 
 def _transport_error(error: httpx.TransportError, url: str) -> DownloadError:
+    import httpx
+
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -277,6 +290,8 @@ def _transport_error(error: httpx.TransportError, url: str) -> DownloadError:
         if isinstance(cause, socket.gaierror):
             return Temporary(f"no address is known for {_host(url)}")
         cause = cause.__cause__ or cause.__context__
+    if isinstance(error, httpx.ConnectError):
+        return Temporary(f"{_host(url)} cannot be reached")
     return Temporary(f"the connection to {_host(url)} broke off")
 
 

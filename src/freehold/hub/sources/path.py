@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 from freehold.errors import DownloadError, ModelNotFoundError
@@ -36,7 +37,7 @@ def resolve(ref: Reference, *, chooser: Chooser | None = None) -> RemoteModel:
         files = tuple(f for f in files if f.name.endswith(path.suffix))
         label = quant_label(path.name)
     return RemoteModel(
-        reference=ref,
+        reference=replace(ref, repository=str(path)),
         source="path",
         repository=str(path),
         revision=None,
