@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import sqlite3
 import subprocess
@@ -15,6 +16,8 @@ from typing import Any
 
 import pytest
 
+import tiny_adapters
+import tiny_chat
 from freehold.cli.main import run
 from freehold.documents.jobs import Journal, place
 
@@ -248,6 +251,78 @@ def test_two_processes_cancel_kill_and_resume(
     written = [json.loads(each) for each in (home / "out.jsonl").read_text().splitlines()]
     assert [each["id"] for each in written] == [f"r{i}" for i in range(count)]
     assert {each["status"] for each in written} == {"ok"}
+
+
+def test_answers_are_shown_while_others_are_made(home: Path) -> None:
+    """stdout has the first answers, in order, long before the last one is there; and what a reader
+    that goes away has not seen is kept."""
+    lines = "".join(line(f"r{i}", prompt=f"Number {i} is", max_tokens=48) for i in range(600))
+    (home / "in.jsonl").write_text(lines)
+    process = start(*RUN, "--job", "long", "--format", "batch")
+    assert process.stdout is not None
+    first = [json.loads(process.stdout.readline())["custom_id"] for _ in range(3)]
+    with Journal.existing(place.journal_path("long")) as journal:
+        assert journal.counts().pending > 0
+    assert first == ["r0", "r1", "r2"]
+    process.stdout.close()
+    assert process.wait(120) == 141  # what a shell reports for SIGPIPE
+    assert process.stderr is not None
+    process.stderr.close()
+    with Journal.existing(place.journal_path("long")) as journal:
+        assert journal.counts().ok > 0
+
+
+def test_the_bar_leaves_the_answers_alone(home: Path) -> None:
+    """stderr is a terminal and stdout a file: one has the bar, the other every answer."""
+    (home / "in.jsonl").write_text("".join(line(f"r{i}", prompt=f"No {i}") for i in range(40)))
+    ours, theirs = pty.openpty()
+    with (home / "out").open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, "jobs", *RUN], stdout=out, stderr=theirs
+        )
+    os.close(theirs)
+    told = b""
+    try:
+        while piece := os.read(ours, 65536):
+            told += piece
+    except OSError:  # how Linux says that the other side is closed
+        pass
+    os.close(ours)
+    assert process.wait() == 0, told
+    assert len(answers(home / "out")) == 40
+    assert b"custom_id" not in told
+    assert b"40/40" in told
+    assert b"40 answered" in told
+
+
+def test_an_adapter_is_another_job(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Answers under an adapter are its own, and so is the job."""
+    model = tiny_chat.write(home / "babbler.gguf")
+    adapter = tiny_adapters.write_for(model, home / "adapter.gguf", seed=1)
+    (home / "in.jsonl").write_text(line("one", prompt="Once upon a time", max_tokens=12))
+    words = ("run", "in.jsonl", "--model", str(model), "--threads", "1", "--context", "128")
+    assert jobs(*words) == 0
+    plain = json.loads(capsys.readouterr().out)["response"]["body"]["choices"][0]["text"]
+    assert jobs(*words, "--adapter", str(adapter)) == 0
+    adapted = json.loads(capsys.readouterr().out)["response"]["body"]["choices"][0]["text"]
+    assert plain != adapted
+    assert len(place.names()) == 2
+
+
+def test_what_failed_can_be_handed_over_too(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "in.jsonl").write_text(line("bad", max_tokens=-1))
+    jobs(*RUN, "--job", "mine")
+    capsys.readouterr()
+    assert jobs("export", "mine", "--vllm") == 0
+    assert capsys.readouterr().out == ""
+    assert jobs("export", "mine", "--vllm", "--retry-errors") == 0
+    assert json.loads(capsys.readouterr().out)["custom_id"] == "bad"
+    body = {"choices": [{"text": "better"}]}
+    result = {"custom_id": "bad", "response": {"status_code": 200, "body": body}, "error": None}
+    (home / "results.jsonl").write_text(json.dumps(result) + "\n")
+    assert jobs("import", "mine", "results.jsonl") == 0
+    assert jobs("export", "mine") == 0
+    assert json.loads(capsys.readouterr().out)["value"]["body"] == body
 
 
 def test_requests_are_handed_to_vllm_and_taken_back(

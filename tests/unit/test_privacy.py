@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -68,3 +69,13 @@ def test_reading_documents_stays_on_the_machine(tmp_path: Path) -> None:
     model = tiny_chat.write(tmp_path / "babbler.gguf")
     done = run_alarmed("demo", "--model", str(model), "--limit", "3")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_job_stays_on_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    line = {"custom_id": "a", "url": "/v1/completions", "body": {"prompt": "Hi", "max_tokens": 2}}
+    (tmp_path / "in.jsonl").write_text(json.dumps(line))
+    options = ("--threads", "1", "--context", "256", "--out", str(tmp_path / "out.jsonl"))
+    done = run_alarmed("jobs", "run", str(tmp_path / "in.jsonl"), "--model", "seedling", *options)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out.jsonl").read_text())["status"] == "ok"

@@ -29,7 +29,11 @@ def job_bar(title: str, total: int | None) -> Iterator[Callable[[Tally], None] |
         TextColumn("{task.fields[pace]}", markup=False),
     )  # fmt: skip
     started = time.monotonic()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    # Answers go to stdout meanwhile: the bar, which is on stderr, must not take them over.
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True,
+        redirect_stdout=False, redirect_stderr=False,
+    ) as bar:  # fmt: skip
         task = bar.add_task(console.one_line(title, 30), total=total, pace="")
 
         def update(tally: Tally) -> None:

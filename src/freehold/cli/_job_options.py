@@ -7,6 +7,7 @@ A command makes a task, items and an asker, and calls `work`. Knows no task.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,10 +22,13 @@ from freehold.cli._typed import typed
 
 if TYPE_CHECKING:
     from freehold.documents.executors import Executor
-    from freehold.documents.jobs import Identity, Item, JobSummary, Journal, Row, Work
+    from freehold.documents.jobs import Identity, Item, JobSummary, Journal, Row, Tally, Work
     from freehold.documents.jobs.handover import Handover
+    from freehold.documents.jobs.runner import Progress
 
 _J = "Job"
+_ROW_BY_ROW = ("jsonl", "batch")  # formats whose lines need no others
+_LOOK_SECONDS = 0.5
 # Set while `freehold jobs` repeats a command to hand its requests over instead of answering them.
 handover: ContextVar[Handover | None] = ContextVar("handover", default=None)
 
@@ -103,17 +107,62 @@ def work(
         with place.locked(path), Journal.open(path, identity, name) as journal:
             if away is not None:
                 away.journal = journal
-            with job_bar(name, total) as progress:
+            shown = None
+            # On a terminal they would stand in the way of the bar.
+            streams = flags.out is None and form in _ROW_BY_ROW and not sys.stdout.isatty()
+            if away is None and streams:
+                shown = _Shown(journal, form)
+            with job_bar(name, total) as bar:
                 summary = run_job(
                     task, items, executor, journal, retry_errors=flags.retry_errors,
-                    progress=progress, record=record,
+                    progress=_both(bar, shown), record=record,
                 )  # fmt: skip
-            if summary.state == "done" and away is None:
+            if shown is not None:
+                shown.rest()
+            elif summary.state == "done" and away is None:
                 deliver(journal, flags.out, form, run=journal.run)
     except KeyboardInterrupt:
         console.note(f"what is answered is kept; `freehold jobs resume {name}` goes on")
         raise
     _end(summary)
+
+
+class _Shown:
+    """Answers on stdout while a job runs: those that are there, in the order of the items, up to
+    the first that is not."""
+
+    def __init__(self, journal: Journal, form: str) -> None:
+        self._journal, self._form = journal, form
+        self._position = -1  # of the last one shown
+        self._last = time.monotonic()
+
+    def look(self, _: Tally) -> None:
+        """Show what is new, not too often."""
+        if time.monotonic() - self._last >= _LOOK_SECONDS:
+            self.rest()
+
+    def rest(self) -> None:
+        """Show what there is now."""
+        from freehold.documents.jobs import exports
+
+        self._last = time.monotonic()
+        for row in self._journal.rows(run=self._journal.run, after=self._position):
+            if row.status == "pending":
+                break
+            for piece in exports.text(self._form, lambda row=row: iter([row])):  # type: ignore[misc]
+                sys.stdout.write(piece)
+            self._position = row.position
+        sys.stdout.flush()
+
+
+def _both(bar: Progress | None, shown: _Shown | None) -> Progress:
+    def update(tally: Tally) -> None:
+        if bar is not None:
+            bar(tally)
+        if shown is not None:
+            shown.look(tally)
+
+    return update
 
 
 def _end(summary: JobSummary) -> None:
@@ -131,10 +180,14 @@ def record_of(identity: Identity, asker: Any = None, *, stdin: bool = False) -> 
     from freehold.documents.jobs.record import run_record
 
     llm = getattr(asker, "llm", None)
-    return run_record(
+    record = run_record(
         identity, getattr(llm, "checkpoint", None), getattr(llm, "ops", None), command=typed.get(),
         resumable=not stdin,
     )  # fmt: skip
+    # Long documents are cut for it. No part of the fingerprint: where it is chosen by free memory,
+    # a job would be another one every day.
+    record["engine"]["context_length"] = getattr(asker, "context_length", None)
+    return record
 
 
 def deliver(journal: Journal, out: Path | None, form: str, run: int | None = None) -> None:

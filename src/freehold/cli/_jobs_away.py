@@ -23,8 +23,10 @@ from freehold.errors import JobError
 from freehold.formats.atomic_files import atomic_files
 
 
-def hand_over(name: str, out: Path | None, served_as: str | None) -> None:
-    """Write the requests that have no answer yet."""
+def hand_over(
+    name: str, out: Path | None, served_as: str | None, *, retry_errors: bool = False
+) -> None:
+    """Write the requests that have no answer yet; with `retry_errors`, of what failed too."""
     path = place.find(name)
     with Journal.existing(path) as journal:
         words, folder = command_of(journal)
@@ -32,14 +34,14 @@ def hand_over(name: str, out: Path | None, served_as: str | None) -> None:
     away = Handover(served_as or _model_in(words))
     if out is None:
         away.write = sys.stdout.write
-        _repeat(words, folder, away)
+        _repeat(words, folder, away, retry_errors)
         sys.stdout.flush()
     else:
         out = out.absolute()  # the command is repeated in its own folder
         with atomic_files() as open_file:
             file = open_file(out)
             away.write = lambda line: file.write(line.encode())
-            _repeat(words, folder, away)
+            _repeat(words, folder, away, retry_errors)
         console.note(f"written to {out}")
     console.note(f"{name}: {len(away.wanted):,} requests")
 
@@ -52,7 +54,7 @@ def take_back(name: str, results: Path) -> None:
         taken = take_results(results, journal)
         name = journal.name
     away = Handover(_model_in(words))
-    _repeat(words, folder, away)
+    _repeat(words, folder, away, True)  # a reply to what failed is welcome
     told = [f"{taken.replies:,} replies"]
     if taken.failed:
         told.append(f"{taken.failed:,} errors, which are still to be asked")
@@ -72,14 +74,15 @@ def take_back(name: str, results: Path) -> None:
         raise typer.Exit(1)
 
 
-def _repeat(words: list[str], folder: str, away: Handover) -> None:
+def _repeat(words: list[str], folder: str, away: Handover, retry_errors: bool) -> None:
     from freehold.cli.main import run
 
     here = os.getcwd()  # noqa: PTH109
     token = handover.set(away)
     try:
         os.chdir(folder)
-        code = run([word for word in words if word != "--retry-errors"])
+        given = [word for word in words if word != "--retry-errors"]
+        code = run([*given, "--retry-errors"] if retry_errors else given)
     except OSError as error:
         raise JobError(f"{folder}: {error.strerror}") from None
     finally:

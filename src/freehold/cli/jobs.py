@@ -97,7 +97,7 @@ def command(
     elif vllm:
         from freehold.cli._jobs_away import hand_over
 
-        hand_over(given[0], flags.out, served_as)
+        hand_over(given[0], flags.out, served_as, retry_errors=flags.retry_errors)
     else:
         from freehold.cli._jobs_run import export
 

@@ -26,6 +26,7 @@ from freehold.server.services import Services
 from freehold.server.settings import ServerSettings
 
 _LATER = (429, 503, 529)  # not the request's fault: it is asked again
+_TRIES = 20
 
 
 class LineExecutor:
@@ -96,7 +97,7 @@ class LineExecutor:
         raw = json.dumps({**body, "model": self._name}).encode()
         ask = self._services.batches.answer
         assert ask is not None
-        while True:
+        for _ in range(_TRIES):
             started = time.monotonic()
             status, later, answer = await ask(url, raw, "")
             if status not in _LATER:

@@ -17,6 +17,11 @@ from freehold.documents.jobs.items import dumps
 from freehold.errors import CapacityError, InvalidParameterError
 
 ENDINGS = ("parquet",)
+# What it needs is in its package; it must never look for more on the network.
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
 _TYPES = {"text": "VARCHAR", "integer": "BIGINT", "real": "DOUBLE", "boolean": "BOOLEAN"}
 
 
@@ -41,7 +46,7 @@ def write(rows: Rows, path: Path) -> None:
         with between.open("w", encoding="utf-8") as file:
             for cells in shape.cells(rows):
                 file.write(dumps(dict(zip(numbered, cells, strict=True))) + "\n")
-        with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as database:
+        with duckdb.connect(config=_CONFIG) as database:
             declared = ", ".join(f"{name}: '{kind}'" for name, kind in numbered.items())
             named = ", ".join(
                 f"{number} AS {_quoted(name)}"
