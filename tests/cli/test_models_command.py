@@ -54,6 +54,11 @@ def test_a_short_name_lists_all_sizes(models):
     assert {"llama3.2:1b", "llama3.2:3b"} <= set(listed(out))
 
 
+def test_words_that_mean_one_model_show_it(models):
+    _, out, _ = models("llama", "3.2", "3b")
+    assert out.startswith("Llama 3.2 3B Instruct")
+
+
 @pytest.mark.parametrize("tier", sorted(TIERS))
 def test_what_is_listed_fits_and_the_best_quantisation_is_named(models, tier):
     code, out, err = models("--fits", tier, "--family", "qwen", "--json")

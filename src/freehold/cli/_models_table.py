@@ -19,18 +19,18 @@ from freehold.catalogue.openness import openness
 from freehold.cli import console
 
 if TYPE_CHECKING:
-    from freehold.catalogue.member import Evidence, Member
+    from freehold.catalogue.member import Artefact, Evidence, Member
     from freehold.cli._models_fit import Choice
     from freehold.planner.fit import Fit
     from freehold.planner.machine import Machine
 
 _PIPE_WIDTH = 120  # where no terminal says how wide it is
-_WIDE = 100  # from here on there is room for what a model is for
-_WIDER = 125  # and from here on for when it came
+# From here on there is room for how open a model is, what it is for, when it came.
+_FOR_OPENNESS, _FOR_TASKS, _FOR_DATES = 90, 105, 125
 _LEVELS = {"yes": "yes", "no": "no", "unknown": "not known"}
-_ARTEFACTS = {
-    "weights": "weights", "pretraining_data": "training data",
-    "posttraining_data": "data after that", "training_code": "training code",
+_ARTEFACTS: dict[Artefact, str] = {
+    "weights": "weights", "pretraining_data": "pretraining data",
+    "posttraining_data": "post-training data", "training_code": "training code",
 }  # fmt: skip
 _STYLES = {"open": "green", "partial": "yellow", "closed": "red", "unknown": "dim"}
 _ALWAYS = "Always read the licence before deploying in a commercial product."
@@ -47,7 +47,7 @@ def show_list(rows: Iterable[tuple[Member, Choice | None]]) -> None:
     out = _out()
     fitted = rows[0][1] is not None
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("model", overflow="fold", style="bold", no_wrap=out.width >= _WIDE)
+    table.add_column("model", style="bold", no_wrap=True)
     table.add_column("size", justify="right", no_wrap=True)
     if fitted:
         table.add_column("as", no_wrap=True)
@@ -55,10 +55,11 @@ def show_list(rows: Iterable[tuple[Member, Choice | None]]) -> None:
         table.add_column("tokens/s", justify="right", no_wrap=True)
     table.add_column("context", justify="right", no_wrap=True)
     table.add_column("licence", min_width=10, overflow="fold")
-    table.add_column("open")
-    if out.width >= _WIDE:
+    if out.width >= _FOR_OPENNESS:
+        table.add_column("open")
+    if out.width >= _FOR_TASKS:
         table.add_column("for", min_width=16)
-    if out.width >= _WIDER:
+    if out.width >= _FOR_DATES:
         table.add_column("released", no_wrap=True, style="dim")
     for member, choice in rows:
         cells = [member.name, _parameters(member)]
@@ -66,10 +67,12 @@ def show_list(rows: Iterable[tuple[Member, Choice | None]]) -> None:
             fit = choice.fit
             speed = console.rate(fit.decode_tokens_per_second)
             cells += [fit.quant, console.size(fit.need.total), speed]
-        cells += [_context(member.context), _licence(member), _level(member)]
-        if out.width >= _WIDE:
+        cells += [_context(member.context), _licence(member)]
+        if out.width >= _FOR_OPENNESS:
+            cells.append(_level(member))
+        if out.width >= _FOR_TASKS:
             cells.append(" ".join(member.tasks))
-        if out.width >= _WIDER:
+        if out.width >= _FOR_DATES:
             cells.append(f"{member.released:%b %Y}")
         table.add_row(*(Text(cell) for cell in cells))
     out.print(table)
@@ -84,8 +87,8 @@ def show_one(member: Member, fit: Fit | None, machine: Machine) -> None:
     for name, text in _facts(member):
         grid.add_row(name, text)
     grid.add_row("fits here", _fit(member, fit, machine))
-    for artefact, evidence in member.evidence.items():
-        grid.add_row(_ARTEFACTS.get(artefact, artefact), _evidence(evidence))
+    for artefact, shown in _ARTEFACTS.items():
+        grid.add_row(shown, _evidence(member.evidence[artefact]))
     openly = openness(member)
     grid.add_row("fully open", f"{_LEVELS[openly.answers['full']]}: {openly.reasons['full']}")
     for each in member.assessments:
@@ -122,6 +125,8 @@ def _facts(member: Member) -> Iterable[tuple[str, str]]:
         yield "", f"{kind}: {repo}"
     for i, repo in enumerate(member.gguf_repos):
         yield "as GGUF" if i == 0 else "", repo
+    if member.gguf_repos:
+        yield "to get it", f"freehold pull {member.name}"
 
 
 def _evidence(evidence: Evidence) -> Text:

@@ -117,6 +117,9 @@ def _several(
     from freehold.catalogue.search import search
 
     found = search(query)
+    if machine is None and query.words and len(found.members) == 1 and not as_json:
+        _one(found.members[0], context, as_json)
+        return
     if machine is None:
         rows: list[tuple[Member, Choice | None]] = [(member, None) for member in found.members]
     else:
