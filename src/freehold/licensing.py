@@ -180,7 +180,8 @@ def _of_stored(
     )
     claims = said.joined(recorded)
     repository = repository_of(stored.repository)
-    member = find(stored.name) or (find(repository) if repository else None)
+    names = (repository or "", stored.name.removeprefix("ollama:"), *stored.aliases)
+    member = next((found for name in names if name and (found := find(name))), None)
     if member is not None and repository not in member.repos:
         # A name such as Ollama's says what it is a copy of.
         claims = claims.joined(Claims(parents=(member.repo,)))

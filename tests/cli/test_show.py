@@ -119,6 +119,8 @@ def test_side_files_of_a_model_directory(hf_copy, capsys):
     )
     d = shown(capsys, str(hf_copy))
     assert d["licence"] == "apache-2.0"
+    assert d["licences"]["binding"] == ["apache-2.0"]
+    assert d["licences"]["source"] == "metadata-claim"
     assert d["chat_template"]["source"] == "{{ messages }}\nsecond line"
     assert d["recommended_sampling"] == {"temperature": 0.6, "top_p": 0.95, "top_k": 40}
     assert run(["show", str(hf_copy)]) == 0

@@ -120,4 +120,6 @@ def test_a_title_is_a_claim_only() -> None:
     text = "LLAMA 3.1 COMMUNITY LICENSE AGREEMENT\nLlama 3.1 Version Release Date: July 23, 2024\n…"
     assert detection.by_title(text) == "llama3.1"
     assert detection.by_text(text) is None
-    assert trace(Claims(), texts=[text]).licences == ("unknown",)
+    assert trace(Claims(), texts=[text]).licences == ("llama3.1", "unknown")
+    mine = trace(Claims(licences=("llama3.1",)), texts=[text])
+    assert "unknown" in mine.licences  # the uploader's word does not make the text the known one

@@ -198,3 +198,18 @@ def test_a_directory_is_read_with_its_card_and_its_texts(tmp_path) -> None:
     facts = facts_of(tmp_path)
     assert facts.licences == ("apache-2.0", "llama3.1")
     assert facts.licence_source == "text"
+
+
+POLICY = "Llama 3.2 Acceptable Use Policy\n\nMeta is committed to promoting safe and fair use …"
+
+
+def test_a_policy_beside_a_licence_that_speaks_of_one_is_no_riddle() -> None:
+    title = "LLAMA 3.2 COMMUNITY LICENSE AGREEMENT\n\nLlama 3.2 Version Release Date: …"
+    found = trace(Claims(), repository="meta-llama/Llama-3.2-3B", texts=[title, POLICY])
+    assert found.licences == ("llama3.2",)
+
+
+def test_a_policy_beside_a_licence_that_restricts_nothing_is_one() -> None:
+    found = trace(Claims(), texts=[APACHE, POLICY])
+    assert found.licences == ("apache-2.0", "unknown")
+    assert any("policy on use" in note for note in found.notes)

@@ -61,6 +61,12 @@ def render(facts: ModelFacts, verdict: Verdict) -> str:
     return "\n".join([*parts, "", WARNING, *links])
 
 
+def binding(licences: Mapping[str, Any]) -> str:
+    """One line on which licences bind, for commands that are about something else."""
+    source = _SOURCES[licences["source"]]
+    return f"{', '.join(licences['binding'])}, {source}; see `freehold licence`"
+
+
 def _item(found: Finding, stacked: bool) -> str:
     place = f"section {found.where}" if found.where[:1].isdigit() else found.where
     if stacked:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from freehold.cli import _show_files, console, options
+from freehold.cli import _licence_text, _show_files, console, options
 from freehold.errors import FreeholdError, UserError
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def describe(checkpoint: Checkpoint, context: int | None = None) -> dict[str, An
         "sizes": _sizes(checkpoint, config),
         "rope": _rope(checkpoint, config),
         "licence": _show_files.licence(checkpoint),
+        "licences": _licences(checkpoint),
         "tokenizer": _show_files.tokenizer(checkpoint),
         "chat_template": _template(_show_files.chat_template(checkpoint)),
         "recommended_sampling": _recommended(checkpoint),
@@ -128,6 +129,19 @@ def _types(checkpoint: Checkpoint) -> list[dict[str, Any]]:
         group["parameters"] += tensor.num_elements
         group["bytes"] += tensor.nbytes
     return sorted(groups.values(), key=lambda group: -int(group["bytes"]))
+
+
+def _licences(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Which licences bind, and on whose word."""
+    from freehold.licensing import facts_of
+
+    facts = facts_of(checkpoint.path, metadata=checkpoint.metadata)
+    return {
+        "binding": list(facts.licences),
+        "source": facts.licence_source,
+        "level": facts.openness.level,
+        "notes": list(facts.notes),
+    }
 
 
 def _sizes(checkpoint: Checkpoint, config: ModelConfig | None) -> dict[str, int | None]:
@@ -230,6 +244,8 @@ def render(d: Mapping[str, Any]) -> str:
     rows.append(["parameters", f"{parameters} in {d['tensors']} tensors, {bits:.2f} bits each"])
     rows += [*_size_rows(d["sizes"]), ["rope", _rope_text(d["rope"])]]
     rows.append(["licence", d["licence"] or "not stated in the file"])
+    rows += [["binding", _licence_text.binding(d["licences"])]]
+    rows += [["", note] for note in d["licences"]["notes"]]
     rows += _tokenizer_rows(d)
     recommended = ", ".join(f"{k} {v}" for k, v in d["recommended_sampling"].items())
     rows.append(

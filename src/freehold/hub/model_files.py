@@ -43,6 +43,11 @@ def is_licence(name: str) -> bool:
     return bool(_LICENCE.fullmatch(name) and _TEXT.fullmatch(name))
 
 
+def is_grant(name: str) -> bool:
+    """Whether a file of that name is the licence itself, not a notice or policy beside it."""
+    return is_licence(name) and name.lower().startswith(("licen", "copying"))
+
+
 def select(
     files: Sequence[RemoteFile], quant: str | None, chooser: Chooser | None, where: str
 ) -> tuple[tuple[RemoteFile, ...], str, str | None]:

@@ -77,6 +77,13 @@ def by_title(text: str) -> str | None:
     return min(found)[2] if found else None
 
 
+def is_use_policy(text: str) -> bool:
+    """Whether a text calls itself a policy on use, which goes with a licence and is none."""
+    words = _WORD.findall(text[:_TITLE_CHARACTERS].lower())
+    begins = " ".join(words[:12])
+    return re.search(r"\b(use|usage) policy\b", begins) is not None and by_title(text) is None
+
+
 @cache
 def _titles() -> Mapping[str, str]:
     return {" ".join(_WORD.findall(each.name.lower())): each.id for each in licences().values()} | {

@@ -62,8 +62,8 @@ def trace(
     if origin is not None and origin is copied:
         inherited += origin.licences
     certain = tuple(known) or (own.licences if own else ())
-    from_text = _from_texts(texts, (*certain, *inherited), notes)
     claimed = _claimed(claims, notes)
+    from_text = _from_texts(texts, (*certain, *inherited), claimed, notes)
     bound, source = _weigh(from_text, certain, inherited, claimed, claims, copied is not None)
     _contradictions(claimed, (*from_text, *certain, *inherited), notes)
     upstream = (*claims.parents, *(origin.upstream if origin else ()))
@@ -106,7 +106,21 @@ def _inherited(parents: Sequence[str], published: Published, notes: list[str]) -
     return _unique(bound)
 
 
-def _from_texts(texts: Iterable[str], known: Sequence[str], notes: list[str]) -> tuple[str, ...]:
+def _from_texts(
+    texts: Sequence[str], known: Sequence[str], claimed: Sequence[str], notes: list[str]
+) -> tuple[str, ...]:
+    policies = [text for text in texts if detection.is_use_policy(text)]
+    bound = _grants([text for text in texts if text not in policies], known, notes)
+    spoken_of = (*bound, *known, *claimed)
+    expected = any(licence(each)["use_restrictions"].value == "yes" for each in spoken_of)
+    if policies and not expected:
+        # A licence that restricts nothing, and beside it a policy that does.
+        notes.append("a policy on use lies beside it; how far it binds is not known")
+        bound = (*bound, UNKNOWN)
+    return _unique(bound)
+
+
+def _grants(texts: Sequence[str], known: Sequence[str], notes: list[str]) -> tuple[str, ...]:
     bound = []
     for text in texts:
         found = detection.by_text(text)
@@ -120,10 +134,10 @@ def _from_texts(texts: Iterable[str], known: Sequence[str], notes: list[str]) ->
         elif licence(title).category != "permissive" and title in known:
             notes.append(f"the text beside it is not word for word the {licence(title).name} known")
         elif licence(title).text_sha256:
-            notes.append(
-                f"the text beside it calls itself {licence(title).name} and says something else"
-            )
-            bound.append(UNKNOWN)
+            name = licence(title).name
+            notes.append(f"the text beside it calls itself {name} and says something else")
+            # What looks like MIT and is not may have nothing of it; what a vendor's own says holds.
+            bound += [UNKNOWN] if licence(title).category == "permissive" else [title, UNKNOWN]
         else:
             notes.append(f"the text beside it calls itself {licence(title).name}; not compared")
             bound += [title] if title in known else [title, UNKNOWN]

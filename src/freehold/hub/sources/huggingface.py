@@ -23,7 +23,7 @@ from freehold.errors import (
 )
 from freehold.formats.strict_json import parse_json_object
 from freehold.hub.gguf_variants import Chooser
-from freehold.hub.model_files import MAX_TEXT, is_licence, select, select_file
+from freehold.hub.model_files import MAX_TEXT, is_grant, select, select_file
 from freehold.hub.reference import Reference
 from freehold.hub.remote import RemoteFile, RemoteModel
 from freehold.hub.transfer import git_digest
@@ -67,7 +67,7 @@ def resolve(
     claims = _claims(info)
     if info.gated:
         _check_access(ref, chosen[0], web, endpoint)
-    texts = [f for f in chosen if is_licence(f.name)]
+    texts = [f for f in chosen if is_grant(f.name)]
     return RemoteModel(
         reference=ref if label is None or ref.quant else replace(ref, quant=label),
         source="huggingface",
