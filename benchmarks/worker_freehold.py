@@ -15,7 +15,8 @@ from typing import Any
 import freehold
 from common import Shape, limits_of
 from freehold import LLM, SamplingParams
-from freehold.cli._bench_limits import weights_used
+from freehold.planner.sizes import sizes_of
+from freehold.planner.speed import weights_used
 from worker_protocol import random_ids, serve
 
 
@@ -24,8 +25,8 @@ def greedy(tokens: int) -> SamplingParams:
 
 
 def shape_of(llm: Any) -> Shape:
-    """Sizes of the matrices a token is multiplied by, as the file stores them."""
-    used = weights_used(llm)
+    """Sizes of the matrices a token is multiplied by, as they lie in memory."""
+    used = weights_used(sizes_of(llm.checkpoint, llm.config))
     c = llm.config
     return Shape(
         round(used.layer_elements),

@@ -16,9 +16,12 @@ import psutil
 
 from freehold.config import DEFAULT_BLOCK_SIZE
 from freehold.engine.kv_cache import FREE_MEMORY_SHARE, longest_context
-from freehold.errors import InvalidParameterError
+from freehold.errors import CapacityError, InvalidParameterError
 from freehold.formats.checkpoint import Checkpoint
+from freehold.models.base import ModelConfig
 from freehold.ops import FloatArray
+from freehold.planner.machine import this_machine
+from freehold.planner.sizes import sizes_of
 from freehold.types import Constraint, SamplingParams
 
 Params: TypeAlias = SamplingParams | Sequence[SamplingParams] | None
@@ -78,6 +81,20 @@ def check_context(wanted: int | None, own: int) -> None:
         raise InvalidParameterError(
             f"context_length is {wanted:,} and the model was made for {own:,}",
             hint=f"use at most {own}",
+        )
+
+
+def check_free_memory(checkpoint: Checkpoint, config: ModelConfig) -> None:
+    """Raise CapacityError for weights that are larger than the memory that is free, swap included:
+    loading them would end in the system ending the process, or others."""
+    wanted = sizes_of(checkpoint, config).resident_bytes
+    machine = this_machine(gpus=False)
+    free = machine.free + int(psutil.swap_memory().free)
+    if wanted > free:
+        raise CapacityError(
+            f"{checkpoint.path}: the weights take {wanted / 1e9:,.2f} GB of memory and "
+            f"{free / 1e9:,.2f} GB are free",
+            hint="`freehold plan` tells what fits; ignore_memory (--ignore-memory) loads it anyway",
         )
 
 

@@ -60,6 +60,18 @@ def data_dir() -> Path | None:
     return root / "freehold"
 
 
+def calibration_dir() -> Path | None:
+    """Where this machine's speed is remembered: `FREEHOLD_CALIBRATION`, else `planner` among the
+    user's data; None where that says ``off``, or there is no home directory."""
+    given = os.environ.get("FREEHOLD_CALIBRATION", "")
+    if given == "off":
+        return None
+    if given:
+        return Path(given)
+    home = data_dir()
+    return None if home is None else home / "planner"
+
+
 def config_dir() -> Path:
     """Where this user's settings lie: `$XDG_CONFIG_HOME/freehold`, else `~/.config/freehold`.
 

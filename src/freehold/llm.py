@@ -24,6 +24,7 @@ from freehold._llm_inputs import (
     Params,
     backend_options,
     check_context,
+    check_free_memory,
     common_prefix,
     context_that_fits,
     file_marks,
@@ -50,7 +51,7 @@ from freehold.chat.thought_limit import ThoughtLimit
 from freehold.chat.tokenizer import Tokenizer, load_tokenizer
 from freehold.config import DEFAULT_BLOCK_SIZE, EngineConfig
 from freehold.engine.engine import Engine
-from freehold.engine.kv_cache import block_bytes, check_config, sequence_bytes
+from freehold.engine.kv_cache import check_config, sequence_bytes
 from freehold.engine.kv_snapshot import DEFAULT_SNAPSHOT_BYTES, SnapshotStore, fingerprint_of
 from freehold.engine.measuring import Measurement, Pooling
 from freehold.engine.structured import Grammar
@@ -96,6 +97,7 @@ class LLM:
         snapshot_bytes: int = DEFAULT_SNAPSHOT_BYTES,
         adapters: Mapping[str, str | Path] | None = None,
         policy_override: str | None = None,
+        ignore_memory: bool = False,
     ) -> None:
         """Load `model`: a GGUF file, a safetensors file, a model directory or a model's name.
 
@@ -111,7 +113,9 @@ class LLM:
         computed prefixes on disk, up to `snapshot_bytes` for all models that share it: prompts can
         be made out from them. `adapters` are low-rank adapters (LoRA) to load, name to path: PEFT
         directories or GGUF files; see `load_adapter`. `policy_override` is why the model is
-        loaded although the policy of this machine forbids it; it is written down.
+        loaded although the policy of this machine forbids it; it is written down. `ignore_memory`
+        loads weights for which there is not enough free memory all the same; the system may then
+        swap, or end the process.
 
         Raises a UserError that names what is wrong with the file or a parameter (PolicyError where
         the policy forbids the model), and CapacityError when the memory is not there.
@@ -140,6 +144,8 @@ class LLM:
             own = config.context_length
             check_context(context_length, own)
             check_config(EngineConfig(context_length or own, **self._settings))
+            if backend == "cpu" and not ignore_memory:
+                check_free_memory(self.checkpoint, config)
             self._tokenizer: Tokenizer | None = None
             if not skip_tokenizer_init and has_tokenizer(self.checkpoint):
                 self._tokenizer = load_tokenizer(self.checkpoint, pre=pre)
@@ -230,22 +236,6 @@ class LLM:
     def recommended_sampling(self) -> dict[str, float | int]:
         """The vendor's sampling settings by `SamplingParams` field; never applied by itself."""
         return recommended_sampling(self.checkpoint)
-
-    @property
-    def kv_bytes_per_token(self) -> float:
-        """Bytes of key-value cache one position takes over all layers, those that forget it once
-        it has left their window included."""
-        block = block_bytes(self.model.kv_layers(), DEFAULT_BLOCK_SIZE, self._settings["kv_dtype"])
-        return block / DEFAULT_BLOCK_SIZE
-
-    def kv_bytes_read(self, positions: float) -> float:
-        """Bytes of cache that one more token after `positions` others has to read: of layers with a
-        window no more than the window."""
-        size, dtype = DEFAULT_BLOCK_SIZE, self._settings["kv_dtype"]
-        return sum(
-            block_bytes([s], size, dtype) / size * min(positions, s.window or positions)
-            for s in self.model.kv_layers()
-        )
 
     @cached_property
     def pooling(self) -> Pooling:

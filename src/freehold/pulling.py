@@ -8,7 +8,8 @@ nothing of a model's files before the policy has agreed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from freehold import licensing
 from freehold.catalogue import catalogue
 from freehold.catalogue.member import Member
 from freehold.config import hf_endpoint
-from freehold.errors import FreeholdError, ModelNotFoundError
+from freehold.errors import DownloadError, FreeholdError, ModelNotFoundError
 from freehold.hub import reference
 from freehold.hub.fetching import (
     Need,
@@ -71,6 +72,37 @@ def plan_pull(
     options, store = options or PullOptions(), store or Store()
     with Web(limits=options.web, note=note) as web:
         return _plan(name, options, store, web, note)
+
+
+@contextmanager
+def remote_parts(
+    name: str, options: PullOptions | None = None, *, note: Note = lambda text: None
+) -> Iterator[tuple[RemoteModel, Callable[[str, int, int], bytes]]]:
+    """What a name stands for elsewhere, and what fetches a part of a file: location, first byte,
+    how many. For plans, which keep nothing, so no policy is asked.
+
+    Raises as `plan_pull`; the function raises DownloadError."""
+    options = options or PullOptions()
+    with Web(limits=options.web, note=note) as web:
+
+        def fetch(location: str, first: int, count: int) -> bytes:
+            wanted = {"Range": f"bytes={first}-{first + count - 1}"}
+
+            def once() -> bytes:
+                with web.open(location, wanted) as response:
+                    given = response.headers.get("content-range", "")
+                    length = response.headers.get("content-length", "")
+                    if not given.startswith(f"bytes {first}-") or length != str(count):
+                        raise DownloadError(
+                            f"{origin(location)[1]} does not give out parts of files",
+                            hint="pull the model, then plan it",
+                        )
+                    return response.read()
+
+            return web.patiently(once)
+
+        ref = reference.with_choice(reference.parse(name), options.quant, options.revision)
+        yield _resolve(ref, options, web, note), fetch
 
 
 def pull(

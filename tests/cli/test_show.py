@@ -52,7 +52,7 @@ def test_the_cache_grows_with_the_context_and_shrinks_with_the_type(capsys):
     assert d["kv_cache"]["f16"] == 2 * 5 * 4 * 16 * 112 * 2
     assert d["kv_cache"]["f32"] == 2 * d["kv_cache"]["f16"]
     assert d["kv_cache"]["q8_0"] == d["kv_cache"]["f16"] * 34 // 64
-    assert d["total"]["f16"] == d["weights"] + d["kv_cache"]["f16"]
+    assert d["total"]["f16"] == d["weights"] + d["kv_cache"]["f16"] + d["beside"]
 
 
 def test_the_same_model_in_both_formats(capsys):

@@ -15,7 +15,7 @@ import pytest
 from freehold.errors import EngineError, InvalidParameterError, MalformedFileError
 from freehold.llm import LLM
 from freehold.server.failures import RequestError
-from freehold.server.model_memory import MemoryNeed, memory_need
+from freehold.server.model_memory import ServedNeed, memory_need
 from freehold.server.quantities import parse_bytes, parse_keep_alive
 from freehold.server.registry import ModelRegistry
 from freehold.server.settings import ServerSettings
@@ -79,7 +79,7 @@ class House:
         return ModelRegistry(
             ServerSettings(models=tuple(self.sizes), **settings),
             self.open,
-            lambda source: MemoryNeed(self.sizes[source], 10, 40),
+            lambda source: ServedNeed(self.sizes[source], 10, 40),
         )
 
 
@@ -191,11 +191,11 @@ def test_what_can_never_fit_is_refused_at_once() -> None:
 
 
 def test_caches_share_what_is_left() -> None:
-    need = MemoryNeed(100, 10, 1000)
+    need = ServedNeed(100, 10, 1000)
     assert need.cache_of(500, alone=True) == 400
     assert need.cache_of(500, alone=False) == 10 + 390 // 2
     assert need.cache_of(110, alone=False) == 10
-    assert MemoryNeed(100, 10, 40).cache_of(500, alone=True) == 40
+    assert ServedNeed(100, 10, 40).cache_of(500, alone=True) == 40
 
 
 def test_the_real_size_counts_once_it_is_known() -> None:

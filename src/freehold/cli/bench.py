@@ -2,7 +2,7 @@
 """`freehold bench`: speed of a model on this machine, beside what the machine allows.
 
 Drives the engine that serves every other command with made-up tokens, so it needs no tokenizer.
-What is a limit and how much work a token is: `_bench_limits`.
+What is a limit and how much work a token is: `freehold.planner.speed`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from freehold.cli import _bench_limits, console, options
+from freehold.cli import console, options
 from freehold.errors import EngineError, InvalidParameterError
 from freehold.types import SamplingParams
 
 if TYPE_CHECKING:
     from freehold.engine.engine import Engine
     from freehold.llm import LLM
+    from freehold.planner.machine import Rates
+    from freehold.planner.recorder import Recorder
+    from freehold.planner.sizes import ModelSizes
 
 _BLOCK = 16
 _SLOWEST_PREFILL = 256  # prompt tokens a step takes on at the least, beside decoding streams
@@ -81,16 +84,26 @@ def command(
                 cases.append(Case("decode", decode, at, count))
     if not cases:
         raise InvalidParameterError("nothing to measure", hint="raise --prefill or --decode")
+    from freehold.planner.probe import rates_of
+    from freehold.planner.recorder import Recorder
+    from freehold.planner.sizes import sizes_of
+
     started = time.perf_counter()
     with engine.open(model, skip_tokenizer_init=True) as llm:
         loaded = time.perf_counter() - started
         _check_fits(llm, cases)
         console.note(f"loaded in {loaded:.2f} s; measuring the machine's limits")
-        limits = _bench_limits.machine_limits(llm.ops)
+        limits, sizes = rates_of(llm.ops), sizes_of(llm.checkpoint, llm.config)
+        recorder = Recorder(
+            llm.checkpoint, llm.config, backend=llm.ops.name, kv_dtype=engine.kv_type.value
+        )
+        recorder.load(loaded)
         rows = []
         for number, case in enumerate(cases, 1):
             console.note(f"[{number}/{len(cases)}] {case.name}, {repeat} runs")
-            rows.append(_measure(llm, case, repeat, limits))
+            rows.append(_measure(llm, case, repeat, sizes, limits))
+            _record(recorder, case, rows[-1]["tokens_per_second"])
+        recorder.save()
         report = {
             "model": llm.path,
             "architecture": llm.config.architecture,
@@ -100,7 +113,7 @@ def command(
             "kv_dtype": engine.kv_type.value,
             "load_seconds": loaded,
             "weight_bytes": llm.model.weight_bytes(),
-            "limits": limits,
+            "limits": limits and {"read_gbps": limits.read / 1e9, "int8_gops": limits.int8 / 1e9},
             "results": rows,
         }
     if as_json:
@@ -119,8 +132,21 @@ def _check_fits(llm: LLM, cases: list[Case]) -> None:
             )
 
 
-def _measure(llm: LLM, case: Case, repeat: int, limits: dict[str, float] | None) -> dict[str, Any]:
+def _record(recorder: Recorder, case: Case, rate: float) -> None:
+    """Remember a row for later predictions."""
+    if case.kind == "prefill":
+        recorder.prefill(case.tokens, case.tokens / rate)
+    else:
+        seconds = case.tokens * case.streams / rate
+        recorder.decode(case.tokens, max(case.depth, 1), seconds, streams=case.streams)
+
+
+def _measure(
+    llm: LLM, case: Case, repeat: int, sizes: ModelSizes, limits: Rates | None
+) -> dict[str, Any]:
     """Median rate of `repeat` runs after one that warms up, and its share of the limit."""
+    from freehold.planner.speed import decode_work, prefill_work
+
     run: Callable[[LLM, Engine, Case], float] = _prefill if case.kind == "prefill" else _decode
     per_stream = -(-case.positions // _BLOCK) + 1
     engine = llm.make_engine(
@@ -134,10 +160,15 @@ def _measure(llm: LLM, case: Case, repeat: int, limits: dict[str, float] | None)
     if engine.stats.preemptions:
         raise EngineError("a sequence was preempted during the measurement")
     made = case.tokens * (1 if case.kind == "prefill" else case.streams)
-    work = _bench_limits.work(llm, case.kind, case.tokens, case.depth, case.streams)
+    dtype = engine.config.kv_dtype
+    if case.kind == "prefill":
+        work = prefill_work(sizes, case.tokens, kv_dtype=dtype)
+    else:
+        seen = max(case.depth, 1) + (case.tokens + 1) / 2
+        work = decode_work(sizes, seen, streams=case.streams, kv_dtype=dtype)
     rates = [made / s for s in seconds]
     rate = statistics.median(rates)
-    limit = _bench_limits.limit(work, limits)
+    limit = None if limits is None else 1 / work.seconds(limits)
     return {
         "case": case.name,
         **asdict(case),

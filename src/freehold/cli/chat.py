@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,7 +22,7 @@ import typer
 
 from freehold.cli import console, options
 from freehold.cli._answers import AnswerPrinter
-from freehold.cli._timing import timing_line
+from freehold.cli._timing import remember, timing_line
 from freehold.errors import ContextLengthError, FreeholdError, TemplateError, UserError
 
 if TYPE_CHECKING:
@@ -42,6 +44,9 @@ Ctrl-C stops an answer and keeps the conversation."""
 _NEARLY_FULL = 0.8
 
 
+_REMEMBERED = 24  # answers whose times later plans learn from
+
+
 @options.with_options
 def command(
     model: options.Model,
@@ -58,6 +63,7 @@ def command(
 ) -> None:
     """Talk with a model."""
     sampling.params()
+    started = time.perf_counter()
     with engine.open(model, max_num_seqs=1) as llm:
         for notice in llm.notices:
             console.note(f"note: {notice}")
@@ -67,7 +73,12 @@ def command(
                 hint='it continues text: use `freehold run MODEL "Once upon a time"`',
             )
         params = options.resolve(sampling, llm, recommended)
-        Session(llm, params, system, verbose, options.shows_thinking(thinking)).run()
+        load_seconds = time.perf_counter() - started
+        session = Session(llm, params, system, verbose, options.shows_thinking(thinking))
+        try:
+            session.run()
+        finally:
+            remember(llm, engine, load_seconds, session.answers)
 
 
 class Session:
@@ -88,6 +99,7 @@ class Session:
         self.thinking = thinking
         self.turns: list[dict[str, str]] = []
         self.last: Completion | None = None
+        self.answers: deque[Completion] = deque(maxlen=_REMEMBERED)
         self.made_tokens = 0
 
     def messages(self) -> list[dict[str, str]]:
@@ -158,6 +170,7 @@ class Session:
             console.note("stopped; the part above stays in the conversation")
             return
         self.last = completion
+        self.answers.append(completion)
         self.made_tokens += len(completion.token_ids)
         self._say_room(completion)
         if self.verbose:

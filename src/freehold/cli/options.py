@@ -322,6 +322,15 @@ class EngineFlags:
         ),
     ] = None
 
+    ignore_memory: Annotated[
+        bool,
+        typer.Option(
+            "--ignore-memory",
+            rich_help_panel=_E,
+            help="Load weights for which there is not enough free memory all the same.",
+        ),
+    ] = False
+
     def settings(self) -> dict[str, Any]:
         """Keyword arguments of `LLM`."""
         return {
@@ -333,6 +342,7 @@ class EngineFlags:
             "kv_dtype": self.kv_type.value,
             "speculative_tokens": self.speculative_tokens,
             "policy_override": self.policy_override,
+            "ignore_memory": self.ignore_memory,
         }
 
     def open(self, model: str, **overrides: Any) -> LLM:

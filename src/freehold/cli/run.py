@@ -13,7 +13,7 @@ import typer
 
 from freehold.cli import _form, _text, console, options
 from freehold.cli._answers import AnswerPrinter
-from freehold.cli._timing import timing_line
+from freehold.cli._timing import remember, timing_line
 from freehold.errors import InvalidParameterError
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ def command(
         for event in events:
             completion = printer.show(event) or completion
         assert completion is not None
+        if form is None and chosen is None:
+            remember(llm, engine, load_seconds, [completion])
         if as_json:
             console.data_json(_as_json(llm, completion, params, load_seconds))
             return

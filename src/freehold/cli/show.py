@@ -213,23 +213,22 @@ def _recommended(checkpoint: Checkpoint) -> dict[str, Any]:
 def _memory(
     checkpoint: Checkpoint, config: ModelConfig | None, context: int | None
 ) -> dict[str, Any]:
-    """Bytes for the weights and for one sequence's cache at `context`."""
-    from freehold.config import DEFAULT_BLOCK_SIZE, EngineConfig
-    from freehold.engine.kv_cache import sequence_bytes
+    """Bytes for the weights, for one sequence's cache at `context`, and in all."""
+    from freehold.planner.memory import need
+    from freehold.planner.sizes import sizes_of
 
-    if config is None:
-        return {"weights": checkpoint.nbytes, "context": None, "kv_cache": None, "total": None}
+    if config is None or not checkpoint.tensors:
+        unknown = dict.fromkeys(("context", "kv_cache", "beside", "total"))
+        return {"weights": checkpoint.nbytes, **unknown}
     context = context or config.context_length
-    chunk = EngineConfig(context).max_num_batched_tokens
-    cache = {
-        kind: sequence_bytes(config.kv_layers(), context, chunk, DEFAULT_BLOCK_SIZE, kind)
-        for kind in _KV_TYPES
-    }
+    sizes = sizes_of(checkpoint, config)
+    needs = {kind: need(sizes, context, kv_dtype=kind) for kind in _KV_TYPES}
     return {
-        "weights": checkpoint.nbytes,
+        "weights": sizes.resident_bytes,
         "context": context,
-        "kv_cache": cache,
-        "total": {kind: checkpoint.nbytes + nbytes for kind, nbytes in cache.items()},
+        "kv_cache": {kind: each.kv_cache for kind, each in needs.items()},
+        "beside": needs["f16"].buffers + needs["f16"].process,
+        "total": {kind: each.total for kind, each in needs.items()},
     }
 
 
@@ -330,15 +329,19 @@ def _type_table(types: list[dict[str, Any]]) -> str:
 def _memory_table(memory: Mapping[str, Any]) -> str:
     if memory["kv_cache"] is None:
         return f"memory: weights {console.size(memory['weights'])}"
-    rows = [["--kv-type", "weights", "cache", "together"]]
+    rows = [["--kv-type", "weights", "cache", "beside", "together"]]
     for kind, nbytes in memory["kv_cache"].items():
         rows.append(
             [
                 kind,
                 console.size(memory["weights"]),
                 console.size(nbytes),
+                console.size(memory["beside"]),
                 console.size(memory["total"][kind]),
             ]
         )
-    heading = f"memory for one sequence of {memory['context']:,} tokens"
-    return heading + "\n" + console.table(rows, right=(1, 2, 3))
+    heading = (
+        f"memory for one sequence of {memory['context']:,} tokens "
+        "(`freehold plan` says more: speed, documents, other machines)"
+    )
+    return heading + "\n" + console.table(rows, right=(1, 2, 3, 4))

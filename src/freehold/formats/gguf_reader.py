@@ -53,7 +53,7 @@ def read_gguf(path: Path) -> GGUFContents:
     Raises ModelNotFoundError, MalformedFileError or UnsupportedModelError."""
     match = _SPLIT_NAME.fullmatch(path.name)
     if match is None or int(match["count"]) == 1:
-        contents = _read_file(path)
+        contents = read_one(path)
         count = contents.metadata.get("split.count", 1)
         if count != 1:
             contents.files[0].close()
@@ -88,7 +88,7 @@ def _read_split(path: Path, stem: str, number: int, count: int) -> GGUFContents:
     parts: list[GGUFContents] = []
     try:
         for index, part in enumerate(paths):
-            parts.append(_read_file(part))
+            parts.append(read_one(part))
             _check_member(parts[-1], part, index, count)
         return _join(parts, paths)
     except BaseException:
@@ -124,7 +124,8 @@ def _join(parts: list[GGUFContents], paths: list[Path]) -> GGUFContents:
 # -- one file ---------------------------------------------------------------------------------
 
 
-def _read_file(path: Path) -> GGUFContents:
+def read_one(path: Path) -> GGUFContents:
+    """One file alone, a member of a split set or not. Raises as `read_gguf`."""
     file = MappedFile(path)
     try:
         cursor, num_tensors, num_keys = _read_start(file)

@@ -61,8 +61,13 @@ def need(
         weights=sizes.resident_bytes,
         kv_cache=cache_for(sizes.kv_layers, config, parallel),
         buffers=buffer_bytes(sizes, min(config.max_num_batched_tokens, context * parallel)),
-        process=_PROCESS_BYTES + _BYTES_PER_TOKEN * sizes.vocab_size,
+        process=process_bytes(sizes),
     )
+
+
+def process_bytes(sizes: ModelSizes) -> int:
+    """The interpreter, the libraries and the vocabulary."""
+    return _PROCESS_BYTES + _BYTES_PER_TOKEN * sizes.vocab_size
 
 
 def buffer_bytes(sizes: ModelSizes, tokens: int) -> int:

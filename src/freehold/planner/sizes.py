@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from freehold.formats.checkpoint import Checkpoint
+from freehold.formats.gguf_types import TENSOR_TYPES_BY_NAME
 from freehold.models.base import ModelConfig
 from freehold.models.blocks import expected_of
 from freehold.models.config import family_of, read_config, weight_tensors
@@ -60,7 +61,7 @@ class ModelSizes:
     num_heads: int
     num_experts: int
     top_k: int  # experts a token passes
-    kv_layers: tuple[KVLayerSpec, ...]
+    caches: tuple[tuple[KVLayerSpec, int], ...]  # kinds of cache layers, how many of each
     matrices: tuple[Matrices, ...]
     vector_bytes: int  # norms and biases, in float32
     stored_bytes: int  # of all tensors, in the file
@@ -81,9 +82,14 @@ class ModelSizes:
         return read.most_common(1)[0][0] if read else "F32"
 
     @property
+    def kv_layers(self) -> tuple[KVLayerSpec, ...]:
+        """One for each cache layer, those of a kind together."""
+        return tuple(spec for spec, count in self.caches for _ in range(count))
+
+    @property
     def kv_width(self) -> int:
         """Keys and values of the widest layer, values of a token."""
-        return max((s.num_kv_heads * (s.key_dim + s.value_dim) for s in self.kv_layers), default=0)
+        return max((s.num_kv_heads * (s.key_dim + s.value_dim) for s, _ in self.caches), default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +97,14 @@ class _Tensor:
     name: str  # canonical
     shape: tuple[int, ...]
     qtype: str
+    nbytes: int  # stored
 
 
 def sizes_of(checkpoint: Checkpoint, config: ModelConfig | None = None) -> ModelSizes:
     """The sizes of an open checkpoint. Raises what `read_config` raises."""
     config = config or read_config(checkpoint)
     tensors = weight_tensors(checkpoint, config)
-    stored = (_Tensor(name, tuple(t.shape), t.qtype) for name, t in tensors.items())
+    stored = (_Tensor(name, tuple(t.shape), t.qtype, t.nbytes) for name, t in tensors.items())
     return _sizes(config, stored)
 
 
@@ -126,14 +133,13 @@ def sizes_of_config(config: ModelConfig, family: str, quant: str) -> ModelSizes:
         config.architecture, config.num_layers, config.num_heads, config.num_kv_heads,
         config.num_experts, config.tied_embeddings,
     )  # fmt: skip
-    tensors = (
-        _Tensor(
-            name, want.shape, "I32" if want.whole else mixes.choose(mix, name, want.shape, model)
-        )
-        for name, want in expected_of(family, config).items()
-        if want.required
-    )
-    return _sizes(config, tensors)
+
+    def tensor(name: str, shape: tuple[int, ...], whole: bool) -> _Tensor:
+        qtype = "I32" if whole else mixes.choose(mix, name, shape, model)
+        return _Tensor(name, shape, qtype, stored_bytes(shape, qtype))
+
+    expected = expected_of(family, config).items()
+    return _sizes(config, (tensor(n, w.shape, w.whole) for n, w in expected if w.required))
 
 
 def _sizes(config: ModelConfig, tensors: Iterable[_Tensor]) -> ModelSizes:
@@ -143,13 +149,15 @@ def _sizes(config: ModelConfig, tensors: Iterable[_Tensor]) -> ModelSizes:
     for tensor in tensors:
         count = math.prod(tensor.shape)
         parameters += count
-        stored += stored_bytes(tensor.shape, tensor.qtype)
+        stored += tensor.nbytes
         if len(tensor.shape) < 2 or tensor.name.endswith(".bias"):
             vectors += 4 * count
             continue
         qtype = "F32" if _IN_FLOAT32.search(tensor.name) else tensor.qtype
         use = _use(tensor.name, config.tied_embeddings)
-        resident[use, qtype] += packed_bytes(tensor.shape, qtype)
+        # A type that freehold only describes: as it is stored.
+        known = qtype in TENSOR_TYPES_BY_NAME
+        resident[use, qtype] += packed_bytes(tensor.shape, qtype) if known else tensor.nbytes
         elements[use, qtype] += count
     moe = config.moe
     top_k = moe.routing.top_k if moe else 0
@@ -166,7 +174,7 @@ def _sizes(config: ModelConfig, tensors: Iterable[_Tensor]) -> ModelSizes:
         num_heads=config.num_heads,
         num_experts=config.num_experts,
         top_k=top_k,
-        kv_layers=layers,
+        caches=tuple(Counter(layers).items()),
         matrices=tuple(
             Matrices(use, qtype, nbytes, elements[use, qtype])
             for (use, qtype), nbytes in resident.items()

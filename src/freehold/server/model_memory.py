@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a model will need of the memory that all models share, told before it is loaded.
 
-Reads headers only. Knows sizes; which model has to make room is `registry`'s to say.
+Reads headers only. How many bytes they come to is `planner`'s to say, which model has to make room
+is `registry`'s.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from freehold.formats.checkpoint import open_checkpoint
 from freehold.model_names import resolve_model
 from freehold.models.adapters import device_bytes
 from freehold.models.loader import read_config
+from freehold.planner.sizes import sizes_of
 
 # Fields of `EngineConfig` among the keyword arguments of `LLM`.
 _CACHE_SETTINGS = ("max_num_seqs", "max_num_batched_tokens", "kv_dtype")
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryNeed:
+class ServedNeed:
     """Bytes. A model runs with `weights` and `least_cache`; `full_cache` is what it can use."""
 
     weights: int
@@ -47,7 +49,7 @@ class MemoryNeed:
         spare = room - self.least
         return min(self.full_cache, self.least_cache + (spare if alone else spare // 2))
 
-    def with_adapters(self, paths: Iterable[str]) -> MemoryNeed:
+    def with_adapters(self, paths: Iterable[str]) -> ServedNeed:
         """The need of the model together with the adapters at `paths`, read from their headers."""
         total = 0
         for path in paths:
@@ -56,25 +58,25 @@ class MemoryNeed:
         return replace(self, weights=self.weights + total)
 
 
-def memory_need(source: str, engine: Mapping[str, Any]) -> MemoryNeed:
+def memory_need(source: str, engine: Mapping[str, Any]) -> ServedNeed:
     """The need of the model that ``LLM(source, **engine)`` would load.
 
     Raises what opening raises: ModelNotFoundError, MalformedFileError, UnsupportedModelError.
     """
     with open_checkpoint(resolve_model(source)) as checkpoint:
-        weights = checkpoint.nbytes
         config = read_config(checkpoint)
+        weights = sizes_of(checkpoint, config).resident_bytes
     layers = config.kv_layers()
     given = {name: engine[name] for name in _CACHE_SETTINGS if name in engine}
     context = engine.get("context_length")
     fixed = engine.get("kv_memory_bytes")
     if fixed is not None:
-        return MemoryNeed(weights, fixed, fixed)
+        return ServedNeed(weights, fixed, fixed)
     _, full = cache_need(layers, EngineConfig(context or config.context_length, **given))
     # Nobody asked for the model's whole context: less will do where memory is short.
     enough = context or min(config.context_length, DEFAULT_CACHE_TOKENS)
     least, _ = cache_need(layers, EngineConfig(enough, **given))
-    return MemoryNeed(weights, least, max(least, full))
+    return ServedNeed(weights, least, max(least, full))
 
 
 def default_budget() -> int:

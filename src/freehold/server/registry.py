@@ -27,8 +27,9 @@ from freehold.licensing import enforce_on
 from freehold.llm import LLM
 from freehold.model_names import resolve_model
 from freehold.models.adapters import check_adapter_name
+from freehold.planner.recorder import remember_service
 from freehold.server.failures import RequestError
-from freehold.server.model_memory import MemoryNeed, default_budget, give_memory_back, memory_need
+from freehold.server.model_memory import ServedNeed, default_budget, give_memory_back, memory_need
 from freehold.server.observer import Observer, UnloadReason
 from freehold.server.record_watch import RecordWatch
 from freehold.server.request_context import current, may_use, prefix_salt
@@ -48,7 +49,7 @@ class ModelRegistry:
 
     def __init__(
         self, settings: ServerSettings, open_model: Opener | None = None,
-        estimate: Callable[[str], MemoryNeed] | None = None,
+        estimate: Callable[[str], ServedNeed] | None = None,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.observer = Observer()
@@ -279,7 +280,7 @@ class ModelRegistry:
         if not model.users:  # those who asked are gone
             self._start_timer(model, None)
 
-    async def _reserve(self, model: ServedModel, need: MemoryNeed) -> int:
+    async def _reserve(self, model: ServedModel, need: ServedNeed) -> int:
         """Find memory for a model, which others may have to leave; how much its cache may take."""
         pinned = sum(m.nbytes for m in self._models.values() if m.pinned and m is not model)
         if need.least > self.memory_bytes - pinned:
@@ -348,6 +349,8 @@ class ModelRegistry:
         try:
             if llm.failure is None:
                 await llm.drain()
+                if isinstance(llm.llm, LLM):
+                    await asyncio.to_thread(remember_service, llm.llm)
             else:
                 deadline = time.monotonic() + CRASH_GRACE_SECONDS
                 while model.holders and time.monotonic() < deadline:
