@@ -79,6 +79,17 @@ def facts_of(
     return _of_stored(model, metadata, texts)
 
 
+def facts_of_name(name: str) -> ModelFacts:
+    """`facts_of` for what a person typed. Raises ModelNotFoundError where it means nothing: neither
+    a file nor a model that is stored or published."""
+    from freehold.catalogue import catalogue
+    from freehold.licences.metadata import repository_of
+
+    if _named(name) is None and repository_of(_reference(name)) is None:
+        catalogue.get(name)
+    return facts_of(name)
+
+
 def _reference(name: str) -> str:
     """``owner/name`` out of ``hf:owner/name:quant@revision``; other names as they are."""
     if name.startswith("hf:"):

@@ -105,6 +105,9 @@ def test_lists_and_tables(capsys, models) -> None:
         ("licence", "seedling", "--purpose", "fun"),
         ("licence", "seedling", "--mau", "-1"),
         ("licence", "/nowhere/model.gguf"),
+        ("licence", "lama3.2:3b"),
+        ("licence", "ollama:nobody/nothing"),
+        ("licence", ""),
         ("policy", "check"),
         ("notice", "/nowhere/model.gguf"),
     ],
@@ -161,6 +164,22 @@ def test_loading_and_serving(policy, models, which, passes) -> None:
     LLM(path, backend="null", policy_override="a reason").close()
     settings = ServerSettings(models=(path,), engine={"policy_override": "a reason"})
     assert ModelRegistry(settings).models()
+
+
+def test_a_policy_that_comes_later_counts_for_the_next_load(policy, models) -> None:
+    import asyncio
+
+    async def load() -> None:
+        path = str(models["llama"])
+        registry = ModelRegistry(ServerSettings(models=(path,), engine={"backend": "null"}))
+        policy('allow = ["osi"]\nactions = ["serve"]')
+        with pytest.raises(PolicyError) as caught:
+            async with registry.lease(registry.models()[0].name):
+                pass
+        assert caught.value.reason["action"] == "serve"
+        await registry.close()
+
+    asyncio.run(load())
 
 
 def test_serve_ends_before_it_listens(policy, models, capsys) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from freehold.licences.situation import Situation
     from freehold.licensing import ModelFacts
 
-_WIDTH = 98
+_WIDTH = 98  # at most; a narrow terminal gets less
 _SOURCES = {
     "text": "from the text beside it",
     "catalogue": "known of its publisher",
@@ -49,7 +51,7 @@ def render(facts: ModelFacts, verdict: Verdict) -> str:
     if facts.documents:
         rows.append(["binds too", ", ".join(facts.documents)])
     rows += openness_rows(facts.openness)
-    parts = [console.table(rows), *(_wrapped(note, "note: ") for note in facts.notes)]
+    parts = [_rows(rows), *(_wrapped(note, "note: ") for note in facts.notes)]
     parts.append("\n" + _wrapped(verdict.sentence + ".", ""))
     stacked = len(verdict.licences) > 1
     for kind, heading in _HEADINGS:
@@ -81,9 +83,21 @@ def _item(found: Finding, stacked: bool) -> str:
     return "\n".join(lines)
 
 
+def _width() -> int:
+    return min(_WIDTH, shutil.get_terminal_size().columns) if sys.stdout.isatty() else _WIDTH
+
+
+def _rows(rows: Sequence[Sequence[str]]) -> str:
+    """Names and values, the values wrapped beside their names."""
+    margin = max(len(name) for name, _ in rows) + 2
+    return "\n".join(
+        _wrapped(value, name.ljust(margin), " " * margin) for name, value in rows if value or name
+    )
+
+
 def _wrapped(text: str, first: str, rest: str = "") -> str:
     return textwrap.fill(
-        text, _WIDTH, initial_indent=first, subsequent_indent=rest, break_long_words=False,
+        text, _width(), initial_indent=first, subsequent_indent=rest, break_long_words=False,
         break_on_hyphens=False,
     )  # fmt: skip
 

@@ -110,9 +110,9 @@ def command(
 
 def _show(model: str, situation: Situation, answers: bool, as_json: bool, check: bool) -> None:
     from freehold.licences.reasoning import judge
-    from freehold.licensing import facts_of
+    from freehold.licensing import facts_of_name
 
-    facts = facts_of(model)
+    facts = facts_of_name(model)
     verdict = judge(facts.licences, situation, multimodal=facts.multimodal)
     if as_json:
         console.data_json(_licence_text.as_json(facts, situation, verdict))

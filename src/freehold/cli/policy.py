@@ -72,11 +72,11 @@ def _show(in_force: tuple[Policy, Path] | None, as_json: bool) -> None:
 
 def _check(models: list[str], policy: Policy, as_json: bool) -> bool:
     """Prints what each model breaks; whether none does."""
-    from freehold.licensing import breaches_of, facts_of
+    from freehold.licensing import breaches_of, facts_of_name
 
     results: list[dict[str, Any]] = []
     for model in models:
-        facts = facts_of(model)
+        facts = facts_of_name(model)
         found = [
             {"action": action, "code": each.code, "rule": each.rule, "licence": each.licence,
              "why": each.sentence}

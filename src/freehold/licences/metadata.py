@@ -14,6 +14,7 @@ from typing import Any, Literal, cast, get_args
 
 Relation = Literal["quantized", "finetune", "merge", "adapter", "distill", "unknown"]
 MAX_PARENTS = 64
+MAX_LICENCES = 16
 _REPO = re.compile(
     r"(?:https?://(?:www\.)?(?:huggingface\.co|hf\.co)/)?"
     r"([\w.-]{1,96}/[\w.-]{1,128}?)(?:/(?:tree|blob|resolve)/.*|\.git)?/?"
@@ -87,8 +88,8 @@ def _of_card(metadata: Mapping[str, Any]) -> Claims:
     get = metadata.get
     relation = get("base_model_relation")
     return Claims(
-        licences=_licences([*_each(get("license")), *_each(get("license_name"))]),
-        links=_texts(_each(get("license_link"))),
+        licences=_licences([*_each(get("license")), *_each(get("license_name"))])[:MAX_LICENCES],
+        links=_texts(_each(get("license_link")))[:MAX_LICENCES],
         parents=_unique(
             parent for parent in map(repository_of, _each(get("base_model"))) if parent
         )[:MAX_PARENTS],

@@ -250,6 +250,8 @@ class ModelRegistry:
             loop.call_soon_threadsafe(setattr, model, "progress", done / max(1, total))
 
         try:
+            # Once more: it may have changed since the server began.
+            await asyncio.to_thread(self._enforce_policy, model.source)
             need = await asyncio.to_thread(self._estimate, model.source)
             given: dict[str, Any] = {"progress": progress}
             if model.adapters:
