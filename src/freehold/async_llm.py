@@ -73,6 +73,11 @@ class AsyncLLM:
         view._adapter, view._watch = adapter, watch
         return view
 
+    @property
+    def adapter_name(self) -> str | None:
+        """Of the adapter that requests run under, where this is a view of one."""
+        return self._adapter
+
     async def load_adapter(self, name: str, path: str | Path) -> None:
         """`LLM.load_adapter`, between two steps of what runs."""
         await self.on_engine(lambda _: self.llm.load_adapter(name, path))

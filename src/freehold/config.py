@@ -125,3 +125,13 @@ def policy_file() -> tuple[Path | None, bool]:
 def hf_endpoint() -> str:
     """Where Hugging Face's protocol is spoken: `$HF_ENDPOINT`, a mirror, else huggingface.co."""
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
+def endpoint_key() -> str | None:
+    """The key that endpoints are asked with (`FREEHOLD_ENDPOINT_KEY`), or None."""
+    return os.environ.get("FREEHOLD_ENDPOINT_KEY") or None
+
+
+def turn_off_ray_reports() -> None:
+    """Keep Ray, where this process starts it, from telling its makers how it is used."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"

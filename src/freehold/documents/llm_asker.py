@@ -7,14 +7,13 @@ another. What is asked is `tasks`.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from freehold._llm_label_trie import LabelTrie
 from freehold.documents.asking import Forms, LabelScores, Reply, Usage
-from freehold.documents.model_digest import model_digest
+from freehold.documents.model_digest import loaded_digest
 from freehold.documents.prompts import Messages
 from freehold.errors import ContextLengthError, FreeholdError, TemplateError, UserError
 from freehold.types import Completion, Constraint, SamplingParams
@@ -46,11 +45,7 @@ class LLMAsker:
     @cached_property
     def model_digest(self) -> str:
         """Tells the model, with its adapter, from every other; see `model_digest.py`."""
-        digest = model_digest(self.llm.checkpoint)
-        adapter = self.llm.adapter(self.adapter)
-        if adapter is None:
-            return digest
-        return hashlib.sha256(digest.encode() + adapter.identity).hexdigest()
+        return loaded_digest(self.llm, self.adapter)
 
     def count(self, messages: Messages) -> int:
         """Tokens of a rendered conversation, the opening of its answer included."""

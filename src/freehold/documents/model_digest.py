@@ -9,8 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from freehold.formats.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from freehold.llm import LLM
 
 _WHOLE = 64 << 20  # bytes of a file that are hashed all of them
 _SAMPLES = 1024  # places of 4 KiB looked at in a longer one
@@ -27,6 +31,14 @@ def model_digest(checkpoint: Checkpoint) -> str:
     if checkpoint.format != "gguf":
         paths += [p for p in sorted(checkpoint.directory.glob("*.json")) if p not in paths]
     return _digest(paths)
+
+
+def loaded_digest(llm: LLM, adapter: str | None = None) -> str:
+    """The same for a model that is loaded, under the adapter of that name where one is given."""
+    digest, under = model_digest(llm.checkpoint), llm.adapter(adapter)
+    if under is None:
+        return digest
+    return hashlib.sha256(digest.encode() + under.identity).hexdigest()
 
 
 def adapter_digest(path: Path) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.requests import Request
 
+from freehold.documents.model_digest import loaded_digest
 from freehold.server import anthropic_models
 from freehold.server.openai_format import error_body
 from freehold.server.registry import ServedModel
@@ -34,10 +35,20 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("/v1/models/{name:path}")
     async def model(name: str, request: Request) -> Any:
-        """One of them."""
+        """One of them; while it is loaded also what tells its weights from all others, and how long
+        a context may be."""
         if anthropic_models.asked(request.headers):
             return anthropic_models.one(services.registry, name)
-        return _card(services.registry.find(name))
+        served = services.registry.find(name)
+        card, loaded = _card(served), served.llm
+        if loaded is not None:  # asking loads nothing
+            adapter = loaded.adapter_name
+            digest = await loaded.text(lambda llm: loaded_digest(llm, adapter))
+            card |= {
+                "digest": f"sha256:{digest}",
+                "max_model_len": loaded.llm.context_length,
+            }
+        return card
 
     return routes
 

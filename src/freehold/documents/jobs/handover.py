@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from freehold.documents.answering import result_of
 from freehold.documents.asking import Asker, Forms, LabelScores, Reply, Usage
-from freehold.documents.executors.local import result_of
 from freehold.documents.jobs.items import Item, ItemResult, dumps
 from freehold.documents.jobs.journal import Journal
 from freehold.documents.jobs.requests import BatchTask, request_of, usage_of
