@@ -25,6 +25,7 @@ VERSION = 1
 LARGE = True
 
 _HEAD = 1024  # bytes in which the mark may stand, as readers of PDF have always allowed
+_MAX_ANNOTATIONS = 1_000  # of a page, looked at for what was filled in
 _MAX_PER_PAGE = 2_000_000  # characters; a page that shows more was made to be slow
 # PDFium writes U+FFFE for a hyphen at the end of a line and puts the parts together. What goes on
 # in a small letter was one word; what does not, as in names, keeps its hyphen.
@@ -68,7 +69,7 @@ def _part(pypdfium2: Any, document: Any, total: int, limits: Limits) -> Part:
     pictured = lost = 0
     for number in range(1, total + 1):
         try:
-            page = document[number - 1]
+            page = _page(pypdfium2, document, number - 1)
         except pypdfium2.PdfiumError:
             broken.append(number)
             continue
@@ -93,6 +94,29 @@ def _part(pypdfium2: Any, document: Any, total: int, limits: Limits) -> Part:
     return Part(
         pages.text, notes=tuple(_notes(broken, bare, lost)), pages=pages.pages, pages_total=total
     )
+
+
+def _page(pypdfium2: Any, document: Any, index: int) -> Any:
+    """A page, with what was filled in or typed onto it made a part of it."""
+    page = document[index]
+    raw = pypdfium2.raw
+    typed = (raw.FPDF_ANNOT_WIDGET, raw.FPDF_ANNOT_FREETEXT)
+    count = min(raw.FPDFPage_GetAnnotCount(page), _MAX_ANNOTATIONS)
+    if not any(_kind(raw, page, number) in typed for number in range(count)):
+        return page
+    flattened = raw.FPDFPage_Flatten(page, raw.FLAT_NORMALDISPLAY)
+    if flattened == raw.FLATTEN_SUCCESS:
+        page.close()
+        page = document[index]
+    return page
+
+
+def _kind(raw: Any, page: Any, number: int) -> int:
+    annotation = raw.FPDFPage_GetAnnot(page, number)
+    try:
+        return int(raw.FPDFAnnot_GetSubtype(annotation))
+    finally:
+        raw.FPDFPage_CloseAnnot(annotation)
 
 
 def _text_of(pypdfium2: Any, page: Any) -> tuple[str, int]:
