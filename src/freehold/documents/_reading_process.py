@@ -24,6 +24,7 @@ _PROGRAM = (
     "import sys; sys.path.extend(sys.argv[1:]);"
     "from freehold.documents._reading_worker import main; main()"
 )
+_NEARLY = 0.4  # of its memory in use, where buffers grow by doubling, means that it ran out
 
 
 class Ending(enum.Enum):
@@ -57,6 +58,7 @@ class ReaderProcess:
         self.asked = 0  # files so far
         self.last_words = "without a word"
         self._spoken = False
+        self._memory = memory
         self._write(f"{memory}\n".encode())
 
     def ask(self, request: dict[str, Any]) -> None:
@@ -74,8 +76,11 @@ class ReaderProcess:
 
     def ending(self) -> Ending:
         """Why it closed its pipe. Raises CapacityError when it never got to work."""
-        self._process.kill()  # it may have closed the pipe and gone on
-        status = self._process.wait()
+        # Not by the methods of `subprocess`, which do not tell how much memory was in use. It may
+        # have closed the pipe and gone on, so it is killed; if it has ended, that changes nothing.
+        os.kill(self._process.pid, signal.SIGKILL)
+        _, how, usage = os.wait4(self._process.pid, 0)
+        status = self._process.returncode = os.waitstatus_to_exitcode(how)
         if not self._spoken:
             raise CapacityError(
                 f"the process to read documents in ended before it began ({sys.executable})"
@@ -84,6 +89,9 @@ class ReaderProcess:
             self.last_words = signal.Signals(-status).name
             if -status in (signal.SIGALRM, signal.SIGXCPU):
                 return Ending.TIME
+            # C++ that is refused memory aborts, and says no more than that.
+            if 1024 * usage.ru_maxrss > _NEARLY * self._memory:
+                return Ending.MEMORY
         else:
             self.last_words = f"exit status {status}"
         return Ending.CRASH

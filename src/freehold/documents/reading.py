@@ -39,7 +39,7 @@ class Caps:
     """What the process of a reader gets. Beyond is the end of it, and an error of the document."""
 
     seconds: float = 60.0  # of real time, for each document of a file
-    memory: int = 1 << 30  # bytes of address space, some 50 MB of them for Python itself
+    memory: int = 1_000_000_000  # bytes of address space, some 50 MB of them for Python itself
     files: int = 1000  # that one process reads before it is replaced
 
 
