@@ -6,12 +6,25 @@ Whether work is in proportion is counted in lines of Python executed, not in sec
 
 from __future__ import annotations
 
+import datetime
+import functools
+import io
 import re
+import zipfile
+from collections.abc import Callable
+from random import Random
+from typing import Any
 
+import docx
+import openpyxl
+import pptx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from office_files import saved, zipped
+from pdf_files import pdf
 
+from freehold import documents
 from freehold.documents import Limits, Unread, readers
 from freehold.documents.readers._html import html_to_text
 from freehold.errors import DocumentError, DocumentTooLargeError
@@ -116,3 +129,93 @@ def test_long_headers_are_shown_in_part():
     (part,) = readers.parse(data, "eml")
     assert re.match(r"Subject: a{500}.*…\n\nbody\n\Z", part.text)
     assert len(part.text) < 3000
+
+
+# -- damage ----------------------------------------------------------------------------------------
+
+
+@functools.cache
+def sound(reader: str) -> bytes:
+    """A small file that is as it should be."""
+    if reader == "docx":
+        document = docx.Document()
+        document.add_table(1, 2).cell(0, 0).text = "Größe"
+        return small(saved(document))
+    if reader == "xlsx":
+        book = openpyxl.Workbook()
+        book.active.append(["Größe", 39.5, datetime.date(2026, 9, 11), "=1"])
+        return small(saved(book))
+    if reader == "pptx":
+        show = pptx.Presentation()
+        show.slides.add_slide(show.slide_layouts[5]).shapes.title.text = "Größe"
+        return small(saved(show))
+    if reader == "zip":
+        return zipped({"a.txt": "Größe", "b/c.json": '{"a": "\\u00e9"}', "d.csv": "a,b\n1,2\n"})
+    return {
+        "csv": 'Größe;n\n"a ""b""";1\n', "eml": "Subject: =?utf-8?q?Gr=C3?=\n\nGröße\n",
+        "html": "<meta charset=utf-8><p>Größe &amp; <td>x", "json": '{"a": ["Größe", 1.5e3]}',
+        "jsonl": '{"a": "Größe"}\n[1, null]\n', "md": "# Größe\n", "txt": "Größe\n",
+    }[reader].encode()  # fmt: skip
+
+
+def small(data: bytes) -> bytes:
+    """Without what no reader looks at, and stored, so that damage reaches the XML."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = [x for x in archive.namelist() if not re.search("theme|Layout|Master|docProps", x)]
+        return zipped({name: archive.read(name) for name in names}, zipfile.ZIP_STORED)
+
+
+IN_PROCESS = sorted(set(readers.names()) - {"pdf"})  # that one is damaged in a process of its own
+
+
+_WORDS = st.sampled_from([b"-1", b"99999999999", b"1e999", b"0", b"xml", b"<", b">", b'"', b"&#0;"])
+
+
+@pytest.mark.parametrize("reader", IN_PROCESS)
+@given(st.data())
+@settings(max_examples=120, deadline=None)
+def test_any_damage(reader, data):
+    whole = sound(reader)
+    if reader in ("docx", "xlsx", "pptx", "zip") and data.draw(st.booleans()):
+        # Inside a part, for damage from outside is noticed by its checksum.
+        with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+            files = {name: archive.read(name) for name in archive.namelist()}
+        name = data.draw(st.sampled_from(sorted(files)))
+        files[name] = damaged(files[name], data.draw)
+        read_all(zipped(files, zipfile.ZIP_STORED), reader)
+    else:
+        read_all(damaged(whole, data.draw), reader)
+
+
+def damaged(data: bytes, draw: Callable[[st.SearchStrategy[Any]], Any]) -> bytes:
+    whole = bytearray(data)
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(whole)))
+        until = at + draw(st.integers(0, 6))
+        whole[at:until] = draw(st.binary(max_size=6) | _WORDS)
+    return bytes(whole)
+
+
+@pytest.mark.parametrize("reader", IN_PROCESS)
+def test_cut_off_anywhere(reader):
+    whole = sound(reader)
+    for length in range(0, len(whole), max(1, len(whole) // 300)):
+        read_all(whole[:length], reader)
+
+
+def test_damaged_pdf_files(tmp_path):
+    """Many in one process, as a job would read them."""
+    whole = pdf(["Größe 5 €", "北京", ""])
+    random = Random(7)
+    paths = []
+    for number in range(300):
+        data = bytearray(whole[: random.randrange(len(whole))] if number % 3 == 0 else whole)
+        for _ in range(random.randrange(1, 30)):
+            at = random.randrange(len(data) + 1)
+            data[at : at + random.randrange(3)] = random.randbytes(random.randrange(3))
+        paths.append(tmp_path / f"{number}.pdf")
+        paths[-1].write_bytes(data)
+    found = list(documents.read_all(paths, processes=1))
+    assert [x.source for x in found] == list(map(str, paths))
+    assert any(isinstance(x, Unread) for x in found)
+    assert any(isinstance(x, documents.Document) and "5 €" in x.text for x in found)

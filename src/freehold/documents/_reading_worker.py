@@ -82,9 +82,14 @@ class _Clock:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self._started = -seconds
 
     def start(self) -> None:
-        """From now; for the next document again."""
+        """From now, or a moment ago: rows of a table come by the ten thousand a second."""
+        now = time.monotonic()
+        if now - self._started < min(0.1, 0.1 * self._seconds):
+            return
+        self._started = now
         used = time.process_time()
         _, most = resource.getrlimit(resource.RLIMIT_CPU)
         resource.setrlimit(resource.RLIMIT_CPU, (int(used + self._seconds) + 2, most))
@@ -92,6 +97,7 @@ class _Clock:
 
     def stop(self) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        self._started = -self._seconds
 
     def paused(self, action: Callable[[], None]) -> None:
         """Waiting for the one who asked to listen costs a document no time."""
