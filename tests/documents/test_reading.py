@@ -18,7 +18,16 @@ import pytest
 from office_files import zipped
 
 from freehold import documents
-from freehold.documents import Caps, Document, Limits, Unread, _reading_wire, read, read_all
+from freehold.documents import (
+    Caps,
+    Document,
+    Limits,
+    Unread,
+    _reading_wire,
+    read,
+    read_all,
+    reading,
+)
 from freehold.errors import (
     CapacityError,
     DocumentError,
@@ -28,7 +37,7 @@ from freehold.errors import (
 )
 
 STAND_IN = """
-import ctypes, os, signal, time
+import ctypes, os, signal, socket, time
 
 def PdfDocument(file):
     what = file.read().split()[1].decode()
@@ -45,11 +54,23 @@ def PdfDocument(file):
         time.sleep(60)
     if what == "print":
         print("a library's warning", flush=True)
+    if what == "look":
+        raise KeyError(os.environ.get("FREEHOLD_SECRET"))
+    if what == "call":
+        socket.create_connection(("127.0.0.1", 9), 5)
+    if what == "write":
+        os.write(os.open(file.name + ".out", os.O_CREAT | os.O_WRONLY), b"x")
     raise KeyError(what)
 
 class PdfiumError(Exception):
     pass
 """
+
+
+def may_leave_network() -> bool:
+    flags = 0x40000000 | (0x10000000 if os.geteuid() else 0)
+    program = f"import ctypes, sys; sys.exit(ctypes.CDLL(None).unshare({flags}) != 0)"
+    return subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
 @pytest.fixture
@@ -108,9 +129,15 @@ def test_a_name_that_is_no_unicode(tmp_path):
         ("fill", DocumentTooLargeError, "more than 300 MB of memory"),
         ("lie", ReaderCrashError, "died"),
         ("print", ReaderCrashError, "KeyError: 'print'"),
+        ("write", ReaderCrashError, "File too large"),
+        ("look", ReaderCrashError, "KeyError: None"),
+        ("call", ReaderCrashError, "Network is unreachable"),
     ],
 )
-def test_a_deadly_file_is_an_error_of_its_own(what, kind, words, deadly):
+def test_a_deadly_file_is_an_error_of_its_own(what, kind, words, deadly, monkeypatch):
+    if what == "call" and not may_leave_network():
+        pytest.skip("this system gives users no network namespaces")
+    monkeypatch.setenv("FREEHOLD_SECRET", "key")
     for name in ("a", "c"):
         (deadly / f"{name}.txt").write_text(name)
     (deadly / "b.pdf").write_text(f"%PDF {what}")
@@ -137,6 +164,43 @@ def test_in_an_archive_the_member_is_what_fails(deadly):
     assert [x.source.removeprefix(archive) for x in found[:-1]] == [
         "/a.txt", "/b.pdf", "/c.csv", "/d.pdf", "/in/e.pdf", "/f.txt",
     ]  # fmt: skip
+
+
+def test_deaths_among_many_small_files_change_nothing_of_the_others(deadly):
+    paths = []
+    for number in range(200):
+        what = ("signal", "print", "exit")[number % 3]
+        paths.append(deadly / f"{number:03}.{'pdf' if number % 17 == 5 else 'txt'}")
+        paths[-1].write_text(f"%PDF {what}" if number % 17 == 5 else f"text {number}")
+        if number % 40 == 7:
+            members = {f"{n}.{'pdf' if n == 2 else 'txt'}": f"%PDF {what}" for n in range(4)}
+            paths[-1] = deadly / f"{number:03}.zip"
+            paths[-1].write_bytes(zipped(members))
+    found = list(read_all(paths, processes=2))
+    expected = []
+    for path in paths:
+        if path.suffix == ".zip":
+            expected += [f"{path}/{n}" for n in ("0.txt", "1.txt", "2.pdf", "3.txt")]
+        else:
+            expected.append(str(path))
+    assert [x.source for x in found] == expected
+    for x in found:
+        assert isinstance(x, Unread) == x.source.endswith(".pdf")
+        assert not isinstance(x, Unread) or isinstance(x.error, ReaderCrashError)
+
+
+def test_what_waits_for_its_turn_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "_MAX_WAITING", 1000)
+    paths = [tmp_path / f"{number}.csv" for number in range(4)]
+    for path in paths:
+        path.write_text("text,n\n" + "some words of a row,1\n" * 3000)
+    seen = 0
+    pool = reading._Pool(Limits(), Caps(), 3)
+    for _ in pool.run(paths):
+        jobs = {id(job): job for queue in pool._asked.values() for job in queue}
+        seen = max(seen, sum(job.waiting for job in jobs.values()))
+    pool.close()
+    assert seen < 500_000  # a pipe full of each, not the files
 
 
 def test_no_process_is_left_behind(deadly):

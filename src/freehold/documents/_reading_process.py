@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import enum
 import json
 import os
@@ -12,7 +13,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import freehold
 from freehold.documents import _reading_wire as wire
@@ -39,15 +39,16 @@ class Ending(enum.Enum):
 class ReaderProcess:
     """Started at once; raises CapacityError when it cannot be."""
 
-    def __init__(self, limits: Limits, memory: int) -> None:
+    def __init__(self, limits: Limits, memory: int, seconds: float) -> None:
         root = str(Path(freehold.__file__).parents[1])
         places = [root, *(path for path in sys.path if path and path != root)]
         try:
-            # A session of its own, so that an interrupt at the terminal is the caller's alone.
+            # A session of its own, so that an interrupt at the terminal is the caller's alone; no
+            # environment, for it may hold keys.
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _PROGRAM, *places],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                bufsize=0, start_new_session=True,
+                bufsize=0, start_new_session=True, env={},
             )  # fmt: skip
         except OSError as error:
             raise CapacityError(f"no process to read documents in: {error.strerror}") from None
@@ -56,16 +57,17 @@ class ReaderProcess:
         self.frames = wire.Frames(limits)
         self.heard = time.monotonic()
         self.asked = 0  # files so far
+        self.tired = False  # to be replaced when it has read what it was asked for
         self.last_words = "without a word"
         self._spoken = False
         self._memory = memory
-        self._write(f"{memory}\n".encode())
+        terms = {"memory": memory, "seconds": seconds, "limits": dataclasses.asdict(limits)}
+        self._write(json.dumps(terms).encode() + b"\n")
 
-    def ask(self, request: dict[str, Any]) -> None:
-        """Give it a file to read."""
+    def ask(self, request: bytes) -> None:
+        """Give it a line that says what to read."""
         self.asked += 1
-        self.heard = time.monotonic()
-        self._write(json.dumps(request).encode() + b"\n")
+        self._write(request)
 
     def read(self) -> bytes:
         """What it has said since; nothing when it has ended."""

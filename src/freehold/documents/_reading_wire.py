@@ -95,6 +95,14 @@ def from_record(record: dict[str, Any]) -> Document | Unread:
     )  # fmt: skip
 
 
+def member(record: dict[str, Any]) -> tuple[int, str]:
+    """How many members of an archive are behind when this one is, and its name."""
+    index = _number(record.get("index"))
+    if index is None:
+        raise BadFrameError("a member without a number")
+    return index + 1, _text(record.get("name"))
+
+
 def _page(value: Any, length: int) -> Page:
     match value:
         case [int(number), int(start), int(end), name] if 0 <= start <= end <= length:

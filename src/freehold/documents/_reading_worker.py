@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The process in which documents are read. Asked by lines on stdin, answers by frames on stdout.
 
-Knows its own limits, which the kernel keeps: memory, time for each document, no file written. When
-a document breaks one, the process ends; what that means is for the one who asked to say.
+Knows its own limits, which the kernel keeps: memory, time for each document, no file written, no
+process started, and where the kernel lets it (user namespaces), no network. When a document breaks
+one, the process ends; what that means is for the one who asked to say.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import io
 import json
 import os
@@ -24,26 +27,32 @@ from freehold.documents.document import Limits
 _FLUSH_BYTES = 1 << 16
 _FLUSH_SECONDS = 0.1
 _OPEN_FILES = 64
+_NEW_NETWORK, _NEW_USER = 0x40000000, 0x10000000  # of Linux's sched.h
 _DYING = b'\0\0\0\x12{"ended":"memory"}'  # made beforehand: there may be no memory to make it in
 
 
 def main() -> None:
     """Serve until stdin ends."""
-    memory = int(sys.stdin.buffer.readline())
+    terms = json.loads(sys.stdin.buffer.readline())
+    memory = terms["memory"]
+    limits = Limits(**terms["limits"])
     for what, most in (
         (resource.RLIMIT_AS, memory), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_NOFILE, _OPEN_FILES),
+        (resource.RLIMIT_NOFILE, _OPEN_FILES), (resource.RLIMIT_NPROC, 0),
     ):  # fmt: skip
         resource.setrlimit(what, (most, most))
+    _leave_network()
     # Whatever a library prints must not get between the frames.
     pipe = os.dup(1)
     os.dup2(2, 1)
     answers = _Answers(pipe)
+    clock = _Clock(terms["seconds"])
+    answers.around = clock.paused
     answers.send({"ready": True})
     answers.flush()
     for line in sys.stdin.buffer:
         try:
-            _serve(json.loads(line), answers)
+            _serve(json.loads(line), limits, clock, answers)
         except MemoryError:
             os.write(pipe, _DYING)
             os._exit(1)
@@ -52,18 +61,15 @@ def main() -> None:
         answers.flush()
 
 
-def _serve(request: dict[str, Any], answers: _Answers) -> None:
-    clock = _Clock(request["seconds"])
-    answers.around = clock.paused
-
+def _serve(request: dict[str, Any], limits: Limits, clock: _Clock, answers: _Answers) -> None:
     def entering(index: int, name: str) -> None:
         answers.send({"index": index, "name": name})
         answers.flush()
         clock.start()
 
     found = readers.scan(
-        os.fsdecode(bytes.fromhex(request["path"])), Limits(**request["limits"]),
-        source=request["source"], skip=request["skip"], entering=entering,
+        os.fsdecode(bytes.fromhex(request["path"])), limits, source=request["source"],
+        skip=request["skip"], entering=entering,
     )  # fmt: skip
     clock.start()
     try:
@@ -128,6 +134,14 @@ class _Answers:
         view.release()
         self._waiting = bytearray()
         self._flushed = time.monotonic()
+
+
+def _leave_network() -> None:
+    """Go where no network is. Not every system allows it; then a reader is only trusted."""
+    # A user's own namespace gives the right to the other; root has it, and would lose its files.
+    flags = _NEW_NETWORK if os.geteuid() == 0 else _NEW_NETWORK | _NEW_USER
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).unshare(flags)
 
 
 def _address_space() -> int:

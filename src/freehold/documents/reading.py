@@ -8,8 +8,9 @@ forked, without importing the caller's program, and stay for many files. Knows n
 
 from __future__ import annotations
 
-import dataclasses
+import heapq
 import itertools
+import json
 import os
 import selectors
 import time
@@ -28,8 +29,12 @@ from freehold.errors import DocumentError, DocumentTooLargeError, ReaderCrashErr
 __all__ = ["Caps", "read", "read_all"]
 
 _DEFAULT = Limits()
-_AHEAD = 4  # files per process that may be read before their turn
-_MAX_WAITING = 16_000_000  # bytes of a file's documents that wait for their turn
+_AHEAD = 32  # files per process that may be read before their turn
+_MAX_WAITING = 32_000_000  # bytes of documents that wait for their turn
+# Small files are asked for in a row, so that a process need not wait for its caller between them.
+# Requests fit into a pipe, or both sides could wait for each other for ever.
+_MAX_ASKED_FILES = 256_000  # bytes of such files
+_MAX_ASKED = 32_000  # bytes of requests
 _GRACE = 5.0  # seconds after which a process that did not end itself is ended
 _TICK = 1.0
 
@@ -79,14 +84,24 @@ def read(
 class _Job:
     """One file and what was found in it so far."""
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = os.fsencode(Path(path).absolute())
+    def __init__(self, number: int, path: str | Path) -> None:
+        self.number = number
+        whole = Path(path).absolute()
+        self.path = os.fsencode(whole)
         self.source = named(path)
         self.found: deque[tuple[Document | Unread, int]] = deque()
         self.waiting = 0  # bytes of what was found
         self.done = False
         self.skip = 0  # members of an archive that are behind us
         self.member = ""  # the one that is being read
+        self.goes_on = False  # behind a member that failed
+        try:
+            self.size = whole.stat().st_size
+        except (OSError, ValueError):  # the reader will say it better
+            self.size = 0
+
+    def request(self) -> dict[str, Any]:
+        return {"path": self.path.hex(), "source": self.source, "skip": self.skip}
 
     def add(self, found: Document | Unread, size: int) -> None:
         self.found.append((found, size))
@@ -103,7 +118,7 @@ class _Job:
         source = self.member or self.source
         told = type(error)(f"{source:.300}: {error.message}", hint=error.hint)
         self.add(Unread(told, source), 0)
-        self.done = not self.member
+        self.goes_on = bool(self.member)
         self.member = ""
 
 
@@ -112,60 +127,73 @@ class _Pool:
         self._limits = limits
         self._caps = caps
         self._count = count
-        self._busy: dict[ReaderProcess, _Job] = {}
-        self._idle: list[ReaderProcess] = []
-        self._again: deque[_Job] = deque()  # archives to go on with behind a member that failed
+        self._asked: dict[ReaderProcess, deque[_Job]] = {}
+        self._again: list[tuple[int, _Job]] = []  # a heap of those that no process was found for
         self._polled = time.monotonic()
 
     def run(self, paths: Iterable[str | Path]) -> Iterator[Document | Unread]:
-        coming = iter(paths)
+        coming = itertools.starmap(_Job, enumerate(paths))
         jobs: deque[_Job] = deque()
         while True:
-            while len(self._busy) < self._count and (
-                job := self._again.popleft() if self._again else self._next(coming, jobs)
-            ):
-                self._start(job)
+            while job := self._next(coming, jobs):
+                if not self._ask(job):
+                    self._later(job)
+                    break
             if not jobs:
                 return
             yield from jobs[0].take()
             if jobs[0].done:
                 jobs.popleft()
             else:
-                self._poll(jobs[0])
+                self._poll(jobs[0], sum(job.waiting for job in jobs) < _MAX_WAITING)
 
     def close(self) -> None:
-        for process in itertools.chain(self._busy, self._idle):
+        for process in self._asked:
             process.kill()
-        self._busy.clear()
-        self._idle.clear()
+        self._asked.clear()
 
-    def _next(self, coming: Iterator[str | Path], jobs: deque[_Job]) -> _Job | None:
+    def _next(self, coming: Iterator[_Job], jobs: deque[_Job]) -> _Job | None:
+        if self._again:
+            return heapq.heappop(self._again)[1]
         if len(jobs) >= _AHEAD * self._count:
             return None
-        for path in coming:
-            job = _Job(path)
+        job = next(coming, None)
+        if job is not None:
             jobs.append(job)
-            if b"\0" not in job.path:
-                return job
-            job.fail(DocumentError("cannot be read: there is a NUL in its name"))
-        return None
+        return job
 
-    def _start(self, job: _Job) -> None:
-        process = self._idle.pop() if self._idle else ReaderProcess(self._limits, self._caps.memory)
-        self._busy[process] = job
-        process.ask({
-            "path": job.path.hex(), "source": job.source, "skip": job.skip,
-            "limits": dataclasses.asdict(self._limits), "seconds": self._caps.seconds,
-        })  # fmt: skip
+    def _ask(self, job: _Job) -> bool:
+        """Find a process for the file; gives whether there is one."""
+        request = json.dumps(job.request()).encode() + b"\n"
+        for process in list(self._asked):
+            if process.tired and not self._asked[process]:
+                process.kill()
+                del self._asked[process]
+        if len(self._asked) < self._count and all(self._asked.values()):
+            process = ReaderProcess(self._limits, self._caps.memory, self._caps.seconds)
+            self._asked[process] = deque()
+        else:
+            process = min(self._asked, key=lambda asked: len(self._asked[asked]))
+        queue = self._asked[process]
+        small = job.size + sum(other.size for other in queue) <= _MAX_ASKED_FILES
+        fits = (len(queue) + 1) * len(request) <= _MAX_ASKED
+        if queue and (process.tired or not small or not fits):
+            return False
+        queue.append(job)
+        process.ask(request)
+        process.tired = process.tired or process.asked >= self._caps.files
+        return True
 
-    def _poll(self, head: _Job) -> None:
-        """Wait for news of those that may speak: the file whose turn it is, and a little ahead."""
+    def _poll(self, head: _Job, room: bool) -> None:
+        """Wait for news of the file whose turn it is, and where there is room of others."""
         now = time.monotonic()
         away = now - self._polled  # the caller's time is not the reader's
+        # Where its turn has come and no process took it, one must get through with what it has.
+        room = room or not any(head in queue for queue in self._asked.values())
         listening = []
-        with selectors.DefaultSelector() as selector:
-            for process, job in self._busy.items():
-                if job is head or job.waiting < _MAX_WAITING:
+        with selectors.PollSelector() as selector:
+            for process, queue in self._asked.items():
+                if queue and (room or head in queue):
                     process.heard = min(process.heard + away, now)
                     listening.append(process)
                     selector.register(process.pipe, selectors.EVENT_READ, process)
@@ -175,45 +203,56 @@ class _Pool:
         self._polled = time.monotonic()
         for process in listening:
             if process in ready:
-                self._hear(process, self._busy[process])
+                self._hear(process)
             elif self._polled - process.heard > self._caps.seconds + _GRACE:
                 self._ended(process, Ending.TIME)
 
-    def _hear(self, process: ReaderProcess, job: _Job) -> None:
+    def _hear(self, process: ReaderProcess) -> None:
         try:
             data = process.read()
             if not data:
                 self._ended(process, process.ending())
                 return
             for record, size in process.frames.feed(data):
-                if self._take(process, job, record, size):
+                if record.get("ended") == "memory":
+                    self._ended(process, Ending.MEMORY)
                     return
+                self._take(process, record, size)
         except wire.BadFrameError:
             self._ended(process, Ending.BAD)
 
-    def _take(self, process: ReaderProcess, job: _Job, record: dict[str, Any], size: int) -> bool:
-        """Believe one record; gives whether the process is through with its file."""
+    def _take(self, process: ReaderProcess, record: dict[str, Any], size: int) -> None:
+        """Believe one record."""
+        if "ready" in record:
+            return
+        queue = self._asked[process]
+        if not queue:
+            raise wire.BadFrameError("an answer that nobody asked for")
+        job = queue[0]
         if "done" in record:
-            job.done = not self._again or self._again[-1] is not job
-            del self._busy[process]
-            if process.asked < self._caps.files and not record.get("tired"):
-                self._idle.append(process)
-            else:
-                process.kill()
-            return True
-        if "index" in record:
-            job.skip, job.member = record["index"] + 1, str(record.get("name"))
-        elif record.get("ended") == "memory":
-            self._ended(process, Ending.MEMORY)
-            return True
+            queue.popleft()
+            process.tired = process.tired or bool(record.get("tired"))
+            self._leave(job)
+        elif "index" in record:
+            job.skip, job.member = wire.member(record)
         elif "ended" in record:
-            self._fail(job, ReaderCrashError(f"its reader failed ({record.get('what')!s:.200})"))
-        elif "ready" not in record:
+            job.fail(ReaderCrashError(f"its reader failed ({record.get('what')!s:.200})"))
+        else:
             job.add(wire.from_record(record), size)
-        return False
+
+    def _leave(self, job: _Job) -> None:
+        """No process is reading it now."""
+        if job.goes_on:
+            job.goes_on = False
+            self._later(job)
+        else:
+            job.done = True
+
+    def _later(self, job: _Job) -> None:
+        heapq.heappush(self._again, (job.number, job))
 
     def _ended(self, process: ReaderProcess, ending: Ending) -> None:
-        job = self._busy.pop(process)
+        queue = self._asked.pop(process)
         process.kill()
         caps = self._caps
         megabytes = f"{caps.memory // 1_000_000:,} MB"
@@ -228,9 +267,8 @@ class _Pool:
                 f"its reader's process died of it ({process.last_words})",
                 hint=f"it is damaged, made to do harm, or takes more than {megabytes} to read",
             )
-        self._fail(job, error)
-
-    def _fail(self, job: _Job, error: DocumentError) -> None:
-        job.fail(error)
-        if not job.done:
-            self._again.append(job)
+        for job in list(queue)[1:]:
+            self._later(job)
+        if queue:
+            queue[0].fail(error)
+            self._leave(queue[0])
