@@ -43,6 +43,8 @@ def PdfDocument(file):
     what = file.read().split()[1].decode()
     if what == "signal":
         os.kill(os.getpid(), signal.SIGSEGV)
+    if what == "abort":
+        os.abort()
     if what == "exit":
         os._exit(3)
     if what == "hang":
@@ -125,6 +127,7 @@ def test_a_name_that_is_no_unicode(tmp_path):
     [
         ("signal", ReaderCrashError, "SIGSEGV"),
         ("exit", ReaderCrashError, "exit status 3"),
+        ("abort", DocumentTooLargeError, "needs more than 300 MB of memory"),
         ("hang", DocumentTooLargeError, "more than 0.5 seconds"),
         ("fill", DocumentTooLargeError, "more than 300 MB of memory"),
         ("lie", ReaderCrashError, "died"),

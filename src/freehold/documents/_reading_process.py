@@ -24,7 +24,6 @@ _PROGRAM = (
     "import sys; sys.path.extend(sys.argv[1:]);"
     "from freehold.documents._reading_worker import main; main()"
 )
-_NEARLY = 0.4  # of its memory in use, where buffers grow by doubling, means that it ran out
 
 
 class Ending(enum.Enum):
@@ -32,6 +31,7 @@ class Ending(enum.Enum):
 
     TIME = enum.auto()
     MEMORY = enum.auto()
+    ABORT = enum.auto()  # by itself, as it does when there is no memory left
     CRASH = enum.auto()
     BAD = enum.auto()  # it said something that readers do not say
 
@@ -60,7 +60,6 @@ class ReaderProcess:
         self.tired = False  # to be replaced when it has read what it was asked for
         self.last_words = "without a word"
         self._spoken = False
-        self._memory = memory
         terms = {"memory": memory, "seconds": seconds, "limits": dataclasses.asdict(limits)}
         self._write(json.dumps(terms).encode() + b"\n")
 
@@ -78,11 +77,9 @@ class ReaderProcess:
 
     def ending(self) -> Ending:
         """Why it closed its pipe. Raises CapacityError when it never got to work."""
-        # Not by the methods of `subprocess`, which do not tell how much memory was in use. It may
-        # have closed the pipe and gone on, so it is killed; if it has ended, that changes nothing.
-        os.kill(self._process.pid, signal.SIGKILL)
-        _, how, usage = os.wait4(self._process.pid, 0)
-        status = self._process.returncode = os.waitstatus_to_exitcode(how)
+        # It may have closed the pipe and gone on; if it has ended, this changes nothing.
+        self._process.kill()
+        status = self._process.wait()
         if not self._spoken:
             raise CapacityError(
                 f"the process to read documents in ended before it began ({sys.executable})"
@@ -91,9 +88,10 @@ class ReaderProcess:
             self.last_words = signal.Signals(-status).name
             if -status in (signal.SIGALRM, signal.SIGXCPU):
                 return Ending.TIME
-            # C++ that is refused memory aborts, and says no more than that.
-            if 1024 * usage.ru_maxrss > _NEARLY * self._memory:
-                return Ending.MEMORY
+            # What C++ does when it is refused memory, and seldom for another reason. How much was
+            # in use cannot be asked: the kernel counts in what this process had at the start.
+            if -status == signal.SIGABRT:
+                return Ending.ABORT
         else:
             self.last_words = f"exit status {status}"
         return Ending.CRASH

@@ -262,6 +262,10 @@ class _Pool:
             )
         elif ending is Ending.MEMORY:
             error = DocumentTooLargeError(f"reading it takes more than {megabytes} of memory")
+        elif ending is Ending.ABORT:
+            error = DocumentTooLargeError(
+                f"its reader gave up, as it does when it needs more than {megabytes} of memory"
+            )
         else:
             error = ReaderCrashError(
                 f"its reader's process died of it ({process.last_words})",
