@@ -52,6 +52,8 @@ def test_looking_at_the_machine_stays_on_it() -> None:
     [
         ("show",),
         ("tokenize", "Once upon a time"),
+        ("licence", "--commercial"),
+        ("notice", "--stdout"),
         ("run", "Once upon a time", "--max-tokens", "4", "--temperature", "0"),
         ("bench", "--prefill", "8", "--decode", "2", "--repeat", "1"),
     ],
