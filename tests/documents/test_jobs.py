@@ -310,6 +310,34 @@ def test_memory_holds_a_window_of_items() -> None:
     assert read == 8
 
 
+def test_slow_reading_does_not_keep_the_first_documents_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = iter(range(100))
+    monkeypatch.setattr("freehold.documents.jobs.blocks.time.monotonic", lambda: next(now) * 0.4)
+    assert [len(window) for window in windows(items(*map(str, range(10))))] == [3, 3, 3, 1]
+
+
+def test_an_executor_is_stopped_when_the_journal_fails(path: Path) -> None:
+    stopped = []
+
+    class Careful(Letters):
+        def run(self, task: Any, blocks: Any) -> Iterator[Sequence[ItemResult]]:
+            try:
+                yield from super().run(task, blocks)
+            finally:
+                stopped.append(len(self.computed))
+
+    def fail(tally: Tally) -> None:
+        if tally.computed:
+            raise CapacityError("the disk is full")
+
+    executor = Careful()
+    with pytest.raises(CapacityError):
+        run(path, items(*map(str, range(100))), executor, progress=fail)
+    assert stopped == [Pace.FIRST]
+
+
 # -- which job it is -------------------------------------------------------------------------------
 
 

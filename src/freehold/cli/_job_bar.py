@@ -37,8 +37,11 @@ def job_bar(title: str, total: int | None) -> Iterator[Callable[[Tally], None] |
         task = bar.add_task(console.one_line(title, 30), total=total, pace="")
 
         def update(tally: Tally) -> None:
-            pace = pace_of(tally, total, time.monotonic() - started)
-            bar.update(task, completed=tally.done, total=max(total or 0, tally.seen), pace=pace)
+            known = (
+                tally.seen if tally.all_seen else None if total is None else max(total, tally.seen)
+            )
+            pace = pace_of(tally, known, time.monotonic() - started)
+            bar.update(task, completed=tally.done, total=known, pace=pace)
 
         yield update
 

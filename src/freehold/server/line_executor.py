@@ -12,7 +12,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AsyncExitStack
 from typing import Any
@@ -47,7 +47,7 @@ class LineExecutor:
         self._held = AsyncExitStack()
         self._loaded = False
 
-    def run(self, task: Any, blocks: Iterable[Sequence[Item]]) -> Iterator[Sequence[ItemResult]]:
+    def run(self, task: Any, blocks: Iterable[Sequence[Item]]) -> Generator[Sequence[ItemResult]]:
         """Results one by one or a few at a time, as they become ready.
 
         Raises what loading the model raises.

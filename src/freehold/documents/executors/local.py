@@ -7,7 +7,7 @@ before the last one of a block is answered. Knows askers, neither journal nor mo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from freehold.documents.answering import Answering, EngineWatch
@@ -38,7 +38,7 @@ class LocalExecutor:
             return cls(SharedAsker(asker), blocks_in_flight=BLOCKS_IN_FLIGHT)
         return cls(asker)
 
-    def run(self, task: Task, blocks: Iterable[Sequence[Item]]) -> Iterator[Sequence[ItemResult]]:
+    def run(self, task: Task, blocks: Iterable[Sequence[Item]]) -> Generator[Sequence[ItemResult]]:
         """Results block by block, as they become ready."""
         source = iter(blocks)
         running: set[Future[list[ItemResult]]] = set()

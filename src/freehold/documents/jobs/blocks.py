@@ -8,6 +8,7 @@ length, the long ones first: short ones fill the end. Knows items, no tokens and
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -15,6 +16,7 @@ from freehold.documents.jobs.items import Item
 
 WINDOW_ITEMS = 2048  # looked at together; this bounds memory, with the next
 WINDOW_CHARACTERS = 16_000_000
+WINDOW_SECONDS = 1.0  # where reading takes long, whoever computes must not wait for a whole window
 _BEGINNING = 200  # characters that texts must share to count as beginning alike
 _BLOCK_CHARACTERS = 400_000  # a block is less than its number of items where they are long
 
@@ -24,13 +26,14 @@ _SHORT, _LONG = 0.5, 4.0  # seconds; a block should take between these
 def windows(items: Iterable[Item]) -> Iterator[list[Item]]:
     """Consecutive items, as many as may be in memory together."""
     window: list[Item] = []
-    held = 0
+    held, began = 0, time.monotonic()
     for item in items:
         window.append(item)
         held += len(_text(item))
-        if len(window) >= WINDOW_ITEMS or held >= WINDOW_CHARACTERS:
+        full = len(window) >= WINDOW_ITEMS or held >= WINDOW_CHARACTERS
+        if full or time.monotonic() - began >= WINDOW_SECONDS:
             yield window
-            window, held = [], 0
+            window, held, began = [], 0, time.monotonic()
     if window:
         yield window
 

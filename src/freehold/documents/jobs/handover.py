@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ class AwayExecutor:
     def __init__(self, handover: Handover, asker: Any) -> None:
         self._handover, self._asker = handover, asker
 
-    def run(self, task: Any, blocks: Iterable[Sequence[Item]]) -> Iterator[Sequence[ItemResult]]:
+    def run(self, task: Any, blocks: Iterable[Sequence[Item]]) -> Generator[Sequence[ItemResult]]:
         """Results of those items that have all their replies."""
         answer = self._line if isinstance(task, BatchTask) else self._document
         for block in blocks:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ class Tally:
     """How far a run is, in items; `tokens` are those of the answers computed in this run."""
 
     seen: int = 0  # items read so far
+    all_seen: bool = False
     ok: int = 0
     errors: int = 0
     known: int = 0  # of those, answered by an earlier run
@@ -128,10 +130,12 @@ class _Run:
         return bool(self._waiting)
 
     def work(self, items: Iterable[Item]) -> None:
-        for results in self.executor.run(self.task, self._blocks(items)):
-            self._keep(results)
-            if not self.cancelled and self.journal.cancel_asked:
-                self.cancelled = True
+        # Closed at once when something fails: nobody computes for a journal that is not written.
+        with closing(self.executor.run(self.task, self._blocks(items))) as stream:
+            for results in stream:
+                self._keep(results)
+                if not self.cancelled and self.journal.cancel_asked:
+                    self.cancelled = True
         if self.left and not getattr(self.executor, "leaves_items", False):
             raise EngineError(f"the executor lost {len(self._waiting):,} of its items")
 
@@ -150,6 +154,7 @@ class _Run:
                     return
                 self._handed[block[-1].id] = len(block), time.monotonic()
                 yield block
+        self.tally.all_seen = True
 
     def _new(self, window: Sequence[Item]) -> list[Item]:
         """Those of a window whose content nobody has computed or is computing."""
