@@ -22,7 +22,7 @@ from freehold.formats.batch_requests import (
 URLS = ("/v1/chat/completions", "/v1/completions")
 LINE: dict[str, Any] = {
     "custom_id": "größe-1", "method": "POST", "url": "/v1/completions",
-    "body": {"model": "m", "prompt": "Hello \u00e9 \U0001f600 \"x\" \\", "n": 1, "stop": ["a", None]},
+    "body": {"model": "m", "prompt": "Hello \u00e9 \U0001f600 \"x\" \\", "n": 1, "stop": ["a"]},
 }  # fmt: skip
 
 
