@@ -9,7 +9,7 @@ blocks; how a server is asked is `endpoint_asker`'s.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from freehold.documents.answering import Answering
@@ -30,7 +30,7 @@ class EndpointExecutor:
         self._places = tuple(Answering(asker) for asker in askers)
         self.lost: list[str] = []  # why, of each endpoint that is out
 
-    def run(self, task: Task, blocks: Iterable[Sequence[Item]]) -> Iterator[Sequence[ItemResult]]:
+    def run(self, task: Task, blocks: Iterable[Sequence[Item]]) -> Generator[Sequence[ItemResult]]:
         """Results block by block, as they become ready. Raises JobError when every endpoint is
         lost; what was given back is done."""
         source, again = iter(blocks), deque[Sequence[Item]]()

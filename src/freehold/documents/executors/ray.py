@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,7 +61,7 @@ class RayExecutor:
 
     def run(
         self, task: tasks.Task, blocks: Iterable[Sequence[Item]]
-    ) -> Iterator[Sequence[ItemResult]]:
+    ) -> Generator[Sequence[ItemResult]]:
         """Results block by block, as they become ready."""
         fleet = _Fleet(self._ray, self._new_worker, self._count)
         try:
