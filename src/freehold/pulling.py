@@ -8,12 +8,14 @@ nothing of a model's files before the policy has agreed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from freehold import licensing
+from freehold._pull_choice import chooser_for
 from freehold.catalogue import catalogue
 from freehold.catalogue.member import Member
 from freehold.config import hf_endpoint
@@ -27,15 +29,16 @@ from freehold.hub.fetching import (
     known_already,
     need,
 )
-from freehold.hub.gguf_variants import DEFAULT_ORDER, Chooser, Variant
 from freehold.hub.ranged_download import TransferLimits
 from freehold.hub.reference import Reference
 from freehold.hub.remote import RemoteModel
 from freehold.hub.sources import huggingface, ollama, path, url
 from freehold.hub.store import Store, StoredModel
 from freehold.hub.web import Web, WebLimits
+from freehold.hub.web_errors import check_encoding
 from freehold.hub.web_rules import Credential, origin
 from freehold.licences.policy_file import policy_in_force
+from freehold.planner.remote_headers import Fetch, RemotePart, open_remote
 
 Note = Callable[[str], None]  # told what a person should know
 
@@ -77,32 +80,38 @@ def plan_pull(
 @contextmanager
 def remote_parts(
     name: str, options: PullOptions | None = None, *, note: Note = lambda text: None
-) -> Iterator[tuple[RemoteModel, Callable[[str, int, int], bytes]]]:
-    """What a name stands for elsewhere, and what fetches a part of a file: location, first byte,
-    how many. For plans, which keep nothing, so no policy is asked.
+) -> Iterator[tuple[RemoteModel, Fetch]]:
+    """What a name stands for elsewhere, and what fetches a part of a file. For plans, which keep
+    nothing, so no policy is asked.
 
     Raises as `plan_pull`; the function raises DownloadError."""
     options = options or PullOptions()
     with Web(limits=options.web, note=note) as web:
-
-        def fetch(location: str, first: int, count: int) -> bytes:
-            wanted = {"Range": f"bytes={first}-{first + count - 1}"}
-
-            def once() -> bytes:
-                with web.open(location, wanted) as response:
-                    given = response.headers.get("content-range", "")
-                    length = response.headers.get("content-length", "")
-                    if not given.startswith(f"bytes {first}-") or length != str(count):
-                        raise DownloadError(
-                            f"{origin(location)[1]} does not give out parts of files",
-                            hint="pull the model, then plan it",
-                        )
-                    return response.read()
-
-            return web.patiently(once)
-
         ref = reference.with_choice(reference.parse(name), options.quant, options.revision)
-        yield _resolve(ref, options, web, note), fetch
+        yield _resolve(ref, options, web, note), _part_of(web)
+
+
+def _part_of(web: Web) -> Fetch:
+    """Fetches a part of a file: location, first byte, how many."""
+
+    def fetch(location: str, first: int, count: int) -> bytes:
+        wanted = {"Range": f"bytes={first}-{first + count - 1}"}
+
+        def once() -> bytes:
+            with web.open(location, wanted) as response:
+                check_encoding(response)
+                given = response.headers.get("content-range", "")
+                length = response.headers.get("content-length", "")
+                if not given.startswith(f"bytes {first}-") or length != str(count):
+                    raise DownloadError(
+                        f"{origin(location)[1]} does not give out parts of files",
+                        hint="pull the model, then plan it",
+                    )
+                return response.read()
+
+        return web.patiently(once)
+
+    return fetch
 
 
 def pull(
@@ -131,20 +140,21 @@ def _plan(name: str, options: PullOptions, store: Store, web: Web, note: Note) -
     if ref.name != model.reference.name and ref.kind != "path":
         model = replace(model, aliases=(*model.aliases, ref.name))
     check_name(model)
-    _ask_policy(model, options.override)
+    _ask_policy(model, options.override, web)
     model = known_already(model, store)
     return PullPlan(model, need(model, store))
 
 
-def _ask_policy(model: RemoteModel, override: str | None) -> None:
+def _ask_policy(model: RemoteModel, override: str | None, web: Web) -> None:
     """PolicyError where this house does not allow the model, by what is known before it is here.
 
     What the store holds under the same name is another revision, so it is not asked.
     """
     if policy_in_force() is None:
         return
+    metadata = model.metadata if model.source != "url" else _header(model, web)
     facts = licensing.facts_of(
-        _subject(model), metadata=model.metadata or None, licence_texts=model.licence_texts
+        _subject(model), metadata=metadata or None, licence_texts=model.licence_texts
     )
     named = replace(facts, name=model.reference.name)
     licensing.enforce("pull", named, override=override)
@@ -163,6 +173,22 @@ def _subject(model: RemoteModel) -> Member | Path | str:
     return known or f"{model.reference.name.partition('@')[0]}@{model.revision}"
 
 
+def _header(model: RemoteModel, web: Web) -> Mapping[str, object]:
+    """What the header of a GGUF file at a URL says, which nobody else says anything about."""
+    parts = [
+        RemotePart(file.name, file.size, file.location)
+        for file in model.files
+        if isinstance(file.location, str) and file.name.endswith(".gguf")
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            checkpoint, _ = open_remote(parts, model.entry, Path(folder), _part_of(web))
+        except FreeholdError:
+            return {}  # nothing is known then, and the policy says what that means
+        with checkpoint:
+            return dict(checkpoint.metadata)
+
+
 def _resolve(ref: Reference, options: PullOptions, web: Web, note: Note) -> RemoteModel:
     if ref.kind == "path":
         return path.resolve(ref)
@@ -177,7 +203,7 @@ def _resolve(ref: Reference, options: PullOptions, web: Web, note: Note) -> Remo
     endpoint = options.endpoint or hf_endpoint()
     web.use(_huggingface_login(endpoint, options, note))
     if ref.kind == "huggingface":
-        return huggingface.resolve(ref, web, endpoint=endpoint, chooser=_chooser(ref, note))
+        return huggingface.resolve(ref, web, endpoint=endpoint, chooser=chooser_for(ref, note))
     return _catalogue(ref, web, endpoint, note)
 
 
@@ -201,53 +227,20 @@ def _huggingface_login(endpoint: str, options: PullOptions, note: Note) -> Crede
 def _catalogue(ref: Reference, web: Web, endpoint: str, note: Note) -> RemoteModel:
     """The model of a shorthand: as GGUF where somebody publishes it so, else from its vendor."""
     member = catalogue.get(ref.repository)
+    missed: ModelNotFoundError | None = None
     for repository in member.gguf_repos:
-        wanted = reference.huggingface(repository, ref.quant, ref.revision)
         try:
-            found = huggingface.resolve(wanted, web, endpoint=endpoint, chooser=_chooser(ref, note))
-        except ModelNotFoundError:
-            continue
-        return replace(found, aliases=(member.name,))
-    wanted = reference.huggingface(member.repo, ref.quant, ref.revision)
-    found = huggingface.resolve(wanted, web, endpoint=endpoint, chooser=_chooser(ref, note))
+            return _member_at(member, repository, ref, web, endpoint, note)
+        except ModelNotFoundError as error:
+            missed = missed or error
+    if missed is not None and ref.quant is not None:
+        raise missed  # the vendor's own files have no quants to choose from
+    return _member_at(member, member.repo, ref, web, endpoint, note)
+
+
+def _member_at(
+    member: Member, repository: str, ref: Reference, web: Web, endpoint: str, note: Note
+) -> RemoteModel:
+    wanted = reference.huggingface(repository, ref.quant, ref.revision)
+    found = huggingface.resolve(wanted, web, endpoint=endpoint, chooser=chooser_for(wanted, note))
     return replace(found, aliases=(member.name,))
-
-
-def _chooser(ref: Reference, note: Note) -> Chooser:
-    """Picks the best variant that fits this machine: by the plan where the catalogue knows the
-    model's shape, else by the sizes of the files."""
-
-    def choose(variants: Sequence[Variant]) -> Variant | None:
-        labels = [variant.label for variant in variants]
-        single = {v.label: v for v in variants if v.label and labels.count(v.label) == 1}
-        chosen = _by_plan(ref, single) or _by_size(single)
-        if chosen is not None:
-            note(f"note: {chosen.label} chosen for this machine's memory (--quant names another)")
-        elif single:
-            note("note: none of its quants fits this machine's free memory")
-        return chosen
-
-    return choose
-
-
-def _by_plan(ref: Reference, variants: Mapping[str, Variant]) -> Variant | None:
-    from freehold.planning import USUAL_QUANTS, choose_quant
-
-    member = catalogue.find(ref.repository)
-    among = [quant for quant in USUAL_QUANTS if quant in variants]
-    if member is None or not member.shape or not among:
-        return None
-    try:
-        found = choose_quant(member.shape, among=among)
-    except FreeholdError:
-        return None  # a family that cannot be planned for can be fetched all the same
-    return variants[found.quant] if found.fits else None
-
-
-def _by_size(variants: Mapping[str, Variant]) -> Variant | None:
-    from freehold.planner.machine import this_machine
-    from freehold.planner.memory import usable
-
-    room = usable(this_machine(gpus=False).free)
-    ordered = (variants[label] for label in DEFAULT_ORDER if label in variants)
-    return next((v for v in ordered if v.nbytes + v.nbytes // 8 <= room), None)

@@ -24,6 +24,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+DATE = "Tue, 01 Dec 2026 00:00:00 GMT"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -118,6 +119,8 @@ class Handler(BaseHTTPRequestHandler):
         """A file or the range of it that is asked for."""
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         headers = {"ETag": etag} if etag else {}
+        if etag is not None and etag.startswith("W/"):  # good for no range; the date is then
+            headers["Last-Modified"] = etag = DATE
         if commit is not None:
             headers["X-Repo-Commit"] = commit
         condition = self.headers.get("If-Range")

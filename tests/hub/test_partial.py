@@ -12,9 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from freehold.hub.partial import Partial, journal_of, merge, read_spans
+from freehold.hub.partial import Partial, boot_id, journal_of, merge, read_spans
 
 SIZE = 1000
+numbers = st.integers(0, 2 * SIZE)
+lines = st.lists(st.tuples(numbers, numbers).map(lambda pair: b"%d %d\n" % pair), max_size=8)
+journals = st.binary(max_size=300) | lines.map(b"".join)
 spans = st.lists(
     st.tuples(st.integers(0, SIZE - 1), st.integers(1, 200)).map(lambda s: (s[0], s[0] + s[1]))
 )
@@ -29,11 +32,11 @@ def test_merging_keeps_every_byte_and_adds_none(found: list[tuple[int, int]]) ->
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(journal=st.binary(max_size=300), length=st.integers(0, 2 * SIZE))
+@given(journal=journals, length=st.integers(0, 2 * SIZE))
 def test_any_journal_is_survived(tmp_path: Path, journal: bytes, length: int) -> None:
     path = tmp_path / "x"
     path.write_bytes(bytes(length))
-    header = b'{"identity": "a", "size": 1000, "boot": null}\n'
+    header = b'{"identity": "a", "size": 1000, "boot": "%s"}\n' % (boot_id() or "").encode()
     for text in (journal, header + journal, header + b"9" * 5000 + b" 1\n" + journal):
         journal_of(path).write_bytes(text)
         for start, end in read_spans(path, SIZE, "a"):

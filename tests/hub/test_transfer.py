@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from model_server import (
     Fault,
+    Handler,
     ModelServer,
     changed,
     claims_length,
@@ -123,9 +124,23 @@ def test_a_server_without_ranges(server: ModelServer, store: Store) -> None:
 
 
 def test_a_server_that_answers_with_other_ranges(server: ModelServer, store: Store) -> None:
-    headers = {"Content-Range": f"bytes 5-10/{len(DATA)}"}
-    server.faults.append(Fault("m.gguf", status(206, headers), times=1))
+    def shifted(handler: Handler, body: bytes, planned: int) -> bool:
+        del planned
+        part = DATA[7 : 7 + len(body)]
+        span = f"bytes 7-{6 + len(part)}/{len(DATA)}"
+        handler.head(206, len(part), {"Content-Range": span})
+        handler.body(part)
+        return True
+
+    server.faults.append(Fault("m.gguf", shifted, times=1))
     assert get(remote(server), store) == DATA
+    assert "range" not in server.seen[-1].headers  # after that, no range of it was asked for
+
+
+def test_compression_is_named(server: ModelServer, store: Store) -> None:
+    server.faults.append(Fault("m.gguf", zipped()))
+    with pytest.raises(DownloadError, match="sends gzip"):
+        get(remote(server), store)
 
 
 FATAL = {
@@ -135,6 +150,7 @@ FATAL = {
         IntegrityError,
     ),
     "gzip": (lambda: Fault("m.gguf", zipped()), DownloadError),
+    "416": (lambda: Fault("m.gguf", status(416), skip=1), IntegrityError),
     "404": (lambda: Fault("m.gguf", status(404)), DownloadError),
     "always 500": (lambda: Fault("m.gguf", status(500)), DownloadError),
     "always reset": (lambda: Fault("m.gguf", cut_after(100)), DownloadError),

@@ -32,6 +32,7 @@ ROWS = {
     "_llm_labels": 5,
     "_llm_label_trie": 5,
     "_llm_request": 5,
+    "_pull_choice": 5,
     "async_llm": 5,
     "documents": 6, "tune": 6, "evaluate": 6,
     "cli": 7, "server": 7, "web": 7,
@@ -66,8 +67,9 @@ SAME_ROW_ALLOWED = {
     ("model_names", "licensing"),
     ("planner", "engine"),
     ("planning", "model_names"),
+    ("_pull_choice", "planning"),
+    ("pulling", "_pull_choice"),
     ("pulling", "licensing"),
-    ("pulling", "planning"),
     ("quantize", "convert"),
     ("quantize", "model_names"),
 }

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from freehold.errors import IntegrityError
 from freehold.hub.partial import Partial, Span
 from freehold.hub.remote import RemoteFile
-from freehold.hub.web import Temporary, Web, check_encoding
+from freehold.hub.web import Web
+from freehold.hub.web_errors import Refused, Temporary, check_encoding
 
 if TYPE_CHECKING:
     import httpx
@@ -156,6 +157,10 @@ class RangedDownload:
         except Temporary as error:
             sink.flush()
             raise _Broken(sink.at, error) from None
+        except Refused as refused:
+            if refused.status == 416:
+                raise self._changed("the server has less by now") from None
+            raise
         return sink.at
 
     def _whole(self, report: Report) -> None:
@@ -195,8 +200,11 @@ class RangedDownload:
         self._check_validator(response)
 
     def _check_validator(self, response: httpx.Response) -> None:
-        tag = response.headers.get("etag")
-        if self._file.validator is not None and tag is not None and tag != self._file.validator:
+        promised = self._file.validator
+        if promised is None:
+            return
+        told = response.headers.get("etag" if promised.startswith('"') else "last-modified")
+        if told is not None and told != promised:
             raise IntegrityError(
                 f"{self._file.name}: the server has another version by now",
                 hint="the same command fetches the new one",

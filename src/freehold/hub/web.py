@@ -11,19 +11,23 @@ source can explain. Knows no source and writes no file.
 from __future__ import annotations
 
 import random
-import socket
-import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from time import monotonic, time
+from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from freehold import __version__
 from freehold.errors import DownloadError
+from freehold.hub.web_errors import (
+    Temporary,
+    check_encoding,
+    check_status,
+    host_of,
+    transport_error,
+)
 from freehold.hub.web_rules import Credential, address_of, is_public, origin
 
 if TYPE_CHECKING:
@@ -32,7 +36,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _REDIRECTS = (301, 302, 303, 307, 308)
 _WONDER = 1.5  # seconds of silence after which a person asks what is going on
-_PASSING = (408, 425, 429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +49,6 @@ class WebLimits:
     longest_pause: float = 30.0
     longest_wait: float = 300.0  # that a server may ask for by Retry-After
     redirects: int = 8
-
-
-class Temporary(DownloadError):
-    """May work at the next try. `wait` is what the server asked for."""
-
-    def __init__(self, message: str, wait: float | None = None) -> None:
-        super().__init__(message)
-        self.wait = wait
-
-
-class Refused(DownloadError):
-    """The server said no, with a status that trying again does not change."""
-
-    def __init__(self, message: str, status: int, headers: Mapping[str, str]) -> None:
-        super().__init__(message)
-        self.status = status
-        self.headers = headers
 
 
 class Web:
@@ -128,19 +114,19 @@ class Web:
                 try:
                     self._check_peer(response, first, url)
                     if response.status_code not in _REDIRECTS:
-                        _check_status(response, url)
+                        check_status(response, url)
                         yield response
                         return
                     url = self._next(response, first, url)
                 finally:
                     response.close()
         except httpx.TimeoutException:
-            raise Temporary(f"{_host(url)} does not answer") from None
+            raise Temporary(f"{host_of(url)} does not answer") from None
         except httpx.TransportError as error:
-            raise _transport_error(error, url) from None
+            raise transport_error(error, url) from None
         except (httpx.InvalidURL, UnicodeError):
             raise DownloadError(f"{url!r:.100} is not a URL") from None
-        raise DownloadError(f"{_host(first)} redirects more than {self.limits.redirects} times")
+        raise DownloadError(f"{host_of(first)} redirects more than {self.limits.redirects} times")
 
     def _headers(self, url: str, headers: Mapping[str, str] | None) -> dict[str, str]:
         sent = dict(headers or {})
@@ -153,15 +139,17 @@ class Web:
         try:
             target = str(urljoin(url, response.headers.get("location", "")))
         except ValueError:
-            raise DownloadError(f"{_host(url)} redirects to what is no URL") from None
+            raise DownloadError(f"{host_of(url)} redirects to what is no URL") from None
         scheme, host, port = origin(target)
         if urlsplit(url).scheme == "https" and scheme != "https":
-            raise DownloadError(f"{_host(url)} redirects from https to http, which is not followed")
+            raise DownloadError(
+                f"{host_of(url)} redirects from https to http, which is not followed"
+            )
         if "@" in urlsplit(target).netloc:
-            raise DownloadError(f"{_host(url)} redirects to a URL with a password in it")
+            raise DownloadError(f"{host_of(url)} redirects to a URL with a password in it")
         if host != origin(first)[1] and not is_public(host, port) and is_public(*origin(first)[1:]):
             raise DownloadError(
-                f"{_host(url)} redirects to {host}, an address inside a private network"
+                f"{host_of(url)} redirects to {host}, an address inside a private network"
             )
         return target
 
@@ -175,7 +163,7 @@ class Web:
         if peer is None or self._proxied(url) or address_of(str(peer[0])).is_global:
             return
         if is_public(*origin(first)[1:]):
-            raise DownloadError(f"{_host(first)} redirects into a private network")
+            raise DownloadError(f"{host_of(first)} redirects into a private network")
 
     def _proxied(self, url: str) -> bool:
         from urllib.request import getproxies, proxy_bypass
@@ -200,10 +188,10 @@ class Web:
                         body += chunk
                         if len(body) > limit:
                             raise DownloadError(
-                                f"{_host(url)} answers with more than {limit:,} bytes"
+                                f"{host_of(url)} answers with more than {limit:,} bytes"
                             )
                 except httpx.TransportError as error:
-                    raise _transport_error(error, url) from None
+                    raise transport_error(error, url) from None
                 return bytes(body), response.headers
 
         return self.patiently(once)
@@ -243,57 +231,3 @@ class Web:
         self.stopped.wait(seconds)
         if self.stopped.is_set():
             raise DownloadError("stopped")
-
-
-def check_encoding(response: httpx.Response) -> None:
-    """DownloadError unless the body is the file's own bytes."""
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
-        raise DownloadError(
-            f"{response.url.host} sends {encoding[:20]} although asked for the file as it is"
-        )
-
-
-def _check_status(response: httpx.Response, url: str) -> None:
-    status = response.status_code
-    if 200 <= status < 300:
-        return
-    message = f"{_host(url)} answers {status} {response.reason_phrase[:40]}".rstrip()
-    if status in _PASSING:
-        raise Temporary(message, _retry_after(response.headers.get("retry-after")))
-    raise Refused(message, status, response.headers)
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds that a Retry-After asks for; None where it says nothing one can follow."""
-    if value is None:
-        return None
-    value = value.strip()
-    if value.isascii() and value.isdigit():
-        return float(value[:9])
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time())
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
-def _transport_error(error: httpx.TransportError, url: str) -> DownloadError:
-    import httpx
-
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return DownloadError(
-                f"{_host(url)} cannot prove who it is: {cause.verify_message}",
-                hint="SSL_CERT_FILE names certificates of a house of one's own",
-            )
-        if isinstance(cause, socket.gaierror):
-            return Temporary(f"no address is known for {_host(url)}")
-        cause = cause.__cause__ or cause.__context__
-    if isinstance(error, httpx.ConnectError):
-        return Temporary(f"{_host(url)} cannot be reached")
-    return Temporary(f"the connection to {_host(url)} broke off")
-
-
-def _host(url: str) -> str:
-    return urlsplit(url).netloc.rpartition("@")[2][:100]

@@ -27,7 +27,8 @@ from freehold.hub.model_files import MAX_TEXT, is_grant, select, select_file
 from freehold.hub.reference import Reference
 from freehold.hub.remote import RemoteFile, RemoteModel
 from freehold.hub.transfer import git_digest
-from freehold.hub.web import Refused, Web
+from freehold.hub.web import Web
+from freehold.hub.web_errors import Refused
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling

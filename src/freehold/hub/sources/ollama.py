@@ -25,7 +25,8 @@ from freehold.errors import (
 from freehold.formats.strict_json import parse_json_object
 from freehold.hub.reference import OLLAMA_HOST, Reference
 from freehold.hub.remote import RemoteFile, RemoteModel
-from freehold.hub.web import Refused, Web
+from freehold.hub.web import Web
+from freehold.hub.web_errors import Refused
 from freehold.hub.web_rules import Credential, is_loopback, origin
 
 _ACCEPT = "application/vnd.docker.distribution.manifest.v2+json"

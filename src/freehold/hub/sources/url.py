@@ -16,7 +16,8 @@ from freehold.errors import DownloadError, InvalidParameterError, ModelNotFoundE
 from freehold.hub.gguf_variants import quant_label, split_names
 from freehold.hub.reference import Reference
 from freehold.hub.remote import RemoteFile, RemoteModel
-from freehold.hub.web import Refused, Web, check_encoding
+from freehold.hub.web import Web
+from freehold.hub.web_errors import Refused, check_encoding
 
 if TYPE_CHECKING:
     import httpx
