@@ -282,7 +282,7 @@ class StreamEvent:
 
 Prompt: TypeAlias = str | Sequence[int]
 
-ConstraintKind = Literal["json", "json_schema", "regex", "choice", "lark"]
+ConstraintKind = Literal["json", "json_schema", "regex", "choice", "lark", "grounded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +290,9 @@ class Constraint:
     """What form an answer must have.
 
     `value` is the schema (a mapping or true/false) for "json_schema", the pattern for "regex", the
-    texts to choose from for "choice", the grammar for "lark", and None for "json": any object.
+    texts to choose from for "choice", the grammar for "lark", and None for "json": any object. For
+    "grounded" it is a mapping of ``schema`` and ``text``, from which the schema's marked strings
+    are copied word for word (`chat.grounded_json`).
     """
 
     kind: ConstraintKind

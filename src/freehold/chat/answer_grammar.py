@@ -15,6 +15,7 @@ from typing import Any
 import llguidance
 
 from freehold.chat.answer_format import AnswerFormat
+from freehold.chat.grounded_json import grounded_grammar
 from freehold.chat.json_schema import schema_grammar, unsupported
 from freehold.chat.tokenizer import Tokenizer
 from freehold.chat.tool_format import NUMBER, CallSyntax
@@ -39,6 +40,8 @@ def constraint_grammar(constraint: Constraint) -> Part:
         return schema_grammar({"type": "object"})
     if kind == "json_schema":
         return schema_grammar(value)
+    if kind == "grounded":
+        return grounded_grammar(value)
     if kind == "choice":
         return {"lark_grammar": f"start: {_choices(value)}"}
     if kind not in ("regex", "lark"):

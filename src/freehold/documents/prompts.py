@@ -49,6 +49,17 @@ def extract(document: str, fields: Sequence[str]) -> Messages:
     return _ask(f"Extract as JSON: {', '.join(fields)}.", document)
 
 
+def extract_form(document: str, form: str) -> Messages:
+    """Ask for JSON of a form, shown as JSON with words where values go. The built-in model was not
+    taught this one."""
+    return _ask(
+        "Extract from the document as JSON in the form below. Copy texts, numbers, dates and "
+        "quotes word for word from the document. Where the document does not say, answer null.\n"
+        f"Form: {form}",
+        document,
+    )
+
+
 def summarize(document: str) -> Messages:
     """Ask for one line that holds the key facts."""
     return _ask("Summarise the document in one line.", document)

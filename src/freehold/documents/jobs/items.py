@@ -23,8 +23,13 @@ MAX_ID = 4096  # characters
 class Work(Protocol):
     """What is done to every item. `spec` is JSON, and all that changes an answer is in it."""
 
-    name: str
-    VERSION: int
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def VERSION(self) -> int:
+        """Raised when the same spec gives other answers."""
 
     def spec(self) -> dict[str, Any]:
         """Labels, schema, lengths, thresholds, version of the prompts."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from freehold.documents import prompts
 from freehold.documents.asking import JSON, NOTHING_USED, Answer, Asker, LabelScores, Progress
-from freehold.documents.calibration import Calibration, probabilities
+from freehold.documents.calibration import Calibration, fit, probabilities
 from freehold.documents.chunks import Chunk, chunks_for
 from freehold.documents.document import Document
 from freehold.errors import FreeholdError, InvalidParameterError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _YES_NO = ("yes", "no")
 _MAX_LABELS = 20_000
+_BLOCK = 32  # documents scored at a time, to calibrate
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,3 +194,38 @@ def classify(
     from freehold.documents import tasks
 
     return tasks.run(Classify(tuple(labels), **options), llm, documents, progress)
+
+
+def fitted(
+    task: Classify, asker: Asker, documents: Sequence[Document], truths: Sequence[str],
+    progress: Progress | None = None,
+) -> Calibration:  # fmt: skip
+    """Temperature and biases for `task` from documents and their labels; with `multi_label` a
+    truth holds labels with ``;`` between them. Raises InvalidParameterError for unknown labels."""
+    known = {label.casefold(): number for number, label in enumerate(task.labels)}
+    right: list[set[int]] = []
+    for document, truth in zip(documents, truths, strict=True):
+        names = truth.split(";") if task.multi_label else [truth]
+        numbers = [known.get(name.strip().casefold(), -1) for name in names if name.strip()]
+        if -1 in numbers or (not task.multi_label and len(numbers) != 1):
+            raise InvalidParameterError(
+                f"{document.name} is labelled {truth[:60]!r}, which is none of the labels"
+            )
+        right.append(set(numbers))
+    rows: list[tuple[float, ...]] = []
+    answers: list[int] = []
+    for start in range(0, len(documents), _BLOCK):
+        block = documents[start : start + _BLOCK]
+        for number, scores in enumerate(task.scores(asker, block), start):
+            if scores.error is not None:
+                raise scores.error
+            if len(scores.chunks) > 1:
+                continue  # what pieces say is averaged after calibration, not before
+            rows += [row.logprobs for row in scores.rows]
+            if task.multi_label:
+                answers += [0 if label in right[number] else 1 for label in range(len(task.labels))]
+            else:
+                answers += right[number]
+        if progress is not None:
+            progress(min(start + _BLOCK, len(documents)), len(documents))
+    return fit(rows, answers)
