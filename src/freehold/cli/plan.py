@@ -76,7 +76,7 @@ def command(
     ] = True,
     as_json: options.Json = False,
 ) -> None:
-    """Tell what a model needs and how fast it will be, or what to take.
+    """Tell what a model needs and how fast it is, or what to take.
 
     The exit code is 1 where a model does not fit, or documents will not be done in time."""
     from freehold import planning
