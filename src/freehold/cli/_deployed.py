@@ -26,6 +26,7 @@ def deployed(name: str, digests: bool) -> Deployed:
     stored = stored_model(name)
     path = stored.path() if stored is not None else _path(name)
     facts = facts_of(stored if stored is not None else name)
+    elsewhere = stored is not None and stored.source != "huggingface"
     with open_checkpoint(path) as checkpoint:
         types = {tensor.qtype for tensor in checkpoint.tensors.values() if len(tensor.shape) > 1}
         return Deployed(
@@ -35,7 +36,7 @@ def deployed(name: str, digests: bool) -> Deployed:
             files=_files(checkpoint, stored, digests),
             family=facts.family,
             version=stored.revision if stored is not None else None,
-            repository=facts.repository,
+            repository=None if elsewhere else facts.repository,
             architecture=checkpoint.architecture or None,
             quantisation=" ".join(sorted(types)) or None,
             parameters=sum(tensor.num_elements for tensor in checkpoint.tensors.values()),
