@@ -246,6 +246,11 @@ def test_labels_cannot_be_handed_over(llm: LLM, tmp_path: Path) -> None:
         run(tmp_path / "a.sqlite", Classify(("a", "b")), NOTES[:2], LLMAsker(llm), away)
 
 
+def test_without_a_model_here_documents_cannot_be_handed_over() -> None:
+    with pytest.raises(JobError, match="cannot be handed over"):
+        Handover("m").executor(Summarize(), None)
+
+
 def test_requests_of_a_form_are_spelled_as_vllm_spells_them(tmp_path: Path) -> None:
     from freehold.documents.jobs.handover import AwayAsker
     from freehold.types import Constraint

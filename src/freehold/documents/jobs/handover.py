@@ -57,7 +57,13 @@ class Handover:
         return self.journal.reply(request)
 
     def executor(self, task: Any, asker: Any) -> AwayExecutor:
-        """What answers a task with the replies that are there."""
+        """What answers a task with the replies that are there. Raises JobError where nobody is
+        here who could cut documents for the model."""
+        if asker is None and not isinstance(task, BatchTask):
+            raise JobError(
+                "a job whose model is on a cluster cannot be handed over from here",
+                hint="give the command a --model of this machine and no --executor",
+            )
         return AwayExecutor(self, asker)
 
 
