@@ -103,6 +103,51 @@ def models_dir() -> Path:
     return root / "models"
 
 
+# -- where other programs keep models -----------------------------------------------------------
+
+
+def huggingface_caches() -> list[Path]:
+    """Where huggingface_hub keeps repositories, by its own variables, in its own order."""
+    if given := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
+        return [_expanded(given)]
+    if given := os.environ.get("HF_HOME"):
+        return [_expanded(given) / "hub"]
+    return [folder / "huggingface" / "hub" for folder in _cache_dirs()]
+
+
+def ollama_folders() -> list[Path]:
+    """Where Ollama keeps models: `$OLLAMA_MODELS`, else the user's folder and the services'."""
+    if given := os.environ.get("OLLAMA_MODELS"):
+        return [_expanded(given)]
+    services = [Path("/usr/share/ollama/.ollama/models"), Path("/var/lib/ollama/models")]
+    return [*(home / ".ollama" / "models" for home in _homes()), *services]
+
+
+def lmstudio_homes() -> list[Path]:
+    """Where LM Studio keeps itself: today's folder of the user's home, then the older one."""
+    return [home / part for home in _homes() for part in (".lmstudio", ".cache/lm-studio")]
+
+
+def llama_cpp_caches() -> list[Path]:
+    """Where llama.cpp keeps what it fetched: `$LLAMA_CACHE`, else its folder among the caches."""
+    if given := os.environ.get("LLAMA_CACHE"):
+        return [_expanded(given)]
+    return [folder / "llama.cpp" for folder in _cache_dirs()]
+
+
+def _cache_dirs() -> list[Path]:
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return [_expanded(given)]
+    return [home / ".cache" for home in _homes()]
+
+
+def _homes() -> list[Path]:
+    try:
+        return [Path.home()]
+    except RuntimeError:
+        return []
+
+
 def _expanded(text: str) -> Path:
     """A path from the environment; a tilde without a home directory stays what it is."""
     try:

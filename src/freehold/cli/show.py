@@ -63,6 +63,8 @@ def command(
 
 def describe(checkpoint: Checkpoint, context: int | None = None) -> dict[str, Any]:
     """Everything `show` says, as plain values."""
+    from freehold.hub import inspection
+
     config, refusal = _config(checkpoint)
     get = checkpoint.metadata.get
     return {
@@ -79,10 +81,10 @@ def describe(checkpoint: Checkpoint, context: int | None = None) -> dict[str, An
         "types": _types(checkpoint),
         "sizes": _sizes(checkpoint, config),
         "rope": _rope(checkpoint, config),
-        "licence": _show_files.licence(checkpoint),
+        "licence": inspection.licence_claim(checkpoint),
         "licences": _licences(checkpoint),
         "tokenizer": _show_files.tokenizer(checkpoint),
-        "chat_template": _template(_show_files.chat_template(checkpoint)),
+        "chat_template": _template(inspection.chat_template(checkpoint)),
         "recommended_sampling": _recommended(checkpoint),
         "memory": _memory(checkpoint, config, context),
     }

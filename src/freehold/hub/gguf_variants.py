@@ -75,10 +75,15 @@ def split_names(name: str) -> list[str] | None:
     return [f"{stem}-{i:05d}-of-{count:05d}.gguf" for i in range(1, count + 1)]
 
 
+def is_beside(name: str) -> bool:
+    """Whether a GGUF file of that name stands beside models and is none."""
+    return _BESIDE.search(name) is not None
+
+
 def find_variants(files: Sequence[RemoteFile]) -> list[Variant]:
     """All variants among `files`. Raises DownloadError where splits are missing."""
     by_name = {f.name: f for f in files if f.name.lower().endswith(".gguf")}
-    models = {name: f for name, f in by_name.items() if not _BESIDE.search(name)}
+    models = {name: f for name, f in by_name.items() if not is_beside(name)}
     found: list[Variant] = []
     seen: set[str] = set()
     for name, file in sorted(models.items()):

@@ -48,6 +48,11 @@ def is_grant(name: str) -> bool:
     return is_licence(name) and name.lower().startswith(("licen", "copying"))
 
 
+def is_beside_weights(name: str) -> bool:
+    """Whether a model of safetensors is read from a file of that name too."""
+    return name in _BESIDE_WEIGHTS or _TEMPLATES.fullmatch(name) is not None
+
+
 def select(
     files: Sequence[RemoteFile], quant: str | None, chooser: Chooser | None, where: str
 ) -> tuple[tuple[RemoteFile, ...], str, str | None]:
@@ -71,11 +76,7 @@ def select(
             f"{where} holds safetensors, which are not sorted by quant",
             hint="leave the quant out; `freehold quantize` makes one afterwards",
         )
-    beside = [
-        f
-        for f in files
-        if (f.name in _BESIDE_WEIGHTS or _TEMPLATES.fullmatch(f.name)) and f.size <= MAX_BESIDE
-    ]
+    beside = [f for f in files if is_beside_weights(f.name) and f.size <= MAX_BESIDE]
     return (*weights, *beside, *texts), "", None
 
 

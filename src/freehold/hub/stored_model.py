@@ -6,6 +6,7 @@ The record is untrusted like any file. Knows its fields; where records lie is `s
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
@@ -80,6 +81,12 @@ class StoredModel:
     def size(self) -> int:
         """Bytes of all files."""
         return sum(file.size for file in self.files)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over names and digests of all files: one number for the whole model."""
+        lines = "".join(sorted(f"{file.sha256}  {file.name}\n" for file in self.files))
+        return hashlib.sha256(lines.encode()).hexdigest()
 
     def problem(self) -> str | None:
         """Why the model cannot be opened, judged without reading its files; None: it can."""

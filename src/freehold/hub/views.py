@@ -81,3 +81,8 @@ def _is_link_to(link: Path, root: Path, path: Path) -> bool:
         return os.fspath(link.readlink()) == _target(root, path, "../" * depth)
     except OSError:
         return False
+
+
+def discard(root: Path, files: Mapping[str, Path]) -> None:
+    """Take the view of these files away; it can be made again."""
+    shutil.rmtree(folder_of(root, files), ignore_errors=True)
