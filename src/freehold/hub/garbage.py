@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from freehold.hub.store import Store
 
 Kind = Literal["blob", "unfinished transfer", "left over", "view"]
+_FRESH = 3600  # seconds
 _DIGESTS = re.compile(rb"[0-9a-f]{64}")
 
 
@@ -48,11 +50,12 @@ def find(store: Store, *, keep_unfinished: bool = False) -> list[Garbage]:
         if path.name.removeprefix("sha256-") not in needed
     ]
     if not keep_unfinished:
-        partials = _entries(store.root / "partial")
-        found += [Garbage("unfinished transfer", path, _size(path)) for path in partials]
+        for path in _entries(store.root / "partial"):
+            kind: Kind = "left over" if path.name.endswith(".lock") else "unfinished transfer"
+            found.append(Garbage(kind, path, _size(path)))
     used = {folder_of(store, model) for model in models}
     for path in _entries(store.root / "views"):
-        if path not in used:
+        if path not in used and not _is_being_made(path):
             found.append(Garbage("view", path, _size(path)))
     records = store.root / "models"
     found += [
@@ -118,6 +121,14 @@ def _named_in(record: Path) -> set[str]:
             hint=f"`freehold remove {record.stem}` first",
         )
     return {match.decode() for match in _DIGESTS.findall(data)}
+
+
+def _is_being_made(view: Path) -> bool:
+    """Whether somebody who opens a model may be making this view just now."""
+    try:
+        return view.name.endswith(".partial") and time.time() - view.lstat().st_mtime < _FRESH
+    except OSError:
+        return True
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -195,7 +195,8 @@ class Store:
         """Write the record of a model whose files are there; an older one of its name is replaced,
         and its aliases are taken from others."""
         check(model)
-        model = replace(model, root=self.root)
+        aliases = tuple(dict.fromkeys(alias for alias in model.aliases if alias != model.name))
+        model = replace(model, root=self.root, aliases=aliases)
         with self._errors():
             self._make(self._records)
         with self._errors(), file_lock(self.root / "lock"):

@@ -128,7 +128,11 @@ def _directory(files: Mapping[str, FoundFile]) -> Group:
     weights = usual if usual and "config.json" in files else weights
     own = {n: f for n, f in files.items() if n in weights or is_beside_weights(n) or _is_paper(n)}
     for name in sorted(own):
-        if name.endswith(_INDEX_SUFFIX) and (fault := _index_fault(own[name], own)):
+        used = name.endswith(_INDEX_SUFFIX) and name.startswith("consolidated") == (
+            weights != usual
+        )
+        fault = _index_fault(own[name], own) if used else None
+        if fault is not None:
             return Group("", tuple(own.values()), fault)
     return checked("", own.values())
 
