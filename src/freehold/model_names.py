@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from freehold import builtin
-from freehold.errors import InvalidParameterError, ModelNotFoundError
+from freehold.errors import InvalidParameterError, ModelNotFoundError, StoreError
 
 if TYPE_CHECKING:
     from freehold.hub.reference import Reference
@@ -26,7 +26,7 @@ _SUFFIXES = (".gguf", ".safetensors", ".json")
 
 
 def resolve_model(model: str | Path) -> Path:
-    """Where `model` lies: the file of a built-in or stored model for its name, else the path itself.
+    """Where `model` lies: what a built-in or stored model of this name is, else the path itself.
 
     A known name wins over a file of that name in the current folder, so that a command means the
     same wherever it is run; ``./seedling``, or a `Path`, is the file. Raises ModelNotFoundError
@@ -48,27 +48,33 @@ def resolve_model(model: str | Path) -> Path:
     return path
 
 
+def get_stored(model: str) -> StoredModel:
+    """`find_stored`, or StoreError."""
+    found = find_stored(model)
+    if found is None:
+        raise StoreError(f"{model}: the store has no such model", hint="see `freehold list`")
+    return found
+
+
 def find_stored(model: str) -> StoredModel | None:
     """The model of the store that `model` is a name of, in any spelling; None where there is none.
 
     Raises ModelNotFoundError where it could be several, StoreError where its record is damaged.
     """
-    from freehold.hub.store import Store
-
-    try:
-        store = Store()
-    except InvalidParameterError:  # no home directory: no store
+    store = _store()
+    if store is None:
         return None
     if (found := store.find(model)) is not None:
         return found
-    models = store.models()
-    if not models:
-        return None
     reference = _reference(model)
     if reference is None:
         return None
-    if (found := store.find(reference.name)) is not None:
+    if reference.name != model and (found := store.find(reference.name)) is not None:
         return found
+    models = store.models()
+    if models and reference.kind == "catalogue":
+        homes = _catalogue_repositories(reference.repository)
+        return _only([each for each in models if each.repository in homes], model)
     return _only([each for each in models if _may_be(each, reference)], model)
 
 
@@ -89,10 +95,8 @@ def _reference(model: str) -> Reference | None:
 
 
 def _may_be(stored: StoredModel, wanted: Reference) -> bool:
-    """Whether a stored model is one that `wanted` leaves open: without quant or revision, or in
-    another case."""
-    if wanted.kind == "catalogue":
-        return stored.repository in _catalogue_repositories(wanted.repository)
+    """Whether a stored model is one of a repository that `wanted` leaves open: without quant or
+    revision, or in another case."""
     if wanted.kind != "huggingface" or wanted.file is not None:
         return False
     if not stored.name.startswith("hf:") or stored.repository.lower() != wanted.repository.lower():
@@ -103,9 +107,9 @@ def _may_be(stored: StoredModel, wanted: Reference) -> bool:
 
 def _catalogue_repositories(name: str) -> tuple[str, ...]:
     """The repositories in which the catalogue knows a model of that name."""
-    from freehold import catalogue
+    from freehold.catalogue.catalogue import find
 
-    member = catalogue.find(name)
+    member = find(name)
     return () if member is None else (member.repo, *member.gguf_repos)
 
 
@@ -138,11 +142,14 @@ def _not_found(model: str) -> ModelNotFoundError:
 
 
 def _close(model: str) -> str | None:
+    from freehold.catalogue.catalogue import members
+
     names = [*builtin.MODELS]
     store = _store()
     for each in store.models() if store is not None else ():
         names += [each.name, *each.aliases]
     by_tail = [name for name in names if name.partition(":")[2] == model]
+    names += [member.name for member in members()]
     return next(iter(by_tail or get_close_matches(model, names, n=1, cutoff=0.75)), None)
 
 

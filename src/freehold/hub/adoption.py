@@ -121,8 +121,10 @@ def _described(
         facts = inspection.inspect(folder / found.entry if found.entry else folder)
         if facts.kind != "model":
             raise StoreError(f"{found.name}: is no model but says it is of kind {facts.kind!r:.40}")
-    except FreeholdError:
+    except FreeholdError as error:
         views.discard(store.root, shown)
+        # The view was a means; the file's name is what the user knows.
+        error.message = error.message.replace(f"{folder}{os.sep}", "")
         raise
     return StoredModel(
         name=name,

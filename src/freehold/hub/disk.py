@@ -40,21 +40,40 @@ def store_errors(where: Path) -> Iterator[None]:
 
 
 @contextmanager
-def file_lock(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[bool]:
+def file_lock(
+    path: Path, *, shared: bool = False, wait: bool = True, passing: bool = False
+) -> Iterator[bool]:
     """Hold a lock between processes (and threads), named by a file. Yields whether it is held:
-    without `wait`, False at once when somebody else has it. It ends with the process."""
+    without `wait`, False at once when somebody else has it. It ends with the process. `passing`:
+    the file goes when the lock does."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    kind = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(handle, kind if wait else kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(handle)
+            try:
+                fcntl.flock(handle, kind)
+            except BlockingIOError:
+                yield False
+                return
+            if passing and not _is_still(handle, path):
+                continue  # who had it before took the file away: hold the lock that others see
+            try:
+                yield True
+            finally:
+                if passing:
+                    path.unlink(missing_ok=True)
+            return
+        finally:
+            os.close(handle)
+
+
+def _is_still(handle: int, path: Path) -> bool:
+    """Whether an open file is the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def sync_folder(folder: Path) -> None:

@@ -161,7 +161,8 @@ class Store:
     def lock_of(self, partial: Path, *, wait: bool = True) -> Iterator[bool]:
         """Hold what `partial` gave for this process; yields whether it is held (see
         `file_lock`)."""
-        with self._errors(), file_lock(partial.with_name(f"{partial.name}.lock"), wait=wait) as has:
+        lock = partial.with_name(f"{partial.name}.lock")
+        with self._errors(), file_lock(lock, wait=wait, passing=True) as has:
             yield has
 
     def commit_blob(

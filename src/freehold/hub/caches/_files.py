@@ -128,9 +128,8 @@ def _directory(files: Mapping[str, FoundFile]) -> Group:
     weights = usual if usual and "config.json" in files else weights
     own = {n: f for n, f in files.items() if n in weights or is_beside_weights(n) or _is_paper(n)}
     for name in sorted(own):
-        used = name.endswith(_INDEX_SUFFIX) and name.startswith("consolidated") == (
-            weights != usual
-        )
+        own_layout = name.startswith("consolidated") == (weights != usual)
+        used = own_layout and name.endswith(_INDEX_SUFFIX)
         fault = _index_fault(own[name], own) if used else None
         if fault is not None:
             return Group("", tuple(own.values()), fault)
