@@ -23,13 +23,14 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     store = Store(tmp_path)
     add(store, "b", {"b.gguf": b"b", "LICENSE": b"l"}, template_sha256="0" * 64)
     add(store, "a", {"a.gguf": b"a"}, revision=None, quant=None, licence_claim=None)
-    locked = [lock_file.lock_of(model) for model in store.models()]
+    licences: list[tuple[str, ...]] = [("apache-2.0", "llama3.2"), ()]
+    pairs = zip(store.models(), licences, strict=True)
+    locked = [lock_file.lock_of(model, ids) for model, ids in pairs]
     text = lock_file.write(reversed(locked))
     assert lock_file.read(text.encode(), "x") == locked
     assert lock_file.write(locked) == text
     assert str(tmp_path) not in text
-    pairs = zip(locked, store.models(), strict=True)
-    assert [lock_file.differences(*pair) for pair in pairs] == [[], []]
+    assert [lock_file.differences(each, each) for each in locked] == [[], []]
 
 
 PLAIN = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -54,14 +55,20 @@ def test_any_text_survives(claim: str, repository: str) -> None:
 )  # fmt: skip
 def test_every_difference_is_told(change: dict[str, object], what: str) -> None:
     model = model_of((FILE,))
-    found = lock_file.differences(lock_file.lock_of(model), replace(model, **change))  # type: ignore[arg-type]
+    other = replace(model, **change)  # type: ignore[arg-type]
+    found = lock_file.differences(lock_file.lock_of(model), lock_file.lock_of(other))
     assert any(what in line for line in found)
 
 
 def test_by_which_program_it_came_is_no_difference() -> None:
     model = model_of((FILE,))
     other = replace(model, source="llama.cpp", adopted=True, added_at="x", aliases=("y",))
-    assert lock_file.differences(lock_file.lock_of(model), other) == []
+    assert lock_file.differences(lock_file.lock_of(model), lock_file.lock_of(other)) == []
+
+
+def test_a_licence_that_came_to_light_is_a_difference() -> None:
+    before, now = (lock_file.lock_of(model_of((FILE,)), ids) for ids in ((), ("llama3.2",)))
+    assert lock_file.differences(before, now) == ["licences are llama3.2, locked none"]
 
 
 BAD = {

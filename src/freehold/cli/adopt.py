@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from freehold.cli import console, options
+from freehold.cli import _policy_gate, console, options
 from freehold.errors import FreeholdError, InvalidParameterError, ModelNotFoundError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what there is and change nothing.")
     ] = False,
+    policy_override: _policy_gate.Override = None,
     as_json: options.Json = False,
 ) -> None:
     """Use models that Hugging Face, Ollama, LM Studio and llama.cpp keep, without copying."""
@@ -53,7 +54,7 @@ def command(
     if dry_run:
         _show_found(found, skipped, as_json)
         return
-    adopted, refused = _adopt(Store(), found, name, rehash)
+    adopted, refused = _adopt(Store(), found, name, rehash, policy_override)
     for each, error in refused:
         skipped.append(Skipped(each.tool, each.files[0].path, error.message))
     if as_json:
@@ -66,13 +67,18 @@ def command(
 
 
 def _adopt(
-    store: Store, found: Sequence[FoundModel], name: str | None, rehash: bool
+    store: Store,
+    found: Sequence[FoundModel],
+    name: str | None,
+    rehash: bool,
+    override: str | None,
 ) -> tuple[list[dict[str, Any]], list[tuple[FoundModel, FreeholdError]]]:
     from freehold.hub import adoption
 
     total = sum(adoption.unread_bytes(store, each, name=name, rehash=rehash) for each in found)
     adopted: list[dict[str, Any]] = []
     refused: list[tuple[FoundModel, FreeholdError]] = []
+    gate = _policy_gate.gate(override)
     read = 0
     with console.progress_bar("reading") as progress:
         for each in found:
@@ -83,7 +89,9 @@ def _adopt(
                 progress(read, total, label)
 
             try:
-                model, new = adoption.adopt(store, each, name=name, rehash=rehash, watch=watch)
+                model, new = adoption.adopt(
+                    store, each, name=name, rehash=rehash, watch=watch, gate=gate
+                )
             except FreeholdError as error:
                 refused.append((each, error))
             else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from freehold.cli import console, options
+from freehold.cli import _policy_gate, console, options
 from freehold.errors import InvalidParameterError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def command(
     replace: Annotated[
         bool, typer.Option("--replace", help="Take the place of other models of the same names.")
     ] = False,
+    policy_override: _policy_gate.Override = None,
     as_json: options.Json = False,
 ) -> None:
     """Carry models to machines without a network: export, import, show."""
@@ -51,8 +52,9 @@ def command(
         return
     with _watching("importing", look.size) as watch:
         added = bundle.read_into(
-            Store(), file, replace_models=replace, expected=expect, watch=watch
-        )
+            Store(), file, replace_models=replace, expected=expect, watch=watch,
+            gate=_policy_gate.gate(policy_override),
+        )  # fmt: skip
     if as_json:
         console.data_json({"digest": look.digest, "added": [model.name for model in added]})
         return

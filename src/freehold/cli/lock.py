@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from freehold.cli import console
 from freehold.errors import StoreError
+
+if TYPE_CHECKING:
+    from freehold.hub.lock_file import LockedModel
+    from freehold.hub.store import StoredModel
 
 
 def command(
@@ -21,7 +25,7 @@ def command(
         "freehold.lock"
     ),
 ) -> None:
-    """Write a lock file: digest, revision, template hash and licence claim of models."""
+    """Write a lock file: digests, revision, template hash and licences of models."""
     from freehold.formats.atomic_files import atomic_files
     from freehold.hub import lock_file
     from freehold.hub.store import Store
@@ -33,10 +37,18 @@ def command(
     for model in models:
         if why := model.problem():
             raise StoreError(f"{model.name}: {why}", hint="see `freehold verify`")
-    text = lock_file.write(lock_file.lock_of(model) for model in models)
+    text = lock_file.write(locked(model) for model in models)
     if out == Path("-"):
         console.data(text, end="")
         return
     with atomic_files() as create:
         create(out).write(text.encode())
     console.note(f"{out}: {len(models)} models; `freehold verify --lock {out}` compares")
+
+
+def locked(model: StoredModel) -> LockedModel:
+    """What a lock file pins of a stored model, the licences that bind it among that."""
+    from freehold.hub import lock_file
+    from freehold.licensing import facts_of
+
+    return lock_file.lock_of(model, facts_of(model).licences)

@@ -62,6 +62,7 @@ def _locked(
     store: Store, path: Path, names: Sequence[str]
 ) -> tuple[list[StoredModel], list[Fault]]:
     """The models of a lock file that are there, and in what they and the others differ."""
+    from freehold.cli.lock import locked as locked_now
     from freehold.hub import lock_file
     from freehold.hub.disk import read_small, store_errors
     from freehold.hub.verification import Fault
@@ -84,8 +85,12 @@ def _locked(
         if found is None:
             faults.append(Fault(each.name, "", "is not in the store"))
             continue
+        if why := found.problem():
+            faults.append(Fault(each.name, "", why))
+            continue
         models.append(found)
-        faults += [Fault(each.name, "", what) for what in lock_file.differences(each, found)]
+        found_now = locked_now(found)
+        faults += [Fault(each.name, "", what) for what in lock_file.differences(each, found_now)]
     return models, faults
 
 

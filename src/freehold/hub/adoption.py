@@ -27,7 +27,7 @@ from freehold.hub.caches import (
     ollama,
 )
 from freehold.hub.disk import Watch, digest_of, open_regular
-from freehold.hub.store import Store, StoredFile, StoredModel
+from freehold.hub.store import Gate, Store, StoredFile, StoredModel
 
 SOURCE = "path"
 
@@ -87,11 +87,13 @@ def adopt(
     name: str | None = None,
     rehash: bool = False,
     watch: Watch | None = None,
+    gate: Gate | None = None,
 ) -> tuple[StoredModel, bool]:
     """Write the record of a model another program holds; gives it, and whether it is new.
 
     Files that their program names by SHA-256 are taken at its word unless `rehash`; `verify` reads
-    them any time. Raises StoreError and what opening the model raises; nothing is recorded then.
+    them any time. Raises StoreError, what opening the model raises and what `gate` does; nothing
+    is recorded then.
     """
     name = name or found.name
     old = store.find(name)
@@ -106,9 +108,11 @@ def adopt(
                 f"{name}: the store has another model of this name",
                 hint=f"`freehold remove {name}` first, or adopt one path with --name",
             )
-    model = _described(store, found, name, files)
+    model = replace(_described(store, found, name, files), root=store.root)
+    if gate is not None:
+        gate(model)
     store.add(model)
-    return replace(model, root=store.root), True
+    return model, True
 
 
 def _described(

@@ -23,7 +23,7 @@ from freehold.formats.strict_json import parse_json_object
 from freehold.hub import bundle_archive as archive
 from freehold.hub.bundle_archive import ArchiveReader, Blob
 from freehold.hub.disk import CHUNK, Watch, open_regular, store_errors
-from freehold.hub.store import Store, StoredFile, StoredModel
+from freehold.hub.store import Gate, Store, StoredFile, StoredModel
 from freehold.hub.stored_model import as_dict, blob_path, check, from_dict
 
 _FORMAT, _VERSION = "freehold-bundle", 1
@@ -163,12 +163,14 @@ def read_into(
     replace_models: bool = False,
     expected: str | None = None,
     watch: Watch | None = None,
+    gate: Gate | None = None,
 ) -> list[StoredModel]:
     """Put the models of a bundle into the store; gives those that were not there already.
 
     `expected`: the `Bundle.digest` it must have. Raises MalformedFileError or IntegrityError for
     whatever a bundle may have wrong, StoreError where the store has another model of a name,
-    CapacityError when there is no room; the store lists what it listed before then.
+    CapacityError when there is no room, and what `gate` raises; the store lists what it listed
+    before then.
     """
     with store.transfer(), store_errors(path), open_regular(path) as file:
         reader = ArchiveReader(file, path)
@@ -181,6 +183,9 @@ def read_into(
         for blob in bundle.blobs:
             _take(store, reader, blob, watch)
         reader.end()
+        if gate is not None:
+            for model in new:
+                gate(model)
         for model in new:
             store.add(model)
     return new

@@ -39,29 +39,35 @@ class LockedModel:
     quant: str | None = None
     licence_claim: str | None = None
     template_sha256: str | None = None
+    licences: tuple[str, ...] = ()  # ids of what binds, as they were found when it was locked
 
 
-def lock_of(model: StoredModel) -> LockedModel:
-    """What a lock file pins of a model."""
+def lock_of(model: StoredModel, licences: tuple[str, ...] = ()) -> LockedModel:
+    """What a lock file pins of a model, with the licences that are found to bind it."""
     return LockedModel(
         model.name,
         model.source,
         model.repository,
         model.entry,
         {file.name: (file.sha256, file.size) for file in model.files},
-        *(getattr(model, key) for key in _OPTIONAL),
+        model.revision,
+        model.quant,
+        model.licence_claim,
+        model.template_sha256,
+        licences,
     )
 
 
-def differences(locked: LockedModel, model: StoredModel) -> list[str]:
-    """In what a stored model differs from what is pinned; by which program it came is no
-    difference."""
-    now = lock_of(model)
+def differences(locked: LockedModel, now: LockedModel) -> list[str]:
+    """In what a stored model, by `lock_of`, differs from what is pinned; by which program it came
+    is no difference."""
     found = [
         f"{key} is {getattr(now, key)!r}, locked {getattr(locked, key)!r}"
         for key in ("repository", "entry", *_OPTIONAL)
         if getattr(now, key) != getattr(locked, key)
     ]
+    if set(now.licences) != set(locked.licences):
+        found.append(f"licences are {_listed(now.licences)}, locked {_listed(locked.licences)}")
     for name in sorted(locked.files.keys() | now.files.keys()):
         if name not in now.files:
             found.append(f"{name} is missing")
@@ -70,6 +76,10 @@ def differences(locked: LockedModel, model: StoredModel) -> list[str]:
         elif now.files[name] != locked.files[name]:
             found.append(f"{name} has the digest {now.files[name][0]}, not {locked.files[name][0]}")
     return found
+
+
+def _listed(licences: tuple[str, ...]) -> str:
+    return ", ".join(sorted(licences)) or "none"
 
 
 # -- the file ---------------------------------------------------------------------------------
@@ -87,6 +97,8 @@ def write(models: Iterable[LockedModel]) -> str:
             value = getattr(model, key)
             if value is not None:
                 lines.append(f"{key} = {_string(value)}")
+        if model.licences:
+            lines.append(f"licences = [{', '.join(map(_string, sorted(model.licences)))}]")
         for name, (sha256, size) in sorted(model.files.items()):
             lines += [
                 "", "[[model.file]]", f"name = {_string(name)}", f'sha256 = "{sha256}"',
@@ -141,9 +153,25 @@ def _model(item: Mapping[str, Any], where: str) -> LockedModel:
         raise
     except FreeholdError as error:
         raise MalformedFileError(f"{where}: {error.message}") from None
-    optional = [None if item.get(key) is None else _text(item, key, where) for key in _OPTIONAL]
-    texts = [_text(item, key, where) for key in ("source", "repository", "entry")]
-    return LockedModel(name, texts[0], texts[1], texts[2], files, *optional)
+    licences = item.get("licences", [])
+    if not isinstance(licences, list) or not all(isinstance(each, str) for each in licences):
+        raise MalformedFileError(f"{where}: {name}: licences must be a list of texts")
+
+    def optional(key: str) -> str | None:
+        return None if item.get(key) is None else _text(item, key, where)
+
+    return LockedModel(
+        name=name,
+        source=_text(item, "source", where),
+        repository=_text(item, "repository", where),
+        entry=_text(item, "entry", where),
+        files=files,
+        revision=optional("revision"),
+        quant=optional("quant"),
+        licence_claim=optional("licence_claim"),
+        template_sha256=optional("template_sha256"),
+        licences=tuple(licences),
+    )
 
 
 def _text(item: Mapping[str, Any], key: str, where: str) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,7 +43,10 @@ from freehold.hub.stored_model import (
     to_record,
 )
 
-__all__ = ["DamagedRecord", "Store", "StoredFile", "StoredModel"]
+__all__ = ["DamagedRecord", "Gate", "Store", "StoredFile", "StoredModel"]
+
+# Told of a model before it is in the store; raises where it must not be.
+Gate = Callable[[StoredModel], None]
 
 
 @dataclass(frozen=True, slots=True)
