@@ -9,6 +9,7 @@ result may be off), `shared_data` (files of the conformance data).
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,14 @@ from shared_data import shared_path
 
 # Runs of the tests say nothing of how fast this machine is for its user.
 os.environ.setdefault("FREEHOLD_CALIBRATION", "off")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_store_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test sees the models that whoever runs it has."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("FREEHOLD_MODELS", str(tmp_path_factory.getbasetemp() / "no-models"))
+        yield
 
 
 @pytest.fixture(scope="session")

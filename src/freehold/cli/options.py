@@ -39,8 +39,8 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A GGUF file, a safetensors file, a Hugging Face model directory, or `seedling`, "
-        "which is built in.",
+        help="A GGUF file, a safetensors file, a Hugging Face model directory, a name that "
+        "`freehold list` shows, or `seedling`, which is built in.",
         show_default=False,
     ),
 ]
