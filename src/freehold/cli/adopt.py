@@ -39,7 +39,7 @@ def command(
     policy_override: _policy_gate.Override = None,
     as_json: options.Json = False,
 ) -> None:
-    """Use models that Hugging Face, Ollama, LM Studio and llama.cpp keep, without copying."""
+    """Use models that other programs have on this disk, uncopied."""
     from freehold.hub import adoption
     from freehold.hub.caches import FoundModel, Skipped
     from freehold.hub.store import Store

@@ -37,7 +37,7 @@ def command(
     policy_override: _policy_gate.Override = None,
     as_json: options.Json = False,
 ) -> None:
-    """Carry models to machines without a network: export, import, show."""
+    """Carry models to machines without a network, in one file."""
     from freehold.hub import bundle
     from freehold.hub.store import Store
 

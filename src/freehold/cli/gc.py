@@ -32,7 +32,7 @@ def command(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Free what no model of the store needs; says what that is first."""
+    """Free what no model of the store needs, after saying so."""
     from freehold.hub import garbage
     from freehold.hub.disk import store_errors
     from freehold.hub.store import Store

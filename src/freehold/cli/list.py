@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def command(as_json: options.Json = False) -> None:
-    """List the models on this machine that freehold knows by name."""
+    """List the models of the store: what can be named."""
     from freehold.hub.store import Store
 
     store = Store()

@@ -25,7 +25,7 @@ def command(
         "freehold.lock"
     ),
 ) -> None:
-    """Write a lock file: digests, revision, template hash and licences of models."""
+    """Write a lock file: digests, revisions, templates, licences."""
     from freehold.formats.atomic_files import atomic_files
     from freehold.hub import lock_file
     from freehold.hub.store import Store

@@ -16,7 +16,7 @@ def command(
         typer.Argument(metavar="NAME …", help="As `freehold list` shows it.", show_default=False),
     ],
 ) -> None:
-    """Remove models from the store; files that other programs keep stay."""
+    """Remove models from the store; files of other programs stay."""
     from freehold.errors import FreeholdError
     from freehold.hub.store import Store
     from freehold.model_names import find_stored

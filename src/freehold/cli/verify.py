@@ -29,7 +29,9 @@ def command(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Read every byte of models again and compare digests; exit code 1 where one differs."""
+    """Read every byte of models again and compare digests.
+
+    Exit code 1 where one differs."""
     from freehold.hub import verification
     from freehold.hub.store import Store
     from freehold.hub.verification import Fault

@@ -151,7 +151,7 @@ def _record(model: RemoteModel, files: list[StoredFile], store: Store) -> Stored
         template_sha256=None,
         added_at=datetime.now(UTC).isoformat(timespec="seconds"),
         adopted=False,
-        aliases=tuple(alias for alias in model.aliases if alias != model.reference.name),
+        aliases=tuple(dict.fromkeys(a for a in model.aliases if a != model.reference.name)),
         root=store.root,
     )
     _check_kind(stored)
