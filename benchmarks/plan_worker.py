@@ -3,7 +3,8 @@
 
     python plan_worker.py '{"model": "x.gguf", "context": 4096, "parallel": 1, ...}'
 
-Fills the contexts of all sequences, so that every page that a plan counts has been written to.
+Fills the contexts of all sequences, so that every page that a plan counts has been written to. Of
+several rounds (`repeat`) the best counts: others can only make a machine look slower.
 """
 
 from __future__ import annotations
@@ -46,20 +47,23 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
         after_load = _peak()
         rng = random.Random(1)
         length = case.get("prompt", case["context"] - tokens)
-        prompts = [
-            [rng.randrange(llm.config.vocab_size) for _ in range(length)]
-            for _ in range(case["parallel"])
-        ]
         params = SamplingParams(max_tokens=tokens, temperature=0.0, ignore_eos=True)
-        answers = llm.generate(prompts, params)
+        times = []
+        for _ in range(case.get("repeat", 1)):
+            prompts = [
+                [rng.randrange(llm.config.vocab_size) for _ in range(length)]
+                for _ in range(case["parallel"])
+            ]
+            answers = llm.generate(prompts, params)
+            times.append((answers[0].prefill_seconds, answers[0].decode_seconds))
         return {
             "load_seconds": loaded,
             "after_load": after_load,
             "cache_bytes": llm.engine.kv_bytes,
             "weight_bytes": llm.model.weight_bytes(),
             "preemptions": llm.engine.stats.preemptions,
-            "prefill_seconds": answers[0].prefill_seconds,
-            "decode_seconds": answers[0].decode_seconds,
+            "prefill_seconds": min(prefill for prefill, _ in times),
+            "decode_seconds": min(decode for _, decode in times),
             **_peak(),
         }
 

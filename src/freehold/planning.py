@@ -13,26 +13,23 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from freehold.catalogue.catalogue import find, members
 from freehold.config import calibration_dir
 from freehold.errors import InvalidParameterError, ModelNotFoundError
-from freehold.formats.checkpoint import open_checkpoint
+from freehold.formats.checkpoint import Checkpoint, open_checkpoint
 from freehold.model_names import resolve_model
 from freehold.planner.calibration import Calibration, load_calibration
 from freehold.planner.fit import Fit, fit
 from freehold.planner.machine import Machine, this_machine
 from freehold.planner.member_sizes import POOR_QUANTS, USUAL_QUANTS, known_sizes, quants_of
 from freehold.planner.plan import Plan, Question, make_plan
-from freehold.planner.probe import known_rates, measure, record_mark
+from freehold.planner.probe import is_due, known_rates, measure, record_mark
 from freehold.planner.recommend import USABLE_RATE, Choice, recommend
 from freehold.planner.remote_headers import Fetch, RemotePart, open_remote
 from freehold.planner.sizes import ModelSizes, sizes_of
 from freehold.quants import mixes
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "USUAL_QUANTS", "Where", "choose_quant", "here", "plan_model", "recommend_here",
@@ -57,9 +54,8 @@ class Where:
 def here(*, gpus: bool = True, probe: bool = False) -> Where:
     """This machine as it is now. `probe` measures it if nobody has yet, in two seconds."""
     machine, folder = this_machine(gpus=gpus), calibration_dir()
-    rates = known_rates(machine, folder)
-    if rates is None and probe:
-        rates = measure(machine, folder)
+    due = probe and is_due(machine, folder)
+    rates = measure(machine, folder) if due else known_rates(machine, folder)
     if rates is not None:
         machine = machine.with_rates(rates)
     return Where(machine, load_calibration(folder, record_mark(machine)))
@@ -95,7 +91,7 @@ def _sizes_named(
     if is_there:
         _refuse_quant(name, quant)
         with open_checkpoint(path) as checkpoint:
-            return sizes_of(checkpoint), None, name
+            return _sizes_of_file(checkpoint), None, name
     if name.startswith(_ELSEWHERE) and remote is not None:
         return _remote_sizes(name, remote, note), quant, name
     member = find(name)
@@ -114,6 +110,16 @@ def _sizes_named(
         quant = choose_quant(member.shape, machine, context=question.context).quant
     mixes.get(quant)
     return known_sizes(member.shape, quant, member.name), quant.upper(), member.name
+
+
+def _sizes_of_file(checkpoint: Checkpoint) -> ModelSizes:
+    sizes = sizes_of(checkpoint)
+    if not sizes.parameters:
+        raise ModelNotFoundError(
+            f"{checkpoint.path}: holds no weights, only metadata",
+            hint="name the file with the weights",
+        )
+    return sizes
 
 
 def _refuse_quant(name: str, quant: str | None) -> None:
@@ -170,4 +176,4 @@ def _remote_sizes(name: str, remote: Remote, note: Note) -> ModelSizes:
         checkpoint, fetched = open_remote(files, entry, Path(folder), fetch)
         with checkpoint:
             note(f"note: {fetched / 1e6:.1f} MB of headers were fetched, and no weights")
-            return sizes_of(checkpoint)
+            return _sizes_of_file(checkpoint)

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from command_line import model
 
 from freehold import _llm_inputs
 from freehold.builtin import model_path
@@ -83,8 +84,8 @@ def test_documents_by_a_time(capsys):
 def test_a_recommendation(capsys):
     d = planned(capsys, "--as", "16gb")
     assert 1 <= len(d["models"]) <= 5
-    for model in d["models"]:
-        assert model["memory"]["total"] <= model["budget"]
+    for each in d["models"]:
+        assert each["memory"]["total"] <= each["budget"]
     out = shown(capsys, "--as", "16gb")
     assert f"freehold pull {d['models'][0]['model']}" in out
 
@@ -114,11 +115,17 @@ def test_what_is_wrong_is_one_sentence(args, word, capsys):
     assert len(err.strip().splitlines()) <= 2
 
 
+def test_a_file_of_a_vocabulary_alone_is_no_model(capsys):
+    vocabulary = model("tokenizers", "llama-spm", "ggml-vocab-llama-spm.gguf")
+    assert run(["plan", "--no-measure", vocabulary]) == 2
+    assert "holds no weights" in capsys.readouterr().err
+
+
 @pytest.fixture
 def remembered(tmp_path, monkeypatch):
     """A folder in which this machine's speed is known."""
     monkeypatch.setenv("FREEHOLD_CALIBRATION", str(tmp_path))
-    monkeypatch.setattr(probe, "rates_of", lambda ops: Rates(2e10, 3e11, measured=True))
+    monkeypatch.setattr(probe, "rates_of", lambda ops, **_: Rates(2e10, 3e11, measured=True))
     monkeypatch.setattr(probe, "_FILL_BYTES", 1 << 20)
     monkeypatch.setattr(probe, "_LOOK_SECONDS", 0.01)
     probe.measure(this_machine(gpus=False), tmp_path)

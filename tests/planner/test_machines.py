@@ -85,7 +85,7 @@ def test_what_was_measured_is_kept_for_this_machine(tmp_path, monkeypatch):
     here = this_machine(gpus=False)
     assert probe.known_rates(here, tmp_path) is None
     assert probe.known_rates(here, None) is None
-    monkeypatch.setattr(probe, "rates_of", lambda ops: Rates(2e10, 3e11, measured=True))
+    monkeypatch.setattr(probe, "rates_of", lambda ops, **_: Rates(2e10, 3e11, measured=True))
     monkeypatch.setattr(probe, "_FILL_BYTES", 1 << 20)
     monkeypatch.setattr(probe, "_LOOK_SECONDS", 0.01)
     rates = probe.measure(here, tmp_path)
@@ -96,16 +96,22 @@ def test_what_was_measured_is_kept_for_this_machine(tmp_path, monkeypatch):
     kept.write_text(json.dumps(content))
     assert probe.known_rates(here, tmp_path) == rates
     assert probe.known_rates(replace(here, cores=here.cores + 1), tmp_path) is None
-    # What was measured beside other work does not count for ever.
-    kept.write_text(json.dumps(content | {"busy": True, "measured": content["measured"] - 90_000}))
-    assert probe.known_rates(here, tmp_path) is None
+    assert not probe.is_due(here, tmp_path)
+    # What was measured beside other work counts for a while, and never makes a machine slower.
+    kept.write_text(json.dumps(content | {"busy": True, "measured": content["measured"] - 5_000}))
+    assert probe.known_rates(here, tmp_path) == rates
+    assert probe.is_due(here, tmp_path)
+    monkeypatch.setattr(probe, "rates_of", lambda ops, **_: Rates(1e10, 9e11, measured=True))
+    monkeypatch.setattr(probe, "_BUSY_PERCENT", -1.0)
+    again = probe.measure(here, tmp_path)
+    assert (again.read, again.int8) == (2e10, 9e11)
     for broken in ("", "[]", "null", json.dumps(content | {"read": -1}), "\x00" * 10):
         kept.write_text(broken)
         assert probe.known_rates(here, tmp_path) is None
 
 
 def test_a_folder_that_cannot_be_written_costs_the_keeping_only(tmp_path, monkeypatch):
-    monkeypatch.setattr(probe, "rates_of", lambda ops: Rates(2e10, 3e11, measured=True))
+    monkeypatch.setattr(probe, "rates_of", lambda ops, **_: Rates(2e10, 3e11, measured=True))
     monkeypatch.setattr(probe, "_FILL_BYTES", 1 << 20)
     (tmp_path / "file").write_text("")
     assert probe.measure(this_machine(gpus=False), tmp_path / "file").measured

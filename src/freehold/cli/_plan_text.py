@@ -31,7 +31,7 @@ def render(plan: Plan) -> str:
             f"{plan.model}, {quant}: {console.count(sizes.parameters)} parameters, "
             f"{sizes.num_layers} layers" + _experts(plan),
         ],
-        ["machine", _machine(plan.machine)],
+        *_machine_rows(plan.machine),
         *_memory_rows(plan),
         ["load", f"{_seconds(plan.load)}, from the system's cache"],
         ["prefill", f"{_rates(plan.prefill)} tok/s for a prompt"],
@@ -50,14 +50,15 @@ def _experts(plan: Plan) -> str:
     return f", {sizes.top_k} of {sizes.num_experts} experts a token" if sizes.num_experts else ""
 
 
-def _machine(machine: Machine) -> str:
+def _machine_rows(machine: Machine) -> list[list[str]]:
     rates = machine.rates
     known = "measured" if rates.measured else "typical, not measured"
-    return (
-        f"{machine.name}: {console.size(machine.free)} of {console.size(machine.total)} RAM free, "
-        f"{machine.cores} cores; {console.rate(rates.read / 1e9)} GB/s read, "
+    memory = f"{console.size(machine.free)} of {console.size(machine.total)} RAM free"
+    speed = (
+        f"{console.rate(rates.read / 1e9)} GB/s read, "
         f"{console.rate(rates.int8 / 1e9)} Gop/s int8 ({known})"
     )
+    return [["machine", f"{machine.name}: {memory}, {machine.cores} cores"], ["", speed]]
 
 
 def _memory_rows(plan: Plan) -> list[list[str]]:
@@ -179,7 +180,7 @@ def _clock(time: datetime) -> str:
 
 def render_choices(machine: Machine, choices: Sequence[Choice]) -> str:
     """Recommended models for a person."""
-    head = console.table([["machine", _machine(machine)]])
+    head = console.table(_machine_rows(machine))
     if not choices:
         return f"{head}\n\nno model of the catalogue fits: free some memory"
     rows = [["model", "quant", "context", "memory", "tok/s", "parameters", "released"]]
@@ -201,5 +202,8 @@ def render_choices(machine: Machine, choices: Sequence[Choice]) -> str:
         )
     table = console.table(rows, right=(2, 3, 4))
     first = choices[0]
-    follow = f"freehold pull {first.member.name}    freehold plan {first.member.name} --documents N"
+    follow = (
+        f"freehold plan {first.member.name}    what it needs, and how fast it is\n"
+        f"freehold pull {first.member.name}    fetch it"
+    )
     return f"{head}\n\n{table}\n\n{follow}"

@@ -29,7 +29,7 @@ def command(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODEL]",
+            metavar="MODEL",
             help="A file, a name of the catalogue, hf:org/repo[:quant] or a URL of which only the "
             "headers are fetched. Without one, models for this machine are recommended.",
             show_default=False,

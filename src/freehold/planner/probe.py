@@ -32,7 +32,10 @@ _FORMAT = 1
 _FILL_BYTES = 256 << 20
 _LOOK_SECONDS = 0.3
 _BUSY_PERCENT = 20.0  # of all processors
-_BUSY_COUNTS_FOR = 86400.0
+_BUSY_COUNTS_FOR = 600.0
+_BUFFER_BYTES = 512 << 20
+_LEAST_BUFFER = 64 << 20
+_NAMES = ("read", "int8", "fill")
 
 
 def fingerprint(machine: Machine) -> str:
@@ -48,23 +51,33 @@ def record_mark(machine: Machine) -> str:
 
 
 def known_rates(machine: Machine, folder: Path | None) -> Rates | None:
-    """What was measured of this machine before, or None; nor does it count what was measured more
-    than a day ago while the machine was busy."""
+    """What was measured of this machine before, or None."""
+    return _kept(machine, folder)[0]
+
+
+def is_due(machine: Machine, folder: Path | None) -> bool:
+    """Whether the machine should be measured: it was not, or while it was busy, some time ago."""
+    rates, busy, measured = _kept(machine, folder)
+    return rates is None or (busy and not 0 <= time.time() - measured < _BUSY_COUNTS_FOR)
+
+
+def _kept(machine: Machine, folder: Path | None) -> tuple[Rates | None, bool, float]:
+    """Rates, whether the machine was busy then, and when that was."""
+    nothing = None, False, 0.0
     if folder is None:
-        return None
+        return nothing
     try:
         with (folder / FILE_NAME).open("rb") as file:
             kept = json.loads(file.read(1 << 16))
         if kept["format"] != _FORMAT or kept["fingerprint"] != fingerprint(machine):
-            return None
-        if kept["busy"] and not 0 <= time.time() - kept["measured"] < _BUSY_COUNTS_FOR:
-            return None
+            return nothing
+        busy, measured = bool(kept["busy"]), float(kept["measured"])
         read, int8, fill = (float(kept[key]) for key in ("read", "int8", "fill"))
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return nothing
     if not all(0 < rate < math.inf for rate in (read, int8, fill)):
-        return None
-    return Rates(read, int8, fill, measured=True)
+        return nothing
+    return Rates(read, int8, fill, measured=True), busy, measured
 
 
 def measure(machine: Machine, folder: Path | None) -> Rates:
@@ -72,17 +85,23 @@ def measure(machine: Machine, folder: Path | None) -> Rates:
     folder that cannot be written to costs the keeping only."""
     busy = psutil.cpu_percent(_LOOK_SECONDS) > _BUSY_PERCENT
     try:
-        found = rates_of(backends.create("cpu"))
+        room = max(_LEAST_BUFFER, min(_BUFFER_BYTES, machine.free // 4))
+        found = rates_of(backends.create("cpu"), buffer_bytes=room)
     except FreeholdError:
         found = None
     if found is None:
         return TYPICAL
-    fill = _FILL_BYTES / max(1e-6, seconds_to_occupy(_FILL_BYTES, machine.cores))
+    nbytes = min(_FILL_BYTES, room)
+    fill = nbytes / max(1e-6, seconds_to_occupy(nbytes, machine.cores))
     rates = replace(found, fill=fill)
+    before = known_rates(machine, folder)
+    if busy and before is not None:
+        # Other work can only make a machine look slower than it is.
+        rates = replace(rates, **{k: max(getattr(rates, k), getattr(before, k)) for k in _NAMES})
     if folder is not None:
         content = {
-            "format": _FORMAT, "fingerprint": fingerprint(machine), "read": rates.read,
-            "int8": rates.int8, "fill": rates.fill, "measured": int(time.time()), "busy": busy,
+            "format": _FORMAT, "fingerprint": fingerprint(machine), "measured": int(time.time()),
+            "busy": busy, **{name: getattr(rates, name) for name in _NAMES},
         }  # fmt: skip
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
@@ -92,10 +111,10 @@ def measure(machine: Machine, folder: Path | None) -> Rates:
     return rates
 
 
-def rates_of(ops: Any) -> Rates | None:
+def rates_of(ops: Any, **options: Any) -> Rates | None:
     """What an open backend measures of its device now, or None where it measures nothing."""
     ask = getattr(ops, "machine_limits", None)
-    found = ask() if ask is not None else None
+    found = ask(**options) if ask is not None else None
     if not found or not all(found.get(key) for key in ("read_gbps", "int8_gops")):
         return None
     return Rates(found["read_gbps"] * 1e9, found["int8_gops"] * 1e9, measured=True)

@@ -33,6 +33,9 @@ class Candidate(Shaped, Protocol):
     """As much of a catalogue member as choosing asks for."""
 
     @property
+    def family(self) -> str: ...
+
+    @property
     def parameters(self) -> int: ...
 
     @property
@@ -59,7 +62,7 @@ def recommend(
     task: str = "chat", calibration: Calibration | None = None, least_rate: float = USABLE_RATE,
     count: int = 5,
 ) -> list[Choice]:  # fmt: skip
-    """The best first, one of each series. Where nothing is fast enough, what fits all the same."""
+    """The best first, one of each family. Where nothing is fast enough, what fits all the same."""
     fitting = []
     for member in members:
         if task not in member.tasks or "moderation" in member.tasks:
@@ -70,7 +73,7 @@ def recommend(
     quick = [c for c in fitting if c.fit.decode_tokens_per_second >= least_rate]
     best: dict[str, Choice] = {}
     for choice in sorted(quick or fitting, key=_order):
-        best.setdefault(_series(choice.member.name), choice)
+        best.setdefault(choice.member.family, choice)
     return list(best.values())[:count]
 
 
@@ -94,11 +97,6 @@ def _fast_enough(
 def _order(choice: Choice) -> tuple[float, bool, str]:
     # Of equals, those that were not made for code in particular.
     return -choice.score, "infill" in choice.member.tasks, choice.member.name
-
-
-def _series(name: str) -> str:
-    """``qwen3-instruct:30b`` and ``qwen3:8b`` are one series."""
-    return name.partition(":")[0].partition("-")[0]
 
 
 def score(member: Candidate, quant: str) -> float:
