@@ -134,6 +134,13 @@ def test_bombs_of_entities(kind, declaration, encoding):
     assert isinstance(error, MalformedDocumentError)
 
 
+@pytest.mark.parametrize("encoding", ["nonsense", "zlib", "utf-7", "idna", "big5"])
+def test_xml_in_an_encoding_of_its_own(encoding):
+    xml = f"<?xml version='1.0' encoding='{encoding}'?><x/>".encode()
+    error = error_of(changed(office("docx"), {"word/document.xml": xml}), "a.docx")
+    assert isinstance(error, DocumentError)
+
+
 def test_the_bomb_is_named():
     error = error_of(word("<w:p><w:r><w:t>&c;</w:t></w:r></w:p>", BILLION_LAUGHS), "a.docx")
     assert "declares a document type" in error.message

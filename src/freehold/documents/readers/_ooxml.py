@@ -104,9 +104,9 @@ class Package:
                 f"a damaged {self._kind} file: {part!r:.100} is no XML ({words}, line "
                 f"{error.lineno:,})"
             ) from None
-        except _zip.BROKEN:
+        except (*_zip.BROKEN, LookupError):  # also an encoding that XML names and Python lacks
             raise MalformedDocumentError(
-                f"a damaged {self._kind} file: {part!r:.100} cannot be unpacked"
+                f"a damaged {self._kind} file: {part!r:.100} cannot be unpacked or decoded"
             ) from None
 
 
