@@ -2,7 +2,8 @@
 """What planning needs to know of a model, in numbers: `ModelSizes`.
 
 Read from the headers of an open checkpoint, or made out of a vendor's config.json and the name of
-a quantisation, by the same tables that loading checks files with. No weight is read.
+a quantisation, by the same tables that loading checks files with. No weight is read. What reads
+files and knows families is imported where it is needed: whoever has sizes needs neither.
 """
 
 from __future__ import annotations
@@ -14,16 +15,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from freehold.formats.checkpoint import Checkpoint
 from freehold.formats.gguf_types import TENSOR_TYPES_BY_NAME
-from freehold.models.base import ModelConfig
-from freehold.models.blocks import expected_of
-from freehold.models.config import family_of, read_config, weight_tensors
 from freehold.ops import KVLayerSpec
 from freehold.planner.layout import packed_bytes, stored_bytes
-from freehold.quants import mixes
+
+if TYPE_CHECKING:
+    from freehold.formats.checkpoint import Checkpoint
+    from freehold.models.base import ModelConfig
 
 # What a matrix is to one token: read for every token, looked up a row at a time, one of the experts
 # of which some are read, or read where logits are wanted.
@@ -102,6 +102,8 @@ class _Tensor:
 
 def sizes_of(checkpoint: Checkpoint, config: ModelConfig | None = None) -> ModelSizes:
     """The sizes of an open checkpoint. Raises what `read_config` raises."""
+    from freehold.models.config import read_config, weight_tensors
+
     config = config or read_config(checkpoint)
     tensors = weight_tensors(checkpoint, config)
     stored = (_Tensor(name, tuple(t.shape), t.qtype, t.nbytes) for name, t in tensors.items())
@@ -111,12 +113,16 @@ def sizes_of(checkpoint: Checkpoint, config: ModelConfig | None = None) -> Model
 def sizes_of_shape(shape: Mapping[str, Any], quant: str, where: str = "config.json") -> ModelSizes:
     """The sizes of a model described by its vendor's config.json, quantised as `quant` names it
     (`quants.mixes`). Raises UnsupportedModelError and MalformedFileError as a file would."""
+    from freehold.models.config import family_of, read_config
+
     checkpoint = as_checkpoint(shape, where)
     return sizes_of_config(read_config(checkpoint), family_of(checkpoint), quant)
 
 
 def as_checkpoint(shape: Mapping[str, Any], where: str) -> Checkpoint:
     """The keys of a config.json as a checkpoint without tensors, for `models.config` to read."""
+    from freehold.formats.checkpoint import Checkpoint
+
     # How a vendor's own files are quantised says nothing of the files that are planned for.
     metadata = {key: value for key, value in shape.items() if key != "quantization_config"}
     return Checkpoint(
@@ -128,6 +134,9 @@ def as_checkpoint(shape: Mapping[str, Any], where: str) -> Checkpoint:
 
 def sizes_of_config(config: ModelConfig, family: str, quant: str) -> ModelSizes:
     """The sizes of a model with this configuration under a named quantisation."""
+    from freehold.models.blocks import expected_of
+    from freehold.quants import mixes
+
     mix = mixes.get(quant)
     model = mixes.ModelShape(
         config.architecture, config.num_layers, config.num_heads, config.num_kv_heads,
