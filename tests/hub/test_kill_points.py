@@ -101,13 +101,14 @@ def offer(
 ) -> tuple[list[str], dict[str, bytes]]:
     """A model of one of the sources, and the files it must become."""
 
-    def model() -> bytes:
-        return store_files.gguf(HEADER, rng.randbytes(rng.randrange(1_500_000, 3_000_000)))
+    def model(split: int | None = None) -> bytes:
+        keys = {"split.no": split - 1, "split.count": 2, "split.tensors.count": 0} if split else {}
+        return store_files.gguf(HEADER | keys, rng.randbytes(rng.randrange(1_500_000, 3_000_000)))
 
     source = ("huggingface", "ollama", "url")[number % 3]
     if source == "huggingface":
-        names = [f"m-Q4_0-0000{i}-of-00002.gguf" for i in (1, 2)]
-        files = {name: model() for name in names} | {"LICENSE": rng.randbytes(30_000)}
+        files = {f"m-Q4_0-0000{i}-of-00002.gguf": model(i) for i in (1, 2)}
+        files["LICENSE"] = rng.randbytes(30_000)
         server.repos["org/repo"] = Repo(files)
         return ["pull", "hf:org/repo", "--endpoint", server.url], files
     if source == "ollama":
@@ -116,7 +117,7 @@ def offer(
             "library/m:latest", {"model": files["model.gguf"], "license": files["LICENSE"]}
         )
         return ["pull", "ollama:m", "--endpoint", server.url], files
-    files = {f"m-0000{i}-of-00002.gguf": model() for i in (1, 2)}
+    files = {f"m-0000{i}-of-00002.gguf": model(i) for i in (1, 2)}
     for name, data in files.items():
         server.files[f"/{name}"] = (data, f'"{hashlib.sha256(data).hexdigest()[:8]}"')
     return ["pull", f"{server.url}/m-00001-of-00002.gguf"], files

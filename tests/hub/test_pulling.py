@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
+import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -38,6 +40,17 @@ HEADER = {"general.architecture": "llama", "tokenizer.chat_template": "{{ messag
 
 def gguf(seed: int, size: int = 100_000) -> bytes:
     return store_files.gguf(HEADER, random.Random(seed).randbytes(size))
+
+
+def split(number: int, count: int, size: int = 100_000) -> bytes:
+    header = HEADER if number == 1 else {}
+    keys = {"split.no": number - 1, "split.count": count, "split.tensors.count": 0}
+    return store_files.gguf(header | keys, random.Random(number).randbytes(size))
+
+
+def safetensors(size: int) -> bytes:
+    header = json.dumps({"x": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(size)
 
 
 CARD = {"license": "apache-2.0", "base_model": ["org/base"]}
@@ -81,6 +94,7 @@ def test_a_gguf_repository(server: ModelServer, store: Store) -> None:
     names = {file.name for file in stored.files}
     assert names == {"m-Q4_K_M.gguf", "LICENSE", "README.md"}
     assert stored.path().read_bytes() == files["m-Q4_K_M.gguf"]
+    assert stored.template_sha256 == hashlib.sha256(b"{{ messages }}").hexdigest()
     assert store.find("hf:org/repo") == stored
     done = [told[0] for told in seen]
     assert done == sorted(done)
@@ -109,7 +123,7 @@ def test_pulling_again_fetches_nothing_but_the_answer(server: ModelServer, store
 
 
 def test_splits_come_together(server: ModelServer) -> None:
-    parts = {f"Q6_K/m-Q6_K-{i:05d}-of-00003.gguf": gguf(i, 30_000) for i in (1, 2, 3)}
+    parts = {f"Q6_K/m-Q6_K-{i:05d}-of-00003.gguf": split(i, 3, 30_000) for i in (1, 2, 3)}
     server.repos["org/big"] = Repo({**parts, "m-Q2_K.gguf": gguf(7)})
     stored = pull("hf:org/big", options(server, quant="Q6_K"))
     assert stored.entry == "Q6_K/m-Q6_K-00001-of-00003.gguf"
@@ -122,7 +136,7 @@ def test_splits_come_together(server: ModelServer) -> None:
 
 
 def test_a_safetensors_repository(server: ModelServer) -> None:
-    files = {"config.json": b"{}", "model.safetensors": bytes(90_000), "tokenizer.json": b"{}",
+    files = {"config.json": b"{}", "model.safetensors": safetensors(90_000), "vocab.json": b"{}",
              "pytorch_model.bin": bytes(10), "modeling_x.py": b"", "chat_template.jinja": b"x",
              "original/params.json": b"{}"}  # fmt: skip
     server.repos["org/st"] = Repo(files, {"license": "other", "license_name": "house"})
@@ -131,7 +145,7 @@ def test_a_safetensors_repository(server: ModelServer) -> None:
     assert stored.entry == ""
     assert stored.licence_claim == "house"
     assert {p.name for p in stored.path().iterdir()} == {
-        "config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"
+        "config.json", "model.safetensors", "vocab.json", "chat_template.jinja"
     }  # fmt: skip
     assert not server.requests(r"\.bin|\.py")
 
@@ -394,15 +408,15 @@ def test_servers_that_tell_versions_apart_badly(server: ModelServer, etag: str |
 
 def test_splits_at_urls(server: ModelServer) -> None:
     for i in (1, 2):
-        server.files[f"/m-0000{i}-of-00002.gguf"] = (gguf(i), f'"{i}"')
+        server.files[f"/m-0000{i}-of-00002.gguf"] = (split(i, 2), f'"{i}"')
     stored = pull(f"{server.url}/m-00002-of-00002.gguf", options(server))
     assert stored.entry == "m-00001-of-00002.gguf"
-    assert [file.size for file in stored.files] == [len(gguf(1)), len(gguf(2))]
+    assert [file.size for file in stored.files] == [len(split(1, 2)), len(split(2, 2))]
 
 
 def test_urls_that_are_no_model(server: ModelServer, store: Store) -> None:
     server.files["/page.gguf"] = (b"<html>not found</html>", None)
-    with pytest.raises(DownloadError, match="no GGUF file"):
+    with pytest.raises(DownloadError, match="no model that can be read"):
         pull(f"{server.url}/page.gguf", options(server))
     with pytest.raises(ModelNotFoundError, match="404"):
         pull(f"{server.url}/none.gguf", options(server))
@@ -427,7 +441,7 @@ def test_paths(
     folder = tmp_path / "mine"
     folder.mkdir()
     for i in (1, 2):
-        (folder / f"m-0000{i}-of-00002.gguf").write_bytes(gguf(i))
+        (folder / f"m-0000{i}-of-00002.gguf").write_bytes(split(i, 2))
     (folder / "evil.py").write_text("")
     stored = pull(str(folder / "m-00001-of-00002.gguf"), options(server))
     assert stored.source == "path"
@@ -435,7 +449,9 @@ def test_paths(
     again = pull("./m-00001-of-00002.gguf", options(server))
     assert again.name == stored.name == str(folder / "m-00001-of-00002.gguf")
     assert again.aliases == ()
-    assert [f.sha256 for f in stored.files] == [hashlib.sha256(gguf(i)).hexdigest() for i in (1, 2)]
+    assert [f.sha256 for f in stored.files] == [
+        hashlib.sha256(split(i, 2)).hexdigest() for i in (1, 2)
+    ]
     assert not server.seen
     with pytest.raises(ModelNotFoundError, match="no such file"):
         pull(str(folder / "none.gguf"), options(server))
@@ -463,7 +479,7 @@ def test_a_shorthand(server: ModelServer, store: Store) -> None:
 
 def test_a_shorthand_without_gguf_comes_from_the_vendor(server: ModelServer) -> None:
     member = next(iter(catalogue.members()))
-    server.repos[member.repo] = Repo({"config.json": b"{}", "model.safetensors": bytes(10)})
+    server.repos[member.repo] = Repo({"config.json": b"{}", "model.safetensors": safetensors(10)})
     assert pull(member.name, options(server)).name == f"hf:{member.repo}"
 
 

@@ -13,8 +13,17 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from freehold.errors import CapacityError, DownloadError, InvalidParameterError, StoreError
+from freehold.errors import (
+    CapacityError,
+    DownloadError,
+    InvalidParameterError,
+    MalformedFileError,
+    ModelNotFoundError,
+    StoreError,
+    UnsupportedModelError,
+)
 from freehold.hub.file_names import check_model_name
+from freehold.hub.inspection import inspect
 from freehold.hub.ranged_download import TransferLimits
 from freehold.hub.remote import RemoteFile, RemoteModel
 from freehold.hub.store import Store, StoredFile, StoredModel
@@ -154,20 +163,22 @@ def _record(model: RemoteModel, files: list[StoredFile], store: Store) -> Stored
         aliases=tuple(dict.fromkeys(a for a in model.aliases if a != model.reference.name)),
         root=store.root,
     )
-    _check_kind(stored)
-    return stored
+    return replace(stored, template_sha256=_template(stored))
 
 
-def _check_kind(stored: StoredModel) -> None:
-    """That a GGUF file is one: without a digest, a page that says "not found" would pass too."""
-    if not stored.entry.lower().endswith(".gguf"):
-        return
-    entry = next(file for file in stored.files if file.name == stored.entry)
-    with entry.path.open("rb") as opened:
-        if opened.read(4) != b"GGUF":
-            raise DownloadError(
-                f"{stored.name}: what came is no GGUF file", hint="look at it in a browser"
-            )
+def _template(stored: StoredModel) -> str | None:
+    """The digest of the chat template. Opening the model for it also tells whether it is one:
+    without a digest, a page that says "not found" comes as well as any file."""
+    try:
+        return inspect(stored.path()).template_sha256
+    except UnsupportedModelError:
+        return None  # sound, and of a kind that a later version may run
+    except (MalformedFileError, ModelNotFoundError) as error:
+        raise DownloadError(
+            f"{stored.name}: what came is no model that can be read: "
+            + error.message.partition(": ")[2],
+            hint="look at the file where it comes from",
+        ) from None
 
 
 def _existing(path: Path) -> Path:
