@@ -195,7 +195,8 @@ def test_loops_odd_names_and_strange_refs_do_no_harm(home: Path) -> None:
 
 def test_names_as_ollama_says_them(home: Path, store: Store) -> None:
     models = home / ".ollama/models"
-    disk.ollama(models, "llama3.2:3b", {"model": MODEL, "license": b"one", "license2": b"two"})
+    layers = {"model": MODEL, "template": b"{{ }}", "license": b"one", "license2": b"two"}
+    disk.ollama(models, "llama3.2:3b", layers)
     disk.ollama(models, "mine:latest", {"model": MODEL}, namespace="me")
     disk.ollama(models, "repo:Q4_K_M", {"model": MODEL}, host="hf.co", namespace="org")
     names = {item.name: item for item in found()}
@@ -203,7 +204,8 @@ def test_names_as_ollama_says_them(home: Path, store: Store) -> None:
         "ollama:llama3.2:3b", "ollama:me/mine:latest", "ollama:hf.co/org/repo:Q4_K_M"
     }  # fmt: skip
     model, _ = adoption.adopt(store, names["ollama:llama3.2:3b"])
-    assert [file.name for file in model.files] == ["model.gguf", "LICENSE", "LICENSE-2"]
+    stored = [file.name for file in model.files]
+    assert stored == ["model.gguf", "ollama.template", "LICENSE", "LICENSE-2"]
     assert model.path().name == "model.gguf"
 
 

@@ -4,8 +4,8 @@
     manifests/<host>/<namespace>/<name>/<tag>   JSON: layers with media type, digest and size
     blobs/sha256-<digest>
 
-Only the weights and the licence texts are taken. Templates, system prompts and parameters that a
-Modelfile put around them are Ollama's own; a GGUF file carries its template.
+The same files are taken as when a model is fetched from a registry. Templates, system prompts and
+parameters are kept but not used: a GGUF file carries its template.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from freehold.formats.strict_json import parse_json_object
 from freehold.hub import reference
 from freehold.hub.caches import Find, FoundFile, FoundModel, Skipped, _files
 from freehold.hub.disk import read_small
+from freehold.hub.ollama_layers import PREFIX, WEIGHTS, LayerNames
 
 TOOL = "ollama"
 TITLE = "Ollama"
@@ -28,7 +29,6 @@ TITLE = "Ollama"
 MAX_MANIFEST = 1 << 20
 _MAX_LAYERS = 64
 _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})")
-_IMAGE = "application/vnd.ollama.image."
 # Layers without which the weights would be another model, or none.
 _NEEDED = {"adapter": "it carries an adapter", "tensor": "its weights are in Ollama's own format"}
 
@@ -59,31 +59,30 @@ def scan(folder: Path) -> Iterator[Find]:
 
 
 def _model(folder: Path, path: Path, parts: tuple[str, ...]) -> Find:
-    host, namespace, name, tag = parts
-    ref = reference.parse(f"ollama:{host}/{namespace}/{name}:{tag}")
+    host, namespace, base, tag = parts
+    ref = reference.parse(f"ollama:{host}/{namespace}/{base}:{tag}")
     data = read_small(path, MAX_MANIFEST)
     if data is None:
         return Skipped(TOOL, path, f"a manifest of more than {MAX_MANIFEST >> 20} MiB")
     layers = parse_json_object(data, str(path)).get("layers")
     if not isinstance(layers, list) or len(layers) > _MAX_LAYERS:
         raise MalformedFileError(f"{path}: layers must be a list of up to {_MAX_LAYERS}")
-    weights: list[FoundFile] = []
-    papers: list[FoundFile] = []
+    files: list[FoundFile] = []
+    names = LayerNames()
     for layer in layers:
         if not isinstance(layer, dict):
             raise MalformedFileError(f"{path}: a layer must be an object")
-        kind = str(layer.get("mediaType", "")).removeprefix(_IMAGE)
+        kind = str(layer.get("mediaType", "")).removeprefix(PREFIX)
         if kind in _NEEDED:
             return Skipped(TOOL, path, _NEEDED[kind])
-        if kind == "model":
-            weights.append(_blob(folder, path, layer, "model.gguf"))
-        elif kind == "license":
-            number = f"-{len(papers) + 1}" if papers else ""
-            papers.append(_blob(folder, path, layer, f"LICENSE{number}"))
+        name = names.of(kind)
+        if name is not None:
+            files.append(_blob(folder, path, layer, name))
+    weights = [file for file in files if file.name.startswith("model")]
     if len(weights) != 1:
         return Skipped(TOOL, path, f"it has {len(weights)} files of weights")
     return FoundModel(
-        TOOL, ref.name, "ollama", ref.repository, None, None, (*weights, *papers), "model.gguf"
+        TOOL, ref.name, "ollama", ref.repository, None, None, tuple(files), WEIGHTS
     )  # fmt: skip
 
 

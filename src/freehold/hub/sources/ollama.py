@@ -23,6 +23,7 @@ from freehold.errors import (
     UnsupportedModelError,
 )
 from freehold.formats.strict_json import parse_json_object
+from freehold.hub.ollama_layers import PREFIX, WEIGHTS, LayerNames
 from freehold.hub.reference import OLLAMA_HOST, Reference
 from freehold.hub.remote import RemoteFile, RemoteModel
 from freehold.hub.web import Web
@@ -33,19 +34,7 @@ _ACCEPT = "application/vnd.docker.distribution.manifest.v2+json"
 _MAX_MANIFEST = 4 << 20
 _MAX_SMALL = 1 << 20
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
-_PREFIX = "application/vnd.ollama.image."
 _CHALLENGE = re.compile(r'([a-z]+)="([^"\\]{0,2000})"')
-# What a layer is called in the store. The file names of Hugging Face mean other things.
-_NAMES = {
-    "model": "model.gguf",
-    "projector": "mmproj.gguf",
-    "adapter": "adapter.gguf",
-    "template": "ollama.template",
-    "system": "ollama.system",
-    "params": "ollama.params.json",
-    "messages": "ollama.messages.json",
-    "license": "LICENSE",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +77,7 @@ def resolve(ref: Reference, web: Web, *, endpoint: str | None = None) -> RemoteM
         revision=f"sha256:{hashlib.sha256(body).hexdigest()}",
         quant=quant[:40] if isinstance(quant, str) and quant else None,
         files=files,
-        entry=_NAMES["model"],
+        entry=WEIGHTS,
         licence_claim=_first_line(texts[0]) if texts else None,
         metadata={"model_family": config.get("model_family")},
         licence_texts=tuple(texts),
@@ -158,22 +147,18 @@ def _layer(entry: object, where: str) -> _Layer:
         raise DownloadError(f"{where}: the manifest names a digest that is none: {digest!r:.80}")
     if type(size) is not int or size < 0:
         raise DownloadError(f"{where}: the manifest does not say how large its layers are")
-    name = kind.removeprefix(_PREFIX)[:40] if isinstance(kind, str) else "unknown"
+    name = kind.removeprefix(PREFIX)[:40] if isinstance(kind, str) else "unknown"
     return _Layer(name, match.group(1), size)
 
 
 def _files(layers: list[_Layer], base: str) -> tuple[RemoteFile, ...]:
     """Layers that a store keeps, numbered where there are several of a kind."""
     files: list[RemoteFile] = []
-    counts: dict[str, int] = {}
+    names = LayerNames()
     for layer in layers:
-        if layer.kind not in _NAMES:
+        name = names.of(layer.kind)
+        if name is None:
             continue
-        counts[layer.kind] = number = counts.get(layer.kind, 0) + 1
-        name = _NAMES[layer.kind]
-        if number > 1:
-            stem, dot, ending = name.partition(".")
-            name = f"{stem}-{number}{dot}{ending}"
         url = f"{base}/blobs/sha256:{layer.sha256}"
         files.append(RemoteFile(name, layer.size, url, sha256=layer.sha256))
     return tuple(files)
