@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from freehold import LLM
 from freehold.documents import classify, prompts
-from freehold.server.classification import CONTENT_FREE
+from freehold.server.scoring.classification import CONTENT_FREE
 from recipes.seedling.evaluate import held_out
 from recipes.seedling.settings import EVALUATION_SEED
 

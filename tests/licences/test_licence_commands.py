@@ -18,7 +18,7 @@ from freehold.cli.main import run
 from freehold.errors import PolicyError
 from freehold.licences.reasoning import WARNING
 from freehold.server.failures import failure_of
-from freehold.server.registry import ModelRegistry
+from freehold.server.models.registry import ModelRegistry
 from freehold.server.settings import ServerSettings
 
 OSI = 'allow = ["osi"]'

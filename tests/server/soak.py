@@ -35,7 +35,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from freehold import LLM, SamplingParams
-from freehold.server.model_memory import memory_need
+from freehold.server.models.memory import memory_need
 
 ENGINE = {"threads": 2, "context_length": 512}
 MODELS = ("one", "two")

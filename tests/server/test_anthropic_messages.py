@@ -15,8 +15,9 @@ from live_server import LiveServer
 from pydantic import BaseModel
 
 from freehold import LLM, SamplingParams
-from freehold.server import anthropic_messages, anthropic_stream
-from freehold.server.anthropic_content import conversation
+from freehold.server.anthropic import messages as anthropic_messages
+from freehold.server.anthropic import stream as anthropic_stream
+from freehold.server.anthropic.content import conversation
 from freehold.server.failures import RequestError
 
 GREEDY = {"temperature": 0}  # a field that this client knows no argument for

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from freehold.server import batch_runner, batch_store
-from freehold.server.batch_lines import Journal, Lines, scan
-from freehold.server.batch_runner import INPUT, BatchRunner
-from freehold.server.batch_store import Batch, BatchStore
-from freehold.server.disk import FolderLock, Quota, write_atomically
+from freehold.server.batches import runner as batch_runner
+from freehold.server.batches import store as batch_store
+from freehold.server.batches.lines import Journal, Lines, scan
+from freehold.server.batches.runner import INPUT, BatchRunner
+from freehold.server.batches.store import Batch, BatchStore
 from freehold.server.failures import RequestError
-from freehold.server.file_store import FileStore
+from freehold.server.files.disk import FolderLock, Quota, write_atomically
+from freehold.server.files.store import FileStore
 
 URL = "/v1/x"
 

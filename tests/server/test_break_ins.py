@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from live_server import LiveServer, live_server
 
 import tiny_chat
-from freehold.server import keys
+from freehold.server.security import keys
 from freehold.server.settings import ServerSettings
 
 CHAT = "/v1/chat/completions"

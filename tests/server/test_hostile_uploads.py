@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from freehold.server.batch_lines import Journal, scan
-from freehold.server.disk import Quota
+from freehold.server.batches.lines import Journal, scan
 from freehold.server.failures import RequestError
-from freehold.server.file_store import FileStore
-from freehold.server.multipart import Form, read_form
-from freehold.server.responses_request import ResponsesBody, read
-from freehold.server.responses_store import ResponseStore
+from freehold.server.files.disk import Quota
+from freehold.server.files.multipart import Form, read_form
+from freehold.server.files.store import FileStore
+from freehold.server.openai.responses_request import ResponsesBody, read
+from freehold.server.openai.responses_store import ResponseStore
 
 PIECES = [b"", b"\0", b"\r\n", b"--b", b"\r\n\r\n", b'"', b"\xff"]
 HEAD = "multipart/form-data; boundary=b"

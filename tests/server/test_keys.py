@@ -17,7 +17,7 @@ from live_server import LiveServer, live_server
 
 from freehold.cli.main import run as freehold
 from freehold.errors import FreeholdError, InvalidParameterError, MalformedFileError
-from freehold.server import keys
+from freehold.server.security import keys
 from freehold.server.settings import ServerSettings
 
 SETTINGS = ServerSettings(

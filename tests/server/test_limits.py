@@ -22,7 +22,7 @@ from test_registry import House
 
 from freehold.formats.json_limits import JsonLimits
 from freehold.server.failures import RequestError
-from freehold.server.request_caps import check_caps
+from freehold.server.limits.request_caps import check_caps
 from freehold.server.request_context import RequestRecord, set_current
 from freehold.server.settings import ServerSettings
 from freehold.server.sse import stream_response

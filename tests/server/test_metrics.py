@@ -13,10 +13,10 @@ from live_server import LiveServer, live_server
 from prometheus_client.parser import text_string_to_metric_families
 
 from freehold.errors import CapacityError, EngineError, InvalidParameterError
-from freehold.server.keys import ApiKey, create_key
-from freehold.server.metrics import MAX_KEYS, OTHER, ServerMetrics
-from freehold.server.registry import ModelRegistry
+from freehold.server.models.registry import ModelRegistry
+from freehold.server.monitoring.metrics import MAX_KEYS, OTHER, ServerMetrics
 from freehold.server.request_context import RequestRecord, set_current
+from freehold.server.security.keys import ApiKey, create_key
 from freehold.server.settings import ServerSettings
 
 CHAT = "/v1/chat/completions"

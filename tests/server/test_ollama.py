@@ -18,9 +18,9 @@ from live_server import LiveServer, live_server
 
 import tiny_chat
 from freehold import LLM, SamplingParams
-from freehold.server import ollama_answers
 from freehold.server.failures import RequestError
-from freehold.server.ollama_requests import chat_request
+from freehold.server.ollama import answers as ollama_answers
+from freehold.server.ollama.requests import chat_request
 from freehold.server.settings import ServerSettings
 from freehold.types import ToolChoice
 
@@ -277,7 +277,7 @@ def test_a_call_is_one_line_of_a_stream(thinking_client, monkeypatch):
     def forced(body, recommended):  # Ollama's API has no word for it, and noise calls nothing
         return replace(chat_request(body, recommended), tool_choice=ToolChoice("required"))
 
-    monkeypatch.setattr("freehold.server.ollama_requests.chat_request", forced)
+    monkeypatch.setattr("freehold.server.ollama.requests.chat_request", forced)
     body = {"model": "thinker", "messages": HELLO, "think": False, "options": GREEDY}
     # Not through the client, which leaves `additionalProperties` out of tools.
     url = f"{thinking_client._client.base_url}/api/chat"

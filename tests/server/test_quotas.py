@@ -10,9 +10,9 @@ import httpx
 import pytest
 from live_server import live_server
 
-from freehold.server import keys
 from freehold.server.failures import RequestError
-from freehold.server.quotas import Quotas
+from freehold.server.limits.quotas import Quotas
+from freehold.server.security import keys
 from freehold.server.settings import ServerSettings
 
 CHAT = "/v1/chat/completions"

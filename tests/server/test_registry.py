@@ -15,9 +15,9 @@ import pytest
 from freehold.errors import EngineError, InvalidParameterError, MalformedFileError
 from freehold.llm import LLM
 from freehold.server.failures import RequestError
-from freehold.server.model_memory import ServedNeed, memory_need
+from freehold.server.models.memory import ServedNeed, memory_need
+from freehold.server.models.registry import ModelRegistry
 from freehold.server.quantities import parse_bytes, parse_keep_alive
-from freehold.server.registry import ModelRegistry
 from freehold.server.settings import ServerSettings
 from freehold.types import SamplingParams
 

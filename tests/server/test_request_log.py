@@ -16,7 +16,8 @@ import httpx
 import pytest
 from live_server import live_server
 
-from freehold.server import keys, logs
+from freehold.server.monitoring import logs
+from freehold.server.security import keys
 from freehold.server.settings import ServerSettings
 
 CHAT = "/v1/chat/completions"

@@ -11,13 +11,13 @@ from openai.types.responses import Response
 from pydantic import TypeAdapter
 from starlette.requests import HTTPConnection
 
-from freehold.server.caller import caller
 from freehold.server.failures import Failure, RequestError
+from freehold.server.openai.responses_events import ResponseWriter
+from freehold.server.openai.responses_input import messages, normalised
+from freehold.server.openai.responses_request import ResponsesBody, head
+from freehold.server.openai.responses_store import ResponseStore, StoredResponse
 from freehold.server.request_context import KEY_NAME
-from freehold.server.responses_events import ResponseWriter
-from freehold.server.responses_input import messages, normalised
-from freehold.server.responses_request import ResponsesBody, head
-from freehold.server.responses_store import ResponseStore, StoredResponse
+from freehold.server.security.caller import caller
 from freehold.types import Completion, StreamEvent, ToolCall
 
 BODY = ResponsesBody(model="m", input="x")

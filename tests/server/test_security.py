@@ -9,7 +9,13 @@ from live_server import LiveServer, live_server
 
 from freehold.cli.main import run as freehold
 from freehold.errors import InvalidParameterError
-from freehold.server.hosts import host_name, is_loopback, origin_host, parse_host, parse_origin
+from freehold.server.security.hosts import (
+    host_name,
+    is_loopback,
+    origin_host,
+    parse_host,
+    parse_origin,
+)
 from freehold.server.settings import ServerSettings
 
 BODY = {"model": "seedling", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1}

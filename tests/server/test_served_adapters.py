@@ -21,8 +21,8 @@ from freehold import LLM, SamplingParams
 from freehold.async_llm import AsyncLLM
 from freehold.cli.main import run
 from freehold.errors import InvalidParameterError, MalformedFileError, ModelNotFoundError
-from freehold.server.model_memory import memory_need
-from freehold.server.registry import ModelRegistry
+from freehold.server.models.memory import memory_need
+from freehold.server.models.registry import ModelRegistry
 from freehold.server.settings import ServerSettings
 
 ENGINE = {"threads": 1, "max_num_seqs": 8, "context_length": 256}

@@ -21,7 +21,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from freehold.server import keys
+from freehold.server.security import keys
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": "seedling", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 3}

@@ -20,7 +20,7 @@ import pytest
 from live_server import LiveServer, live_server
 
 import tiny_chat
-from freehold.server.keys import create_key
+from freehold.server.security.keys import create_key
 from freehold.server.settings import ServerSettings
 
 

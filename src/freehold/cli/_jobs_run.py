@@ -29,7 +29,7 @@ def run_requests(
     from freehold.documents.model_digest import adapter_digest, model_digest
     from freehold.formats.checkpoint import open_checkpoint
     from freehold.model_names import resolve_model
-    from freehold.server.line_executor import LineExecutor
+    from freehold.server.batches.line_executor import LineExecutor
     from freehold.server.settings import ServerSettings
 
     task = BatchTask(recommended_sampling=recommended)

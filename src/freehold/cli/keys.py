@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`freehold keys`: who may ask `freehold serve`. The file and its rules are `server/keys.py`'s."""
+"""`freehold keys`: who may ask `freehold serve`.
+
+The file and its rules are `server/security/keys.py`'s.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from freehold.cli import console
 from freehold.errors import InvalidParameterError
 
 if TYPE_CHECKING:
-    from freehold.server.keys import ApiKey
+    from freehold.server.security.keys import ApiKey
 
 _DAY = 86400
 
@@ -48,7 +51,7 @@ def command(
 ) -> None:
     """Create, list and revoke the API keys of `freehold serve`."""
     from freehold.config import config_dir
-    from freehold.server import keys
+    from freehold.server.security import keys
 
     path = config_dir() / keys.FILE_NAME
     if action == "list":

@@ -112,10 +112,10 @@ def command(
 ) -> None:
     """Serve models to OpenAI, Anthropic and Ollama clients."""
     from freehold import config
-    from freehold.server.hosts import parse_host, parse_origin
-    from freehold.server.keys import FILE_NAME, require_key
     from freehold.server.quantities import parse_bytes, parse_keep_alive
     from freehold.server.run import serve
+    from freehold.server.security.hosts import parse_host, parse_origin
+    from freehold.server.security.keys import FILE_NAME, require_key
     from freehold.server.settings import ServerSettings
 
     key_file = config.config_dir() / FILE_NAME

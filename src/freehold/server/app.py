@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Puts the server together: dialects on one application, errors in each dialect's own words.
 
-A dialect is a module of this folder that has a `DIALECT`; `DIALECTS` names them.
+A dialect is a module of a folder here that has a `DIALECT`; `DIALECTS` names them.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ from starlette.responses import Response
 
 from freehold import __version__
 from freehold.errors import FreeholdError
-from freehold.server.batches import Batches
+from freehold.server.batches.inner_call import InnerCalls
+from freehold.server.batches.service import Batches
 from freehold.server.failures import ClientGoneError, Failure, failure_of, invalid_field
-from freehold.server.inner_call import InnerCalls
-from freehold.server.keys import KeyRing
-from freehold.server.limits import LimitsMiddleware
-from freehold.server.metrics import ServerMetrics
+from freehold.server.limits.middleware import LimitsMiddleware
+from freehold.server.models.registry import ModelRegistry
+from freehold.server.monitoring.metrics import ServerMetrics
+from freehold.server.monitoring.request_log import RecordMiddleware
 from freehold.server.openapi import document
 from freehold.server.refusals import Refusals
-from freehold.server.registry import ModelRegistry
-from freehold.server.request_log import RecordMiddleware
-from freehold.server.security import SecurityMiddleware
+from freehold.server.security.keys import KeyRing
+from freehold.server.security.middleware import SecurityMiddleware
 from freehold.server.services import Dialect, Services
 from freehold.server.settings import ServerSettings
 
 DIALECTS = (
-    "health",
-    "openai_models",
-    "openai_chat",
-    "openai_responses",
-    "openai_files",
-    "openai_batches",
-    "anthropic_batches",
-    "anthropic_messages",
-    "ollama",
-    "metrics_route",
-    "openai_completions",
-    "openai_embeddings",
-    "tokenization",
-    "classification",
-    "reranking",
+    "monitoring.health",
+    "openai.models",
+    "openai.chat",
+    "openai.responses",
+    "openai.files",
+    "openai.batches",
+    "anthropic.batches",
+    "anthropic.messages",
+    "ollama.routes",
+    "monitoring.metrics_route",
+    "openai.completions",
+    "openai.embeddings",
+    "scoring.tokenization",
+    "scoring.classification",
+    "scoring.reranking",
 )
 _log = logging.getLogger("freehold.server")
 

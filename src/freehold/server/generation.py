@@ -21,7 +21,7 @@ from freehold.engine.structured import Grammar
 from freehold.errors import ConstraintError, InvalidParameterError, TemplateError
 from freehold.llm import LLM
 from freehold.server.failures import RequestError
-from freehold.server.request_caps import check_caps
+from freehold.server.limits.request_caps import check_caps
 from freehold.types import (
     Completion,
     Constraint,

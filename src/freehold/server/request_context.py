@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from freehold.server.keys import ApiKey
+from freehold.server.security.keys import ApiKey
 
 KEY_NAME = "freehold.key"  # where a scope's state names the API key that was shown
 

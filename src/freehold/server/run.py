@@ -15,10 +15,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from freehold.errors import InvalidParameterError
-from freehold.server import logs
 from freehold.server.app import create_app
-from freehold.server.hosts import is_loopback
-from freehold.server.http_protocol import protocol_class
+from freehold.server.limits.connections import protocol_class
+from freehold.server.monitoring import logs
+from freehold.server.security.hosts import is_loopback
 from freehold.server.services import Services
 from freehold.server.settings import ServerSettings
 

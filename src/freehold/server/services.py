@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from freehold.server.batches import Batches
+from freehold.server.batches.service import Batches
 from freehold.server.failures import Failure, FailureKind, RequestError, invalid_field
-from freehold.server.keys import KeyRing
-from freehold.server.metrics import ServerMetrics
-from freehold.server.quotas import Quotas
-from freehold.server.registry import ModelRegistry
+from freehold.server.limits.quotas import Quotas
+from freehold.server.models.registry import ModelRegistry
+from freehold.server.monitoring.metrics import ServerMetrics
+from freehold.server.security.keys import KeyRing
 from freehold.server.settings import ServerSettings
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Server-sent events: frames, and the time a stream may take.
 
-Who leaves before an answer begins is noticed for all routes in `limits.py`."""
+Who leaves before an answer begins is noticed for all routes in `limits/middleware.py`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Anthropic's dialects: messages, batches of them, models."""
