@@ -13,18 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from freehold.batch import ForwardBatch
 from freehold.errors import InvalidParameterError
 
+if TYPE_CHECKING:  # importing NumPy takes as long as a command that only looks something up
+    import numpy as np
+    import numpy.typing as npt
+
 # NumPy on the CPU backends, a torch tensor on later ones. Models use only .shape, slicing of
 # rows and columns, and .reshape, which both share.
 Array: TypeAlias = Any
-FloatArray: TypeAlias = npt.NDArray[np.float32]
+FloatArray: TypeAlias = "npt.NDArray[np.float32]"
 
 # "swiglu_oai" is no function of the gate alone; see `Ops.gate_up`.
 Activation = Literal["silu", "gelu_tanh", "gelu", "swiglu_oai"]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import psutil
 
 from freehold.config import EngineConfig
-from freehold.engine.kv_groups import group_windows, most_blocks
+from freehold.engine.kv_windows import group_windows, most_blocks
 from freehold.errors import CapacityError, InvalidParameterError
 from freehold.ops import KVCache, KVDtype, KVLayerSpec, Ops
 

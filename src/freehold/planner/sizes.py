@@ -17,9 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from freehold.formats.gguf_types import TENSOR_TYPES_BY_NAME
 from freehold.ops import KVLayerSpec
-from freehold.planner.layout import packed_bytes, stored_bytes
 
 if TYPE_CHECKING:
     from freehold.formats.checkpoint import Checkpoint
@@ -135,6 +133,7 @@ def as_checkpoint(shape: Mapping[str, Any], where: str) -> Checkpoint:
 def sizes_of_config(config: ModelConfig, family: str, quant: str) -> ModelSizes:
     """The sizes of a model with this configuration under a named quantisation."""
     from freehold.models.blocks import expected_of
+    from freehold.planner.layout import stored_bytes
     from freehold.quants import mixes
 
     mix = mixes.get(quant)
@@ -152,6 +151,9 @@ def sizes_of_config(config: ModelConfig, family: str, quant: str) -> ModelSizes:
 
 
 def _sizes(config: ModelConfig, tensors: Iterable[_Tensor]) -> ModelSizes:
+    from freehold.formats.gguf_types import TENSOR_TYPES_BY_NAME
+    from freehold.planner.layout import packed_bytes
+
     resident: Counter[tuple[Use, str]] = Counter()
     elements: Counter[tuple[Use, str]] = Counter()
     vectors = stored = parameters = 0
