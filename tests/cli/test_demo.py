@@ -199,7 +199,11 @@ def test_answers_decide_what_is_asked_next(monkeypatch):
     monkeypatch.setattr(documents, "classify", classify)
     monkeypatch.setattr(documents, "extract", task("extract", "values", lambda text: {"a": text}))
     monkeypatch.setattr(documents, "summarize", task("summarize", "summary", str.upper))
-    monkeypatch.setattr(documents, "complete_functions", task("code", "code", str.title))
+    monkeypatch.setattr(
+        documents,
+        "complete_functions",
+        task("code", "files", lambda text: {"solution.py": text.title()}),
+    )
     texts = ["ticket", "invoice", "ticket", "code"]
     works = [
         _demo_work.Work(documents.Document(text, "a.txt", "txt", 1)) for text in texts

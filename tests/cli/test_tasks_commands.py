@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -139,3 +140,21 @@ def test_every_file_once_and_in_order(home):
         Path(name).write_text("x")
     found = [str(path) for path in _documents.files_of(["b.txt", ".", "sub/*.txt", "**/*.txt"])]
     assert found == ["b.txt", "a.txt", "sub/c.txt"]
+
+
+def test_code_is_written_and_nothing_overwritten(home, capsys):
+    shutil.copy(SAMPLES / "todo-stock-script.md", "spec.md")
+    words = ["code", "spec.md", "--write", "out", *SMALL]
+    assert run(words) == 0
+    (one,) = lines(capsys.readouterr().out)
+    assert Path("out/1/solution.py").read_text() == one["value"]["files"]["solution.py"]
+    assert run(words) == 0
+    capsys.readouterr()
+    Path("out/1/solution.py").write_text("mine")
+    assert run(words) == 2
+    assert "something else" in capsys.readouterr().err
+    assert Path("out/1/solution.py").read_text() == "mine"
+    Path("t.py").write_text("import solution\nassert solution.nothing\n")
+    assert run(["code", "spec.md", "--tests", "t.py", *SMALL]) == 1
+    (one,) = lines(capsys.readouterr().out)
+    assert "AttributeError" in one["error"]["message"] or "not run" in one["error"]["message"]

@@ -156,7 +156,8 @@ BEGINNING = 'def double(x):\n    """Return twice x."""\n'
 ])  # fmt: skip
 def test_a_body_completes_a_function(text):
     (answer,) = complete_functions(always(text), [BEGINNING])
-    code = answer.value["code"]
+    code = answer.value["files"]["solution.py"]
+    assert answer.value["passed"] is None  # nothing was run
     assert code == BEGINNING + "    return 2 * x\n"
     scope: dict[str, Any] = {}
     exec(code, scope)

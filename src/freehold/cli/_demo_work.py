@@ -32,6 +32,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "contract": ("provider", "client", "notice_period"),
     "incident": ("date", "service", "cause"),
 }
+_FILE = "solution.py"
 TICKET_LABELS = ("billing", "shipping", "technical", "access", "refund", "damage")
 
 
@@ -124,7 +125,7 @@ def ask_all(llm: LLM, works: list[Work], report: Report) -> float:
         for work, code in zip(
             functions, documents.complete_functions(llm, beginnings, step_code), strict=True
         ):
-            work.function = code.part("code")
+            work.function = code.part("files").part(_FILE)
     return time.perf_counter() - started
 
 

@@ -83,6 +83,26 @@ def complete_function(beginning: str) -> Messages:
     return _ask("Complete the Python function. Answer with its body.", beginning)
 
 
+def write_code(specification: str, files: Mapping[str, str], path: str) -> Messages:
+    """Ask for files that do what a specification says. The built-in model was not taught this."""
+    given = "".join(f"\n\n```{name}\n{text.rstrip()}\n```" for name, text in files.items())
+    known = f"\n\nThese files are there:{given}" if files else ""
+    return _ask(
+        "Write the code that the specification asks for. Answer with whole files, each in a fenced "
+        f"block with its path behind the fence, such as ```{path}.",
+        f"Specification:\n{specification.strip()}{known}",
+    )
+
+
+def try_again(conversation: Messages, answer: str, failure: str) -> Messages:
+    """The same conversation, what was answered, and what is wrong with it."""
+    return [
+        *conversation,
+        {"role": "assistant", "content": answer},
+        {"role": "user", "content": f"It is not right: {failure}\nAnswer again, in the same form."},
+    ]
+
+
 def relevant(document: str, query: str) -> Messages:
     """Ask whether a document helps with a query; the answer is yes or no and nothing else.
 
