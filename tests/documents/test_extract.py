@@ -16,7 +16,7 @@ from scripted import Scripted, always
 import tiny_chat
 from freehold import LLM, SamplingParams
 from freehold.chat.grounded_json import grounded_grammar, words
-from freehold.documents import Document, Extract, extract
+from freehold.documents import Document, Extract, extract, prompts
 from freehold.documents.answer_plan import Leaf, answer_schema, flat_names, plan
 from freehold.documents.document import Page
 from freehold.documents.evidence import Passage
@@ -208,6 +208,31 @@ def test_pages_are_named():
     )
     (answer,) = extract(always('{"a": "second"}'), [document], ["a"])
     assert answer.value["evidence"]["/a"]["page"] == 2
+
+
+def test_a_search_finds_what_is_likelier_as_a_whole(llm):
+    """Against all that a small form allows, scored one by one; greedy answers are no likelier."""
+    texts = [f"alpha beta{n} gamma x{n} delta" for n in range(4)]
+    asker = LLMAsker(llm)
+
+    def likelihood(text: str, answer: str) -> float:
+        start = llm.answer_start(prompts.extract(text, ["a"]))
+        ids = llm.tokenizer.encode(answer, add_special=False)
+        return float(llm.score(start, ids).sum())
+
+    greedy = extract(asker, texts, ["a:id"])
+    wide = extract(asker, texts, ["a:id"], search=8)
+    for text, one, other in zip(texts, greedy, wide, strict=True):
+        check(other, text, dict(Extract.of_fields(["a:id"]).schema))
+        first, second = (
+            likelihood(text, json.dumps({"a": answer.value["values"]["a"]}))
+            for answer in (one, other)
+        )
+        assert second >= first - 1e-4
+    with pytest.raises(InvalidParameterError, match="cannot search"):
+        extract(always("{}"), ["text"], ["a"], search=2)
+    with pytest.raises(InvalidParameterError):
+        extract(asker, ["text"], ["a"], search=0)
 
 
 # -- long documents -------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ ROWS = {
     "_llm_labels": 5,
     "_llm_label_trie": 5,
     "_llm_request": 5,
+    "_llm_search": 5,
     "_pull_choice": 5,
     "async_llm": 5,
     "documents": 6, "tune": 6, "evaluate": 6,

@@ -39,6 +39,13 @@ def command(
             help="Hold values to words of the document, and say where they stand.",
         ),
     ] = True,
+    search: Annotated[
+        int,
+        typer.Option(
+            "--search", rich_help_panel=_X,
+            help="Follow so many beginnings of an answer side by side: slower, and better.",
+        ),
+    ] = 1,
     flags: _documents.DocumentFlags = _documents.DocumentFlags(),  # noqa: B008 - frozen
     job: JobFlags = JobFlags(),  # noqa: B008 - frozen
     engine: options.EngineFlags = options.EngineFlags(),  # noqa: B008 - frozen
@@ -57,6 +64,6 @@ def command(
         wanted = load_schema(schema)
     else:
         wanted = schema_of_fields(_documents.listed(fields, "--fields"))
-    task = Extract(wanted, evidence)
+    task = Extract(wanted, evidence, search=search)
     with _documents.opened(flags, engine) as asker:
         _documents.run(task, paths, flags, job, asker)

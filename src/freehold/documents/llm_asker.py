@@ -12,13 +12,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from freehold._llm_label_trie import LabelTrie
+from freehold._llm_search import search
 from freehold.documents.asking import Forms, LabelScores, Reply, Usage
 from freehold.documents.model_digest import loaded_digest
 from freehold.documents.prompts import Messages
 from freehold.errors import ContextLengthError, FreeholdError, TemplateError, UserError
-from freehold.types import Completion, Constraint, SamplingParams
+from freehold.types import Completion, Constraint, FinishReason, SamplingParams
 
 if TYPE_CHECKING:
+    from freehold.engine.structured import Grammar
     from freehold.llm import LLM
 
 
@@ -79,6 +81,36 @@ class LLMAsker:
         if fitting:
             replies.update(self._ask(fitting, conversations, limits, forms))
         return [replies[i] for i in range(count)]
+
+    def search(
+        self, conversations: Sequence[Messages], *, max_tokens: int,
+        constraint: Sequence[Constraint], width: int,
+    ) -> list[Reply]:  # fmt: skip
+        """The likeliest answer of a form to each, as far as the `width` likeliest beginnings tell.
+        Takes some `width` times as long as the greedy one."""
+        replies: dict[int, Reply] = {}
+        ready: dict[int, tuple[list[int], Grammar]] = {}
+        for i, (messages, form) in enumerate(zip(conversations, constraint, strict=True)):
+            try:
+                ids = self.llm.answer_start(messages)
+                grammar = self.llm.chat_grammar(ids, form)
+            except UserError as error:
+                replies[i] = Reply(error=error)
+                continue
+            if len(ids) + max_tokens > self.llm.engine.max_length or grammar is None:
+                replies[i] = Reply(error=_too_long(len(ids) + max_tokens, self.context_length))
+            else:
+                ready[i] = ids, grammar
+        found = search(
+            self.llm.engine, [ids for ids, _ in ready.values()], [g for _, g in ready.values()],
+            [max_tokens] * len(ready), self.llm.endings(), width, self.llm.adapter(self.adapter),
+        )  # fmt: skip
+        for (i, (ids, _)), result in zip(ready.items(), found, strict=True):
+            usage = Usage(len(ids), result.cached_tokens, len(result.tokens), result.forced_tokens)
+            text = b"".join(map(self.llm.token_bytes, result.tokens)).decode("utf-8", "replace")
+            reason: FinishReason = "stop" if result.whole else "length"
+            replies[i] = Reply(text, reason, usage, result.error)
+        return [replies[i] for i in range(len(conversations))]
 
     def label_logprobs(
         self, conversations: Sequence[Messages], labels: Sequence[str]

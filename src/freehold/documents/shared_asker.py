@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from freehold._llm_request import EventStream
-from freehold.documents.asking import LabelScores
+from freehold.documents.asking import LabelScores, Reply
 from freehold.documents.llm_asker import LLMAsker
 from freehold.documents.prompts import Messages
 from freehold.errors import JobError
@@ -68,6 +68,17 @@ class SharedAsker(LLMAsker):
         """Tokens of a text by itself."""
         with self._turn:
             return super().count_text(text)
+
+    def search(
+        self, conversations: Sequence[Messages], *, max_tokens: int,
+        constraint: Sequence[Constraint], width: int,
+    ) -> list[Reply]:  # fmt: skip
+        """The likeliest answer of a form to each; one block at a time."""
+        with self._turn:
+            self._check()
+            return super().search(
+                conversations, max_tokens=max_tokens, constraint=constraint, width=width
+            )
 
     def label_logprobs(
         self, conversations: Sequence[Messages], labels: Sequence[str]

@@ -121,6 +121,10 @@ class TokenConstraint:
         self.matcher = matcher
         self._mask: BoolArray | None = None
 
+    def copy(self) -> TokenConstraint:
+        """Another sequence's way that begins where this one stands."""
+        return TokenConstraint(self.vocabulary, self.matcher.deep_copy())
+
     @property
     def done(self) -> bool:
         """Whether the answer is whole and nothing can be added to it."""

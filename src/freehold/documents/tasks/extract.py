@@ -34,7 +34,7 @@ from freehold.documents.chunks import Chunk, chunk, chunks_for
 from freehold.documents.document import Document
 from freehold.documents.evidence import Passage, Span
 from freehold.documents.fields import schema_of_fields
-from freehold.errors import AnswerError, FreeholdError
+from freehold.errors import AnswerError, FreeholdError, InvalidParameterError
 from freehold.types import Constraint
 
 if TYPE_CHECKING:
@@ -64,8 +64,11 @@ class Extract:
     schema: Mapping[str, Any]
     evidence: bool = True
     overlap: int = 2  # sentences of a piece that the next one repeats
+    search: int = 1  # beginnings of an answer that are followed side by side
 
     def __post_init__(self) -> None:
+        if not 1 <= self.search <= 32:
+            raise InvalidParameterError("between 1 and 32 beginnings of an answer can be followed")
         _ = self.plan, self._check  # what is wrong with a schema is told at once
 
     @classmethod
@@ -88,6 +91,7 @@ class Extract:
             "schema": json.loads(json.dumps(self.schema)),
             "evidence": self.evidence,
             "overlap": self.overlap,
+            "search": self.search,
             "prompts": prompts.VERSION,
             "chunker": CHUNKER,
         }
@@ -96,7 +100,7 @@ class Extract:
     def from_spec(cls, spec: dict[str, Any]) -> Self:
         """The task of a spec."""
         prompts.check_version(spec)
-        return cls(spec["schema"], spec["evidence"], spec["overlap"])
+        return cls(spec["schema"], spec["evidence"], spec["overlap"], spec["search"])
 
     def answer(self, asker: Asker, documents: Sequence[Document]) -> list[Answer[Any]]:
         """Values with evidence. All pieces of all documents are asked as one batch, those that
@@ -115,10 +119,10 @@ class Extract:
             for work in works:
                 work.waiting = []
             passages = [Passage(piece.text, piece.start) for _, piece in asked]
-            replies = asker.chat(
+            replies = self._ask(
+                asker,
                 [self._question(piece.text) for _, piece in asked],
-                max_tokens=self._room(asker),
-                constraint=[
+                [
                     self._form(work, passage)
                     for (work, _), passage in zip(asked, passages, strict=True)
                 ],
@@ -126,6 +130,22 @@ class Extract:
             for (work, piece), passage, reply in zip(asked, passages, replies, strict=True):
                 self._take(asker, work, piece, passage, reply)
         return [self._answer(work) for work in works]
+
+    def _ask(
+        self, asker: Asker, conversations: list[prompts.Messages], forms: list[Constraint]
+    ) -> list[Reply]:
+        room = self._room(asker)
+        if self.search == 1:
+            return asker.chat(conversations, max_tokens=room, constraint=forms)
+        found: Any = getattr(asker, "search", None)
+        if found is None:
+            raise InvalidParameterError(
+                "whoever answers cannot search for answers", hint="leave --search out"
+            )
+        replies: list[Reply] = found(
+            conversations, max_tokens=room, constraint=forms, width=self.search
+        )
+        return replies
 
     def _question(self, text: str) -> prompts.Messages:
         names = answer_plan.flat_names(self.plan)
