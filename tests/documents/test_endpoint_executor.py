@@ -215,6 +215,29 @@ def test_an_endless_answer_is_not_read_to_its_end(
     assert "1,000 bytes" in str(reply.error)
 
 
+def test_words_that_another_server_made_up_are_told_as_such(asking: Any, tmp_path: Path) -> None:
+    """Others than freehold cannot hold words to the text; then what they say is looked for."""
+
+    def inventing(path: str, body: Any) -> Answer:
+        if path == "/v1/models/m":
+            return 200, {}, {"id": "m", "owned_by": "somebody"}
+        if path == "/v1/chat/completions":
+            assert "x-in-text" not in json.dumps(body)
+            assert body["response_format"]["type"] == "json_schema"
+            return completion(json.dumps({"customer": "Smith", "city": "Atlantis"}))
+        return obliging(path, body)
+
+    text = "Invoice to Smith in London"
+    with fake_endpoint(inventing) as endpoint:
+        executor = EndpointExecutor([asking(endpoint.url)])
+        run(tmp_path / "a.sqlite", Extract.of_fields(("customer", "city")), [text], executor)
+    (value,) = answers(tmp_path / "a.sqlite")
+    assert value["values"] == {"customer": "Smith", "city": None}
+    span = value["evidence"]["/customer"]
+    assert text[span["start"] : span["end"]] == "Smith"
+    assert "does not stand in the text" in value["problems"]["/city"]
+
+
 def test_nobody_there(asking: Any) -> None:
     with fake_endpoint() as endpoint:
         url = endpoint.url

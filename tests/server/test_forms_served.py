@@ -121,6 +121,16 @@ def test_vllms_fields_in_chats_and_completions(client, name):
         assert plain.choices[0].finish_reason == "stop"
 
 
+def test_words_of_a_text(client):
+    wanted = {"type": "object", "properties": {"who": {"type": "string", "x-in-text": True}},
+              "required": ["who"], "additionalProperties": False}  # fmt: skip
+    text = "Jürgen met Ms Smith in 東京"
+    fields = {"structured_outputs": {"grounded": {"schema": wanted, "text": text}}}
+    for _ in range(3):
+        answer = ask(client, extra_body=fields, max_tokens=200)
+        assert json.loads(answer.choices[0].message.content)["who"] in text
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -133,6 +143,9 @@ def test_vllms_fields_in_chats_and_completions(client, name):
         ({"structured_outputs": {"regex": "("}}, "structured_outputs.regex"),
         ({"structured_outputs": {"grammar": "start: nobody"}}, "structured_outputs.grammar"),
         ({"structured_outputs": {"choice": []}}, "structured_outputs.choice"),
+        ({"structured_outputs": {"grounded": {"text": "a"}}}, "structured_outputs.grounded"),
+        ({"structured_outputs": {"grounded": {"schema": {}, "text": 5}}},
+         "structured_outputs.grounded"),
         ({"structured_outputs": {}}, "structured_outputs"),
         ({"structured_outputs": {"verse": 1}}, "structured_outputs.verse"),
         ({"guided_json": {"type": "array", "uniqueItems": True}}, "guided_json"),

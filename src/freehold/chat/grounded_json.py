@@ -21,6 +21,7 @@ from freehold.chat.byte_grammar import can_begin
 from freehold.chat.json_schema import schema_grammar
 from freehold.errors import ConstraintError
 
+IN_TEXT = "x-in-text"  # the mark in a schema
 MAX_TEXT = 400_000  # characters; the grammar takes some 100 times as many bytes
 MAX_COPIED = 600  # characters of one string, unless its schema says otherwise
 MAX_PARTS = 2_000  # of an answer
@@ -109,7 +110,7 @@ class _Writer:
             )
         if not isinstance(schema, Mapping):
             raise ConstraintError("the answer's schema is no schema")
-        if "x-in-text" in schema:
+        if IN_TEXT in schema:
             return self._copied(schema)
         if "anyOf" in schema and schema["anyOf"][0] == {"type": "null"}:
             other = self.rule(schema["anyOf"][1], depth + 1)
@@ -141,13 +142,13 @@ class _Writer:
 
     def _copied(self, schema: Mapping[str, Any]) -> str | None:
         least, most = schema.get("minLength", 1), schema.get("maxLength", MAX_COPIED)
-        shape = schema["x-in-text"]
+        shape = schema[IN_TEXT]
         if shape is True:
             # It begins and ends with something to see. Escapes count as they are written.
             inner = f"(?s:.{{{max(0, least - 2)},{max(0, most - 2)}}})"
             shape = f"[^ ]{inner}[^ ]" if least > 1 else f"[^ ]({inner}[^ ])?"
         elif not isinstance(shape, str):
-            raise ConstraintError(f"x-in-text is true or a pattern, not {shape!r:.40}")
+            raise ConstraintError(f"{IN_TEXT} is true or a pattern, not {shape!r:.40}")
         if shape not in self._shapes:
             terminal = f"COPY{len(self._shapes)}"
             line = f"{terminal}: TEXT & /{_SLASH.sub(_BACKSLASHED, shape)}/"

@@ -9,19 +9,20 @@ from __future__ import annotations
 import glob
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from freehold.cli import _text, console, options
+from freehold.cli import _text, options
 from freehold.cli._job_options import JobFlags, work
+from freehold.cli._where import Answerer, WhereFlags, answering
 from freehold.errors import DocumentError, InvalidParameterError
 
 if TYPE_CHECKING:
-    from freehold.documents import Document, LLMAsker, Task
+    from freehold.documents import Document, Task
     from freehold.documents.document import Unread
     from freehold.documents.jobs import Item
 
@@ -39,8 +40,8 @@ Paths = Annotated[
 
 
 @dataclass(frozen=True)
-class DocumentFlags:
-    """Which documents, and who reads them."""
+class DocumentFlags(WhereFlags):
+    """Which documents, and who reads them where."""
 
     model: Annotated[
         str,
@@ -65,29 +66,20 @@ class DocumentFlags:
     ] = None  # fmt: skip
 
 
-@contextmanager
-def opened(flags: DocumentFlags, engine: options.EngineFlags) -> Iterator[LLMAsker]:
-    """The model that reads, loaded."""
-    from freehold.documents import LLMAsker
-
-    more: dict[str, Any] = {}
-    if flags.adapter is not None:
-        more["adapters"] = {"job": flags.adapter}
-    with engine.open(flags.model, **more) as llm:
-        for notice in llm.notices:
-            console.note(f"note: {notice}")
-        yield LLMAsker(llm, None if flags.adapter is None else "job")
+def opened(flags: DocumentFlags, engine: options.EngineFlags) -> AbstractContextManager[Answerer]:
+    """Whoever reads, ready to."""
+    return answering(flags.model, flags, engine, flags.adapter)
 
 
 def run(
-    task: Task, paths: Sequence[str] | None, flags: DocumentFlags, job: JobFlags, asker: LLMAsker
+    task: Task, paths: Sequence[str] | None, flags: DocumentFlags, job: JobFlags, who: Answerer
 ) -> None:
     """The task over all documents, as a job."""
     given = places(paths)
     with _on_disk(given, flags.column) as files:
         work(
-            job, task=task, items=items(files, flags.column), asker=asker,
-            stdin=STDIN in given,
+            job, task=task, items=items(files, flags.column), stdin=STDIN in given,
+            **who.arguments(task),
         )  # fmt: skip
 
 

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from freehold import config
+from freehold.cli import console
 from freehold.errors import InvalidParameterError
 
 if TYPE_CHECKING:
     from freehold.cli.options import EngineFlags
     from freehold.documents.asking import Asker
     from freehold.documents.executors import Executor
-    from freehold.documents.jobs import Work
+    from freehold.documents.jobs import Identity, Work
 
 _W = "Where"
 
@@ -75,14 +76,26 @@ class Answerer:
     digest: str = ""
     adapter_digest: str | None = None  # where the digest is the model's alone
 
-    def arguments(self, task: Work) -> dict[str, Any]:
-        """What `_job_options.work` takes of this."""
+    def here(self) -> Asker:
+        """Whoever can be asked from this process. Raises InvalidParameterError."""
+        if self.asker is None:
+            raise InvalidParameterError(
+                "workers answer jobs and nothing else", hint="calibrate with --executor local"
+            )
+        return self.asker
+
+    def identity(self, task: Work) -> Identity:
+        """What makes the job of this task under this model the same job."""
         from freehold.documents.jobs import Identity
 
+        digest = self.digest if self.asker is None else self.asker.model_digest
+        return Identity.of(task, digest, adapter=self.adapter_digest)
+
+    def arguments(self, task: Work) -> dict[str, Any]:
+        """What `_job_options.work` takes of this."""
         if self.executor is None:
             return {"asker": self.asker}
-        identity = Identity.of(task, self.digest, adapter=self.adapter_digest)
-        return {"executor": self.executor, "identity": identity}
+        return {"executor": self.executor, "identity": self.identity(task)}
 
 
 @contextmanager
@@ -110,6 +123,8 @@ def _here(model: str, engine: EngineFlags, adapter: Path | None, stack: ExitStac
 
     adapters = None if adapter is None else {"job": adapter}
     llm = stack.enter_context(engine.open(model, adapters=adapters))
+    for notice in llm.notices:
+        console.note(f"note: {notice}")
     return Answerer(LLMAsker(llm, "job" if adapters else None))
 
 

@@ -12,7 +12,7 @@ from freehold.cli._job_options import JobFlags
 from freehold.errors import InvalidParameterError
 
 if TYPE_CHECKING:
-    from freehold.documents import Classify, Document, LLMAsker
+    from freehold.documents import Asker, Classify, Document
     from freehold.documents.calibration import Calibration
 
 _C = "Classify"
@@ -74,14 +74,14 @@ def command(
     task = Classify(
         tuple(_documents.listed(labels, "--labels")), abstain_below, multi_label, threshold
     )
-    with _documents.opened(flags, engine) as asker:
+    with _documents.opened(flags, engine) as who:
         if calibrate is not None:
-            task = task.calibrated(_fitted(task, asker, calibrate, flags.column, label_column))
-        _documents.run(task, paths, flags, job, asker)
+            task = task.calibrated(_fitted(task, who.here(), calibrate, flags.column, label_column))
+        _documents.run(task, paths, flags, job, who)
 
 
 def _fitted(
-    task: Classify, asker: LLMAsker, path: str, column: str | None, label_column: str
+    task: Classify, asker: Asker, path: str, column: str | None, label_column: str
 ) -> Calibration:
     """What the labelled examples of a table come to; says how well it does."""
     from freehold.documents.document import Document, Unread

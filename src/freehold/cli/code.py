@@ -14,7 +14,8 @@ from freehold.cli._job_options import JobFlags
 from freehold.errors import InvalidParameterError
 
 if TYPE_CHECKING:
-    from freehold.documents import Code, LLMAsker
+    from freehold.documents import Code
+    from freehold.documents.jobs import Identity
 
 _C = "Code"
 
@@ -81,19 +82,18 @@ def command(
         {file.name: _text.read_file(str(file)) for file in files or ()},
         path, attempts, Bounds(seconds, memory << 20, strict=not weak),
     )  # fmt: skip
-    with _documents.opened(flags, engine) as asker:
+    with _documents.opened(flags, engine) as who:
         try:
-            _documents.run(task, paths, flags, job, asker)
+            _documents.run(task, paths, flags, job, who)
         finally:
             if write is not None:
-                _write(task, job, asker, write)
+                _write(task, job, who.identity(task), write)
 
 
-def _write(task: Code, job: JobFlags, asker: LLMAsker, folder: Path) -> None:
+def _write(task: Code, job: JobFlags, identity: Identity, folder: Path) -> None:
     """The files of all specifications of the job that were answered. Nothing is overwritten."""
-    from freehold.documents.jobs import Identity, Journal, place
+    from freehold.documents.jobs import Journal, place
 
-    identity = Identity.of(task, asker.model_digest)
     name = job.job or place.default_name(identity.task, identity.fingerprint)
     count = 0
     with Journal.existing(place.journal_path(name)) as journal:

@@ -65,5 +65,5 @@ def command(
     else:
         wanted = schema_of_fields(_documents.listed(fields, "--fields"))
     task = Extract(wanted, evidence, search=search)
-    with _documents.opened(flags, engine) as asker:
-        _documents.run(task, paths, flags, job, asker)
+    with _documents.opened(flags, engine) as who:
+        _documents.run(task, paths, flags, job, who)

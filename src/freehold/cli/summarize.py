@@ -40,5 +40,5 @@ def command(
 
     _documents.places(paths)
     task = Summarize(words, allow_partial=allow_partial)
-    with _documents.opened(flags, engine) as asker:
-        _documents.run(task, paths, flags, job, asker)
+    with _documents.opened(flags, engine) as who:
+        _documents.run(task, paths, flags, job, who)

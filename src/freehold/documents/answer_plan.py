@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from freehold.chat.grounded_json import IN_TEXT
 from freehold.chat.json_patterns import library_pattern
 from freehold.documents import written
 from freehold.errors import ConstraintError
@@ -240,15 +241,15 @@ def answer_schema(
 
 
 def _leaf_schema(leaf: Leaf) -> dict[str, Any]:
-    copied: dict[str, Any] = {"type": "string", "x-in-text": True}
+    copied: dict[str, Any] = {"type": "string", IN_TEXT: True}
     if leaf.kind == "number":
-        return {**copied, "x-in-text": written.NUMBER_SHAPE}
+        return {**copied, IN_TEXT: written.NUMBER_SHAPE}
     if leaf.kind == "date":
-        return {**copied, "x-in-text": written.DATE_SHAPE}
+        return {**copied, IN_TEXT: written.DATE_SHAPE}
     if leaf.kind == "copied":
         shape = _COPIED_FORMATS.get(leaf.schema.get("format", "")) or _whole_pattern(leaf.schema)
         limits = {k: leaf.schema[k] for k in ("minLength", "maxLength") if k in leaf.schema}
-        return {**copied, **limits, **({} if shape is None else {"x-in-text": shape})}
+        return {**copied, **limits, **({} if shape is None else {IN_TEXT: shape})}
     if leaf.kind == "quoted":
         quote = {"anyOf": [_NULL, copied]}
         return _exactly({"quote": quote, "value": dict(leaf.schema)})

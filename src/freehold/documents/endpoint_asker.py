@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from freehold.chat.grounded_json import IN_TEXT
 from freehold.documents.asking import Forms, LabelScores, Reply, Usage
 from freehold.documents.prompts import Messages
 from freehold.errors import (
@@ -30,7 +31,6 @@ from freehold.errors import (
     FreeholdError,
     InvalidParameterError,
     JobError,
-    TemplateError,
 )
 from freehold.types import Constraint
 
@@ -103,13 +103,17 @@ class EndpointAsker:
     def model_digest(self) -> str:
         """The digest of the model's files where the server tells it, as freehold's does: then a
         job is the same job wherever it is run. Else a digest of the model's name."""
-        with suppress(ContextLengthError, AnswerError):
-            self._tokens({"prompt": "a"})  # freehold tells of loaded models, and this loads it
-        card = self._json("GET", f"{self.url}/models/{self.model}")
-        digest = card.get("digest")
+        digest = self._card.get("digest")
         if isinstance(digest, str) and digest:
             return digest.removeprefix("sha256:")
         return hashlib.sha256(b"endpoint\0" + self.model.encode()).hexdigest()
+
+    @cached_property
+    def _card(self) -> dict[str, Any]:
+        """What the server says of the model."""
+        with suppress(ContextLengthError, AnswerError):
+            self._tokens({"prompt": "a"})  # freehold tells of loaded models, and this loads it
+        return self._json("GET", f"{self.url}/models/{self.model}")
 
     def count(self, messages: Messages) -> int:
         """Tokens of a rendered conversation, the opening of its answer included."""
@@ -134,7 +138,7 @@ class EndpointAsker:
         bodies = [
             {
                 "model": self.model, "messages": messages, "temperature": 0, "max_tokens": limit,
-                **form_fields(form),
+                **form_fields(form, grounding=self._grounds(form)),
             }
             for messages, limit, form in zip(conversations, limits, forms, strict=True)
         ]  # fmt: skip
@@ -149,6 +153,11 @@ class EndpointAsker:
             for messages in conversations
         ]
         return self._each(bodies, self._scores, lambda error: LabelScores(error=error))
+
+    def _grounds(self, form: Constraint | None) -> bool:
+        """Whether this server can hold words to a text; asked only where it matters."""
+        grounded = form is not None and form.kind == "grounded"
+        return grounded and self._card.get("owned_by") == "freehold"
 
     # -- one request -------------------------------------------------------------------------
     def _each(
@@ -280,19 +289,32 @@ def checked_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def form_fields(form: Constraint | None) -> dict[str, Any]:
-    """The form of an answer in the fields of a request: OpenAI's for JSON, vLLM's for others."""
+def form_fields(form: Constraint | None, *, grounding: bool = False) -> dict[str, Any]:
+    """The form of an answer in the fields of a request: OpenAI's for JSON, vLLM's for others.
+
+    Only freehold's servers can hold words to a text (`grounding`); others are asked for the schema,
+    and whoever reads the answer finds the words in the text or says that they are not there.
+    """
     if form is None:
         return {}
     if form.kind == "json":
         return {"response_format": {"type": "json_object"}}
+    if form.kind == "grounded" and not grounding:
+        form = Constraint("json_schema", _without_marks(form.value["schema"]))
     if form.kind == "json_schema":
         wanted = {"name": "answer", "schema": form.value, "strict": True}
         return {"response_format": {"type": "json_schema", "json_schema": wanted}}
-    names = {"regex": "regex", "choice": "choice", "lark": "grammar"}
-    if form.kind not in names:
-        raise TemplateError(f"a {form.kind} cannot be asked of an endpoint")
+    names = {"regex": "regex", "choice": "choice", "lark": "grammar", "grounded": "grounded"}
     return {"structured_outputs": {names[form.kind]: form.value}}
+
+
+def _without_marks(schema: Any) -> Any:
+    """A schema whose strings need not be words of a text."""
+    if isinstance(schema, Mapping):
+        return {k: _without_marks(v) for k, v in schema.items() if k != IN_TEXT}
+    if isinstance(schema, list):
+        return [_without_marks(each) for each in schema]
+    return schema
 
 
 def _usage(given: Any) -> Usage:

@@ -26,6 +26,8 @@ class StructuredOutputs(Body):
     regex: str | None = None
     choice: list[str] | None = None
     grammar: str | None = None  # Lark
+    # beyond vLLM's: a schema whose marked strings are words of a text
+    grounded: dict[str, Any] | None = None
 
 
 class ConstraintFields(Body):
@@ -91,10 +93,12 @@ def _structured(given: StructuredOutputs | None) -> list[tuple[str, Constraint |
         (f"{name}.regex", _plain("regex", given.regex)),
         (f"{name}.choice", _plain("choice", given.choice)),
         (f"{name}.grammar", _plain("lark", given.grammar)),
+        (f"{name}.grounded", _plain("grounded", given.grounded)),
     ]
     if all(constraint is None for _, constraint in members):
         raise RequestError(
-            f"{name} needs one of json, json_object, regex, choice and grammar", param=name
+            f"{name} needs one of json, json_object, regex, choice, grammar and grounded",
+            param=name,
         )
     return members
 
