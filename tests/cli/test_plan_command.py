@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -131,6 +132,7 @@ def remembered(tmp_path, monkeypatch):
     probe.measure(this_machine(gpus=False), tmp_path)
     monkeypatch.undo()
     monkeypatch.setenv("FREEHOLD_CALIBRATION", str(tmp_path))
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.5, 0.5, 0.5))
     return tmp_path
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -27,6 +28,7 @@ def llm():
 def folder(tmp_path, monkeypatch):
     """Where runs are remembered, of a machine that was measured."""
     monkeypatch.setenv("FREEHOLD_CALIBRATION", str(tmp_path))
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.5, 0.5, 0.5))
     here = this_machine(gpus=False)
     kept = {
         "format": 1, "fingerprint": probe.fingerprint(here), "read": 2e10, "int8": 3e11,
@@ -82,6 +84,14 @@ def test_nothing_is_noted_on_other_devices_or_machines_that_were_not_measured(ll
 
 def test_nothing_is_noted_when_it_is_turned_off(llm, folder, monkeypatch):
     monkeypatch.setenv("FREEHOLD_CALIBRATION", "off")
+    taking = recorder(llm)
+    taking.load(1.0)
+    taking.save()
+    assert noted(folder) == []
+
+
+def test_a_machine_that_others_use_says_nothing_of_itself(llm, folder, monkeypatch):
+    monkeypatch.setattr(os, "getloadavg", lambda: (1.6 * this_machine(gpus=False).cores, 0, 0))
     taking = recorder(llm)
     taking.load(1.0)
     taking.save()

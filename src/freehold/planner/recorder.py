@@ -6,6 +6,7 @@ Knows what can be compared with a prediction and what cannot; where it is kept i
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Protocol
 
 from freehold.config import calibration_dir
@@ -26,8 +27,14 @@ if TYPE_CHECKING:
     from freehold.types import Completion
 
 _FEWEST_TOKENS = 8  # of a phase that is worth remembering
+_SHARED_LOAD = 1.5  # processes that want to run, for each core, over a minute
 _FEWEST_SERVED = 256  # of a model that was served
 _PROMPTS_SHARE = 0.2  # of its time, above which it says nothing of decoding
+
+
+def _is_shared(cores: int) -> bool:
+    """Whether more wants to run than one model of ours would."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > _SHARED_LOAD * cores
 
 
 class Loaded(Protocol):
@@ -117,8 +124,8 @@ class Recorder:
         self._records.append(Record(phase, kind, predicted, seconds))
 
     def save(self) -> None:
-        """Keep what was noted."""
-        if self._records:
+        """Keep what was noted, unless others used the machine meanwhile: then it says little."""
+        if self._records and not _is_shared(self._machine.cores):
             remember(self._folder, record_mark(self._machine), self._records)
             self._records = []
 

@@ -118,7 +118,7 @@ def weights_used(sizes: ModelSizes) -> WeightsUsed:
 
 # Shares of the machine's rates that the kernels reach: of bandwidth by decoding, of int8 operations
 # by prompts. Measured on one machine; `calibration` corrects them on every other.
-_READ_SHARE = 0.78
+_READ_SHARE = 0.90
 _INT8_SHARE = 0.62
 # Blocks that are unpacked through codebooks cost more than their bytes.
 _CODEBOOKS = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "TQ1_0")
