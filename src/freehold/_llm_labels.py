@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from freehold._llm_inputs import common_prefix
+from freehold._llm_tokens import Tokens
 from freehold.chat.tokenizer import Tokenizer
 from freehold.engine.measuring import Measurement
 from freehold.errors import InvalidParameterError
@@ -135,6 +136,34 @@ class LabelTask:
             ),
             coverage=min(1.0, math.fsum(math.exp(logprob) for logprob in logprobs)),
         )
+
+
+def label_task(
+    tokens: Tokens, prompts: Sequence[Prompt], labels: Sequence[str], *, ends: bool,
+    content_free: Sequence[Prompt], normalization: Normalization, temperature: float,
+) -> LabelTask:  # fmt: skip
+    """The task of classifying these prompts; see `LLM.classify`."""
+    labels = checked_labels(labels)
+    wanted = _behind(tokens, (*prompts, *content_free), labels, ends)
+    return LabelTask(labels, tuple(wanted), len(content_free), normalization, temperature)
+
+
+def labels_after(
+    tokens: Tokens, prompt: Prompt, labels: Sequence[str], *, ends: bool
+) -> list[Measurement]:
+    """One score for each label; with `ends`, as an answer that is over then."""
+    return _behind(tokens, [prompt], checked_labels(labels), ends)
+
+
+def _behind(
+    tokens: Tokens, prompts: Sequence[Prompt], labels: Sequence[str], ends: bool
+) -> list[Measurement]:
+    endings = tokens.endings() if ends else ()
+    return [
+        measurement
+        for prompt in prompts
+        for measurement in label_measurements(tokens.tokenizer, prompt, labels, endings)
+    ]
 
 
 def _softmax(scores: _Doubles) -> _Doubles:

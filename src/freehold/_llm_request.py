@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from freehold.chat.detokenizer import TextStream
@@ -27,6 +28,25 @@ from freehold.types import (
 
 if TYPE_CHECKING:
     from freehold.engine.sequence import StepOutput
+    from freehold.engine.structured import Grammar
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What one request is about: a prompt, the form of its answer and what takes it apart."""
+
+    ids: list[int]
+    grammar: Grammar | None = None
+    parser: OutputParser | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Requests that are made together."""
+
+    asked: list[Asked]
+    single: bool  # the caller gave one, not a list of one
+    continues: bool  # answers go on from their prompts' texts
 
 
 class Request:

@@ -79,16 +79,16 @@ def test_the_next_block_is_under_way_before_one_is_over(
 ) -> None:
     """The engine knows of more conversations than a block has."""
     running: list[int] = []
-    step = llm._step
+    step = llm._running.step
 
     def watched() -> None:
-        running.append(len(llm._requests))
+        running.append(len(llm._running.requests))
         step()
 
-    monkeypatch.setattr(llm, "_step", watched)
+    monkeypatch.setattr(llm._running, "step", watched)
     run(tmp_path / "a.sqlite", Summarize(), NOTES, LLMAsker(llm))
     assert max(running) > 16  # blocks begin with 8
-    assert not llm._requests
+    assert not llm._running.requests
 
 
 def test_a_lock_is_handed_over_not_won() -> None:
@@ -126,7 +126,7 @@ def test_stopping_ends_what_is_in_flight(llm: LLM, tmp_path: Path) -> None:
         pytest.raises(KeyboardInterrupt),
     ):
         run_job(task, endless(), LocalExecutor.sharing(asker), journal)
-    assert not llm._requests
+    assert not llm._running.requests
     assert task.answer(asker, [Document(NOTES[0], "a", "txt", 1)])[0].error is None
 
 
@@ -135,7 +135,7 @@ def test_a_stopped_asker_answers_nothing(llm: LLM) -> None:
     asker.stop()
     (reply,) = asker.chat([prompts.summarize(NOTES[0])], max_tokens=8)
     assert isinstance(reply.error, JobError)
-    assert not llm._requests
+    assert not llm._running.requests
 
 
 class Breaking:

@@ -31,7 +31,7 @@ def test_the_same_form_is_compiled_once(llm):
 
 def test_large_grammars_push_each_other_out(llm):
     kept = [llm.text_grammar(words(9000, first)) for first in "abcdefghijklmnop"]
-    compiler = llm._grammars
+    compiler = llm._conversations.grammars
     assert llm.text_grammar(words(9000, "p")) is kept[-1]
     assert llm.text_grammar(words(9000, "a")) is not kept[0]
     assert compiler._kept == sum(map(len, compiler._known)) < 2**20
