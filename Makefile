@@ -22,7 +22,7 @@ PEER_PIN := import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))[
 
 NATIVE := $(shell find native -type f 2>/dev/null) CMakeLists.txt
 
-.PHONY: help demo test nightly check format bench bench-serve bench-table docs sanitize neon clean
+.PHONY: help demo test nightly check format bench bench-serve bench-documents bench-table docs sanitize neon clean
 
 help:
 	@echo "make demo      build, then let the built-in model read documents (MODEL=path, DOCUMENTS=path)"
@@ -32,6 +32,7 @@ help:
 	@echo "make format    let ruff and clang-format rewrite what they can"
 	@echo "make bench     measure against llama.cpp (MODEL=path to a GGUF file; made if not given)"
 	@echo "make bench-serve  measure the server beside the library and beside llama-cpp-python's server"
+	@echo "make bench-documents  a job beside the same documents one by one through that server"
 	@echo "make docs      refresh the benchmark table and picture from benchmarks/results"
 	@echo "make sanitize  native tests under AddressSanitizer and UBSan"
 	@echo "make neon      the aarch64 kernels under qemu"
@@ -119,6 +120,17 @@ bench-serve: $(VENV)/.package $(PEER_VENV)/.server
 	  fi; \
 	fi; \
 	$(BIN)/python benchmarks/bench_serve.py --model "$$model" \
+	  --peer-python $(PEER_VENV)/bin/python $(BENCH_ARGS)
+
+bench-documents: $(VENV)/.package $(PEER_VENV)/.server
+	@model="$(MODEL)"; \
+	if [ -z "$$model" ]; then \
+	  model=build/bench/llama-1b-Q4_K_M-words.gguf; \
+	  if [ ! -f "$$model" ]; then \
+	    $(BIN)/python benchmarks/make_model.py --shape llama-1b --mix Q4_K_M --words --out "$$model"; \
+	  fi; \
+	fi; \
+	$(BIN)/python benchmarks/bench_documents.py --model "$$model" --only shared \
 	  --peer-python $(PEER_VENV)/bin/python $(BENCH_ARGS)
 
 RESULTS := $(wildcard benchmarks/results/*.json)

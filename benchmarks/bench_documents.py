@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Documents at volume beside the same documents one by one through a chat endpoint.
+
+`shared`: every request is one instruction of `--prefix` tokens, the same for all, a document of
+`--document` tokens, and a JSON Schema that the answer is held to. freehold does them as a job
+(`freehold jobs run`, its load and its journal included); llama-cpp-python's server is asked for one
+after another, as a loop over a chat endpoint does, and keeps the instruction it computed last. Both
+answer with the same schema, each answer is checked, and documents per hour are compared. Of the
+prompt tokens that a known instruction can save, the share that the job did not compute is told.
+
+`labels`: the same texts and the same labels, by scoring (`freehold.documents.classify`, nothing is
+decoded) and by asking freehold's own chat endpoint for the label one after another and reading it.
+
+    python bench_documents.py --model words.gguf --peer-python .venv-peer/bin/python --only shared
+    python bench_documents.py --model seedling --texts texts.txt --labels labels.txt --only labels
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from bench_serve import CHAT, SCHEMA, Server, free_port
+from common import finish, header, median, progress, say, table
+from random_vocabulary import words
+from worker_clients import ask
+
+FREEHOLD = str(Path(sys.executable).parent / "freehold")
+GROUPS = ("shared", "labels")
+PEER_CONTEXT = 8192
+
+
+def request(prefix: str, text: str) -> dict[str, Any]:
+    """One document as a chat request."""
+    return {
+        "messages": [{"role": "user", "content": f"{prefix}{text}"}], "temperature": 0,
+        "max_tokens": 160, "response_format": {"type": "json_object", "schema": SCHEMA},
+    }  # fmt: skip
+
+
+def checked(text: str) -> None:
+    """Raises SystemExit for an answer that the schema does not allow."""
+    value = json.loads(text)
+    if [*value] != [*SCHEMA["properties"]] or value["kind"] not in SCHEMA["properties"]["kind"][
+        "enum"
+    ]:
+        raise SystemExit(f"bench_documents.py: an answer broke the schema: {text!r}")
+
+
+class Job:
+    """Documents as a job of freehold's."""
+
+    def __init__(self, args: argparse.Namespace, prefix: str) -> None:
+        self.args, self.prefix = args, prefix
+
+    def run(self, texts: Iterable[str]) -> dict[str, Any]:
+        """Seconds of the whole command, and what its answers say of their tokens."""
+        with tempfile.TemporaryDirectory() as folder:
+            file, out = Path(folder, "requests.jsonl"), Path(folder, "answers.jsonl")
+            with file.open("w") as lines:
+                for number, text in enumerate(texts):
+                    line = {"custom_id": str(number), "method": "POST", "url": CHAT,
+                            "body": request(self.prefix, text)}  # fmt: skip
+                    lines.write(json.dumps(line) + "\n")
+            command = [FREEHOLD, "jobs", "run", str(file), "--model", self.args.model, "--out",
+                       str(out), "--format", "batch", "--threads", str(self.args.threads),
+                       "--context", "2048"]  # fmt: skip
+            began = time.perf_counter()
+            done = subprocess.run(
+                command, capture_output=True, text=True,
+                env={**os.environ, "XDG_DATA_HOME": folder},
+            )  # fmt: skip
+            seconds = time.perf_counter() - began
+            if done.returncode:
+                raise SystemExit(f"bench_documents.py: the job failed\n{done.stderr[-2000:]}")
+            bodies = [json.loads(line)["response"]["body"] for line in out.read_text().splitlines()]
+        for body in bodies:
+            checked(body["choices"][0]["message"]["content"])
+        usage = [body["usage"] for body in bodies]
+        return {
+            "seconds": seconds,
+            "documents": len(bodies),
+            "prompt_tokens": sum(each["prompt_tokens"] for each in usage),
+            "cached_tokens": sum(each["prompt_tokens_details"]["cached_tokens"] for each in usage),
+        }
+
+
+def one_by_one(server: Server, bodies: list[dict[str, Any]]) -> float:
+    """Seconds for all of them, one after another."""
+    began = time.perf_counter()
+    for body in bodies:
+        reply = ask("127.0.0.1", server.port, CHAT, [{"model": "bench", **body}])
+        if "response_format" in body:
+            checked(reply["texts"][0])
+    return time.perf_counter() - began
+
+
+def peer(args: argparse.Namespace) -> Server:
+    """llama-cpp-python's server of the same file."""
+    port = free_port()
+    command = [
+        args.peer_python, "-m", "llama_cpp.server", "--model", args.model, "--port", str(port),
+        "--n_ctx", str(PEER_CONTEXT), "--n_threads", str(args.threads),
+        "--n_threads_batch", str(args.threads), "--interrupt_requests", "false",
+        "--verbose", "false",
+    ]  # fmt: skip
+    return Server("llama-cpp-python", command, port)
+
+
+def shared(args: argparse.Namespace) -> dict[str, Any]:
+    """The job in full; the peer over fewer documents, `--peer-documents` a round, before and after
+    the job, so that a change of the machine meanwhile shows."""
+    prefix = words(args.prefix, "instruction")
+    texts = [words(args.document, f"document {i}") for i in range(args.documents)]
+    rates: list[float] = []
+    server = peer(args) if args.peer_python else None
+
+    def ask_peer(number: int) -> None:
+        if server is None:
+            return
+        server.resume()
+        some = [words(args.document, f"peer {number} {i}") for i in range(args.peer_documents)]
+        one_by_one(server, [request(prefix, words(args.document, f"first {number}"))])
+        seconds = one_by_one(server, [request(prefix, text) for text in some])
+        server.pause()
+        rates.append(args.peer_documents / seconds)
+        progress(f"llama-cpp-python: {3600 * rates[-1]:,.0f} documents per hour")
+
+    try:
+        ask_peer(1)
+        found = Job(args, prefix).run(texts)
+        rate = found["documents"] / found["seconds"]
+        progress(f"freehold: {3600 * rate:,.0f} documents per hour")
+        ask_peer(2)
+    finally:
+        if server is not None:
+            server.close()
+    # Every document but the first finds the whole instruction known.
+    possible = (args.documents - 1) * args.prefix
+    result = {**found, "per_hour": 3600 * rate, "saved": found["cached_tokens"] / possible}
+    row = [f"{args.documents}", f"{3600 * rate:,.0f}", f"{100 * result['saved']:.1f} %"]
+    if rates:
+        result |= {"peer_per_hour": [3600 * each for each in rates], "ratio": rate / median(rates)}
+        row += [f"{3600 * median(rates):,.0f}", f"{result['ratio']:.2f}"]
+    heads = ["documents", "per hour", "saved of what can be", "one by one, peer", "ratio"]
+    say(table(heads[: len(row)], [row]))
+    return result
+
+
+def labels(args: argparse.Namespace) -> dict[str, Any]:
+    """Scored labels beside generated ones."""
+    from freehold import LLM
+    from freehold.documents import classify, prompts
+
+    names = Path(args.labels).read_text("utf-8").split("\n")
+    names = [name for name in names if name.strip()]
+    texts = [line for line in Path(args.texts).read_text("utf-8").split("\n") if line.strip()]
+    texts = texts[: args.documents]
+    with LLM(args.model, threads=args.threads) as llm:
+        longest = max(len(llm.tokenizer.encode(name, add_special=False)) for name in names)
+        classify(llm, texts[:1], names)  # nobody's first time is measured
+        before = llm.engine.stats.decode_tokens
+        began = time.perf_counter()
+        scored = classify(llm, texts[1:], names)
+        seconds = time.perf_counter() - began
+        decoded = llm.engine.stats.decode_tokens - before
+    port = free_port()
+    command = [FREEHOLD, "serve", f"bench={args.model}", "--port", str(port), "--preload", "bench",
+               "--threads", str(args.threads)]  # fmt: skip
+    server = Server("freehold", command, port)
+    try:
+        bodies = [
+            {"messages": prompts.classify(text, names), "temperature": 0, "max_tokens": longest + 4}
+            for text in texts[: 1 + args.peer_documents]
+        ]
+        one_by_one(server, bodies[:1])
+        generated = one_by_one(server, bodies[1:])
+    finally:
+        server.close()
+    rate, other = len(scored) / seconds, (len(bodies) - 1) / generated
+    say(
+        table(
+            ["labels", "scored per second", "tokens decoded", "asked and read per second", "ratio"],
+            [[str(len(names)), f"{rate:.1f}", str(decoded), f"{other:.2f}", f"{rate / other:.1f}"]],
+        )
+    )
+    return {"scored": rate, "generated": other, "decoded": decoded, "ratio": rate / other}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True, help="for `shared` a file made with --words")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", default=",".join(GROUPS), help=f"of {','.join(GROUPS)}")
+    parser.add_argument("--peer-python", help="has llama-cpp-python[server]")
+    parser.add_argument("--documents", type=int, default=1000)
+    parser.add_argument("--peer-documents", type=int, default=20, help="asked one by one")
+    parser.add_argument("--prefix", type=int, default=700, help="tokens of the instruction")
+    parser.add_argument("--document", type=int, default=150, help="tokens")
+    parser.add_argument("--texts", help="labels: a file with a text per line")
+    parser.add_argument("--labels", help="labels: a file with a label per line")
+    parser.add_argument("--output", help="also write the JSON line here")
+    args = parser.parse_args()
+    args.only = args.only.split(",")
+    if unknown := set(args.only) - set(GROUPS):
+        parser.error(f"--only knows {', '.join(GROUPS)}, not {', '.join(sorted(unknown))}")
+    if "labels" in args.only and not (args.texts and args.labels):
+        parser.error("labels needs --texts and --labels")
+    if Path(args.model).is_file():
+        args.model = str(Path(args.model).resolve())
+    return args
+
+
+def main() -> int:
+    args = arguments()
+    result = header("documents")
+    for group in args.only:
+        result[group] = {"shared": shared, "labels": labels}[group](args)
+    finish(result, args.output)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
