@@ -17,7 +17,7 @@ from freehold.errors import InvalidParameterError, ModelNotFoundError, PolicyErr
 from freehold.licences.policy_file import policy_in_force, record_override
 
 if TYPE_CHECKING:
-    from freehold.catalogue.member import Artefact, Member
+    from freehold.catalogue.member import Member
     from freehold.hub.store import Store, StoredModel
     from freehold.licences.metadata import Claims
     from freehold.licences.openness import Evidence, Openness
@@ -247,30 +247,15 @@ def _join(
 
 
 def _evidence(member: Member, origin: Evidence | None) -> Evidence:
-    """The catalogue's evidence in the words of `licences.openness`; of training data the part that
-    is less open counts."""
-    from freehold.licences.openness import MOF_CLASSES, Evidence, Fact
+    """The catalogue's evidence; grades of the European index, which it has in words only, are the
+    publisher's."""
+    from freehold.catalogue.openness import evidence_of
 
-    order = ("open", "partial", "unknown", "closed")
-
-    def fact(*artefacts: Artefact) -> Fact:
-        facts = [member.evidence[each] for each in artefacts if each in member.evidence]
-        if len(facts) < len(artefacts):
-            return Fact()
-        worst = max(facts, key=lambda each: order.index(each.state))
-        return Fact(worst.state, worst.licence, worst.url, worst.checked, worst.note)
-
-    verdicts = {each.framework: each.verdict for each in member.assessments}
-    osaid = verdicts.get("osaid", origin.osaid if origin else None)
-    return Evidence(
-        weights=fact("weights"),
-        data=fact("pretraining_data", "posttraining_data"),
-        code=fact("training_code"),
-        osaid="yes" if osaid == "yes" else "no" if osaid == "no" else "not assessed",
-        mof=next((each for each in MOF_CLASSES if each == verdicts.get("mof")), None),
-        index=origin.index if origin else {},
-        index_words=verdicts.get("european-index", ""),
-    )
+    found = evidence_of(member)
+    if origin is None:
+        return found
+    osaid = origin.osaid if found.osaid == "not assessed" else found.osaid
+    return replace(found, osaid=osaid, index=origin.index, index_date=origin.index_date)
 
 
 # -- policy -------------------------------------------------------------------------------------

@@ -135,6 +135,8 @@ def pull(
 
 def _plan(name: str, options: PullOptions, store: Store, web: Web, note: Note) -> PullPlan:
     ref = reference.with_choice(reference.parse(name), options.quant, options.revision)
+    if options.override is None:  # else the answer is written down, once: when all is known
+        _ask_policy_offline(ref)
     model = _resolve(ref, options, web, note)
     # What was typed leads to it too, but for paths, which mean something else in another folder.
     if ref.name != model.reference.name and ref.kind != "path":
@@ -143,6 +145,19 @@ def _plan(name: str, options: PullOptions, store: Store, web: Web, note: Note) -
     _ask_policy(model, options.override, web)
     model = known_already(model, store)
     return PullPlan(model, need(model, store))
+
+
+def _ask_policy_offline(ref: Reference) -> None:
+    """PolicyError where the catalogue alone says enough: then no server learns of the wish. What a
+    source adds can make a model's terms stricter only, so a refusal here is final."""
+    if policy_in_force() is None or ref.kind not in ("catalogue", "huggingface", "ollama"):
+        return
+    if ref.host is not None:  # a registry that has its own models
+        return
+    name = ref.name.removeprefix("ollama:") if ref.kind == "ollama" else ref.repository
+    member = catalogue.find(name)
+    if member is not None and member.licence:
+        licensing.enforce("pull", replace(licensing.facts_of(member), name=ref.name))
 
 
 def _ask_policy(model: RemoteModel, override: str | None, web: Web) -> None:

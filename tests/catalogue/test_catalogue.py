@@ -12,9 +12,9 @@ from types import MappingProxyType
 import pytest
 
 from freehold.catalogue.catalogue import find, get, members
-from freehold.catalogue.family_file import COMPILED, compile_families
+from freehold.catalogue.family_file import COMPILED, FAMILIES, compile_families, read_family
 from freehold.catalogue.member import ARTEFACTS, Member
-from freehold.errors import ModelNotFoundError, UnsupportedModelError
+from freehold.errors import MalformedFileError, ModelNotFoundError, UnsupportedModelError
 from freehold.formats.checkpoint import Checkpoint
 from freehold.licences.origins import origin_of
 from freehold.models.blocks import expected_of
@@ -48,6 +48,24 @@ def test_every_member_has_sources_dates_and_evidence(member):
     assert set(member.evidence) == set(ARTEFACTS)
     for evidence in member.evidence.values():
         assert evidence.state == "unknown" or evidence.url.startswith("https://")
+
+
+@MEMBERS
+def test_what_was_not_read_at_its_own_page_says_so(member):
+    """A list that somebody gathered is no vendor's word, and nobody read the verdicts on the Open
+    Source AI Definition again."""
+    for said in (*member.evidence.values(), *member.assessments):
+        if "hf_models.json" in said.url:
+            assert said.how == "aggregate"
+        if said.url.startswith("https://opensource.org/ai"):
+            assert said.how == "memory"
+
+
+def test_ways_of_reading_are_a_closed_list(tmp_path):
+    text = (FAMILIES / "t5.toml").read_text("utf-8").replace('how = "memory"', 'how = "hearsay"')
+    (tmp_path / "t5.toml").write_text(text, "utf-8")
+    with pytest.raises(MalformedFileError, match="unknown way"):
+        read_family(tmp_path / "t5.toml")
 
 
 @MEMBERS

@@ -568,6 +568,44 @@ def test_the_policy_is_asked_before_anything_comes(
     assert store.find("hf:org/closed") is not None
 
 
+@pytest.mark.parametrize(
+    "name", ["llama3.2:1b", "LLAMA3.2:1b", "hf:meta-llama/Llama-3.2-1B-Instruct:Q4_K_M",
+             "hf:bartowski/Llama-3.2-1B-Instruct-GGUF@v1", "ollama:llama3.2:1b"],
+)  # fmt: skip
+def test_what_the_catalogue_knows_is_refused_without_a_network(
+    server: ModelServer, store: Store, tmp_path: Path, name: str
+) -> None:
+    house_policy(tmp_path)
+    with pytest.raises(PolicyError) as caught:
+        pull(name, options(server))
+    assert caught.value.reason["code"] == "licence-not-allowed"
+    assert caught.value.reason["licences"] == ["llama3.2"]
+    assert not server.seen
+
+
+def test_an_exception_from_the_policy_is_written_down_once(
+    server: ModelServer, store: Store, tmp_path: Path
+) -> None:
+    house_policy(tmp_path)
+    member = catalogue.get("llama3.2:1b")
+    server.repos[member.gguf_repos[0]] = Repo({"m-Q4_0.gguf": gguf(1)}, {"license": "llama3.2"})
+    pull(member.name, options(server, override="bought a licence"))
+    written = (tmp_path / "data" / "freehold" / "policy-overrides.jsonl").read_text()
+    assert len(written.splitlines()) == 1
+
+
+def test_a_registry_of_ones_own_is_not_judged_by_the_names_of_another(
+    server: ModelServer, store: Store, tmp_path: Path
+) -> None:
+    house_policy(tmp_path)
+    name = f"ollama:{server.url.removeprefix('http://')}/library/llama3.2:1b"
+    server.add_ollama("library/llama3.2:1b", {"model": gguf(1), "license": b"MIT License"})
+    with pytest.raises(PolicyError) as caught:
+        plan_pull(name, options(server))
+    assert caught.value.reason["licences"] != ["llama3.2"]
+    assert server.requests("/manifests/")
+
+
 def test_another_licence_in_a_new_revision_counts(
     server: ModelServer, store: Store, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from freehold.catalogue.member import ARTEFACTS, STATES, TASKS
+from freehold.catalogue.member import ARTEFACTS, HOWS, STATES, TASKS
 from freehold.errors import MalformedFileError
 
 FAMILIES = Path(__file__).parent / "families"
@@ -132,8 +132,7 @@ class _Reader:
             else:
                 raise self._bad(name, f"calls its {artefact} {said['state']} without a source")
             rest = {k: v for k, v in said.items() if k in ("state", "licence", "note")}
-            url, checked = source["url"], source["checked"].isoformat()
-            result[artefact] = {**rest, "url": url, "checked": checked}
+            result[artefact] = {**rest, **_where(source)}
         return result
 
     def _assessment(self, key: str, name: str) -> dict[str, Any]:
@@ -142,16 +141,25 @@ class _Reader:
         if table["framework"] not in _FRAMEWORKS:
             raise self._bad(name, f"has an unknown framework {table['framework']!r}")
         rest = {k: v for k, v in table.items() if k != "source"}
-        return {**rest, "url": source["url"], "checked": source["checked"].isoformat()}
+        return {**rest, **_where(source)}
 
     def _look_up(self, table: str, key: str, name: str) -> dict[str, Any]:
         found = self._tables.get(table, {}).get(key)
         if not isinstance(found, dict):
             raise self._bad(name, f"names {key!r}, which is not in [{table}]")
+        if table == "sources" and found.get("how", "page") not in HOWS:
+            raise self._bad(name, f"has a source {key!r} read in an unknown way")
         return found
 
     def _bad(self, name: str, what: str) -> MalformedFileError:
         return MalformedFileError(f"{self._where}: {name} {what}")
+
+
+def _where(source: Mapping[str, Any]) -> dict[str, str]:
+    """Where a statement was found, when, and how; that a page was read itself goes without
+    saying."""
+    how = {} if source.get("how", "page") == "page" else {"how": source["how"]}
+    return {"url": source["url"], "checked": source["checked"].isoformat(), **how}
 
 
 def compile_families(folder: Path = FAMILIES) -> str:

@@ -20,6 +20,12 @@ Task: TypeAlias = Literal[
     "vision", "audio", "medicine", "moderation",
 ]  # fmt: skip
 
+# How a source was read: the page itself (or a stored copy of that page), a copy of it that
+# somebody else published, a list of many models that somebody gathered, others' words, or not at
+# all: then the date is the day it was written down.
+How: TypeAlias = Literal["page", "copy", "aggregate", "second-hand", "memory"]
+
+HOWS: tuple[str, ...] = get_args(How)
 STATES: tuple[str, ...] = get_args(State)
 ARTEFACTS: tuple[str, ...] = get_args(Artefact)
 TASKS: tuple[str, ...] = get_args(Task)
@@ -38,6 +44,7 @@ class Evidence:
     checked: date
     licence: str | None = None  # of this artefact, an id of `freehold.licences`
     note: str = ""
+    how: How = "page"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,7 @@ class Assessment:
     url: str
     checked: date
     note: str = ""
+    how: How = "page"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from freehold.catalogue.openness import openness
 from freehold.cli import console
 
 if TYPE_CHECKING:
-    from freehold.catalogue.member import Artefact, Evidence, Member
+    from freehold.catalogue.member import Artefact, Assessment, Evidence, Member
     from freehold.cli._models_fit import Choice
     from freehold.planner.fit import Fit
     from freehold.planner.machine import Machine
@@ -93,12 +93,13 @@ def show_one(member: Member, fit: Fit | None, machine: Machine) -> None:
     grid.add_row("fully open", f"{_LEVELS[openly.answers['full']]}: {openly.reasons['full']}")
     for each in member.assessments:
         note = f" ({each.note})" if each.note else ""
-        grid.add_row(each.framework, f"{each.verdict}{note}; {each.url}, {each.checked}")
+        seen = _seen(each)
+        grid.add_row(each.framework, f"{each.verdict}{note}; {each.url}, {seen}")
     for note in member.notes:
         grid.add_row("note", note)
     for i, url in enumerate(member.sources):
         grid.add_row("sources" if i == 0 else "", url)
-    grid.add_row("", f"read {member.checked} or later")
+    grid.add_row("", f"as of {member.checked} or later")
     out.print(Text(member.title, style="bold"))
     out.print(grid)
     out.print(Text(_ALWAYS, style="yellow"))
@@ -131,9 +132,20 @@ def _facts(member: Member) -> Iterable[tuple[str, str]]:
 
 def _evidence(evidence: Evidence) -> Text:
     text = Text(evidence.state, style=_STYLES[evidence.state])
-    rest = [evidence.note, evidence.licence or "", evidence.url, f"{evidence.checked}"]
+    rest = [evidence.note, evidence.licence or "", evidence.url, _seen(evidence)]
     text.append(" · " + " · ".join(part for part in rest if part), style="default")
     return text
+
+
+_HOW = {
+    "copy": "read in a copy", "aggregate": "of a list of many models", "memory": "from memory",
+    "second-hand": "as others tell it",
+}  # fmt: skip
+
+
+def _seen(said: Evidence | Assessment) -> str:
+    """When something was found, and how where its own page was not read."""
+    return " ".join(part for part in (_HOW.get(said.how, ""), f"{said.checked}") if part)
 
 
 def _fit(member: Member, fit: Fit | None, machine: Machine) -> str:

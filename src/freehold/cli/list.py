@@ -93,7 +93,8 @@ def render(models: Sequence[StoredModel]) -> str:
 def _total(models: Sequence[StoredModel]) -> str:
     own = {f.sha256: f.size for model in models if not model.adopted for f in model.files}
     theirs = sum(model.size for model in models if model.adopted)
-    text = f"{len(models)} models, {console.size(sum(own.values()))} in the store"
+    count = f"{len(models)} model" + "s" * (len(models) != 1)
+    text = f"{count}, {console.size(sum(own.values()))} in the store"
     return text + (f", {console.size(theirs)} kept by other programs" if theirs else "")
 
 

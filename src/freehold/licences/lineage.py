@@ -60,7 +60,7 @@ def trace(
     parents = _parents(claims, own, repository)
     inherited = _inherited(parents, published, notes)
     if origin is not None and origin is copied:
-        inherited += origin.licences
+        inherited += origin.licences or (UNKNOWN,)
     certain = tuple(known) or (own.licences if own else ())
     claimed = _claimed(claims, notes)
     from_text = _from_texts(texts, (*certain, *inherited), claimed, notes)
@@ -102,7 +102,7 @@ def _inherited(parents: Sequence[str], published: Published, notes: list[str]) -
             notes.append(f"the licence of its parent {parent} is not known")
             bound.append(UNKNOWN)
         else:
-            bound += origin.licences
+            bound += origin.licences or (UNKNOWN,)
     return _unique(bound)
 
 
