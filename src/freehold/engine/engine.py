@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-
-import numpy as np
 
 from freehold.batch import IntArray
 from freehold.config import EngineConfig
-from freehold.engine.inputs import check_token_id, checked_ids
+from freehold.engine.chosen_rows import ChosenRows
+from freehold.engine.generating import Generating
 from freehold.engine.kv_cache import check_config, make_kv_cache
 from freehold.engine.kv_groups import make_groups
 from freehold.engine.kv_snapshot import SnapshotStore
@@ -33,17 +31,17 @@ from freehold.engine.measuring import (
 from freehold.engine.metrics import EngineStats
 from freehold.engine.model_runner import ModelRunner, RowSpan
 from freehold.engine.prefix_snapshots import PrefixSnapshots
-from freehold.engine.results import ROWS_PER_SLICE, collect
-from freehold.engine.sampler import BreakerMasks, SequenceSampler, uses_dry
+from freehold.engine.results import collect
+from freehold.engine.sampler import BreakerMasks
 from freehold.engine.scheduler import Scheduler, StepPlan
 from freehold.engine.sequence import (
     LogitsProcessor,
     SequenceState,
     StepOutput,
 )
-from freehold.engine.speculative import DraftControl, StepCost
+from freehold.engine.speculative import StepCost
 from freehold.engine.structured import MaskWorker, TokenConstraint
-from freehold.engine.taking import take_tokens
+from freehold.engine.taking import due_constraints, output_of, take_tokens
 from freehold.errors import (
     EngineError,
     InvalidParameterError,
@@ -76,15 +74,20 @@ class Engine:
         self.config = config
         self.stats = EngineStats()
         self._vocab_size = model.config.vocab_size
-        # A tokenizer may name tokens the model has no row for; they cannot occur.
-        self._eos = frozenset(t for t in eos_token_ids if 0 <= t < self._vocab_size)
-        self._breakers = BreakerMasks(self._vocab_size, token_bytes)
         layers = model.kv_layers()
         cache = make_kv_cache(ops, layers, config)
         self.kv_bytes = cache.nbytes
         groups = make_groups(layers, cache, config.prefix_caching)
         self.pools = tuple(group.pool for group in groups)
         self.max_length = min(group.longest(config.context_length) for group in groups)
+        self._generating = Generating(
+            config,
+            self.max_length,
+            self._vocab_size,
+            # A tokenizer may name tokens the model has no row for; they cannot occur.
+            eos=frozenset(t for t in eos_token_ids if 0 <= t < self._vocab_size),
+            breakers=BreakerMasks(self._vocab_size, token_bytes),
+        )
         self._scheduler = Scheduler(
             groups,
             max_num_seqs=config.max_num_seqs,
@@ -106,12 +109,7 @@ class Engine:
 
         May be called on any thread.
         """
-        longest = self.max_length
-        ids = checked_ids(prompt_token_ids, longest - 1, longest, self._vocab_size)
-        for name in ("logit_bias", "stop_token_ids"):
-            for token in getattr(params, name):
-                check_token_id(token, self._vocab_size, name)
-        return ids
+        return self._generating.check(prompt_token_ids, params)
 
     def add(
         self,
@@ -134,42 +132,8 @@ class Engine:
         InvalidParameterError for an empty prompt or ids outside the vocabulary.
         """
         ids = self.check(prompt_token_ids, params)
-        room = self.max_length - len(ids)
-        max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
-        # A drawn sequence without a seed still needs one, or preempting it could change it.
-        if params.seed is None:
-            params = replace(params, seed=int(np.random.SeedSequence().generate_state(1)[0]))
-        ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self._eos)
-        sampler = SequenceSampler(
-            params,
-            ids,
-            self._vocab_size,
-            end_token_ids=ends,
-            breakers=self._breakers.get(params.dry_sequence_breakers) if uses_dry(params) else None,
-            avoided_ids=self._eos if constraint is not None and params.ignore_eos else (),
-            logits_processor=logits_processor,
-        )
-        forcing = constraint is not None and self.config.forced_tokens
-        drafts = self.config.speculative_tokens
-        wants_prompt = params.prompt_logprobs is not None
-        return self._queue(
-            request_id,
-            params=params,
-            tokens=ids,
-            num_tokens=len(ids),
-            prompt_len=len(ids),
-            max_len=len(ids) + max_tokens,
-            next_wanted_row=0 if wants_prompt else len(ids) - 1,
-            sampler=sampler,
-            draft_control=DraftControl(drafts) if drafts else None,
-            end_token_ids=ends,
-            constraint=constraint,
-            forcing=forcing,
-            forced=constraint.forced() if constraint is not None and forcing else [],
-            prompt_logprobs=[None] if wants_prompt else None,
-            adapter=adapter,
-            salt=salt,
-        ).request_id
+        fields = self._generating.sequence_fields(ids, params, constraint, logits_processor)
+        return self._queue(request_id, adapter=adapter, salt=salt, **fields).request_id
 
     def abort(self, request_id: str) -> None:
         """Drop a request; nothing more comes for it. Unknown ids are ignored."""
@@ -217,16 +181,16 @@ class Engine:
             if item.seq.first_scheduled < 0:
                 item.seq.first_scheduled = started
         before_model = time.perf_counter()
-        self._masks.begin(_to_mask(plan))
+        self._masks.begin(due_constraints(plan))
         try:
             hidden, spans = self._runner.run(plan)
-            logits = self._sampling_logits(hidden, spans)
+            chosen = ChosenRows(self._runner, hidden, spans)
         finally:
             self._masks.join()
         model_seconds = time.perf_counter() - before_model
         outputs: list[StepOutput] = []
         try:
-            self._publish(outputs, plan, spans, hidden, logits)
+            self._publish(outputs, plan, spans, hidden, chosen)
         except BaseException:
             self._held_back.extend(outputs)  # those tokens are taken and must not get lost
             raise
@@ -321,28 +285,13 @@ class Engine:
                 self._scheduler.grant_drafts(item, plan, drafts)
                 self.stats.drafts_proposed += len(item.drafts)
 
-    def _sampling_logits(self, hidden: Array, spans: list[RowSpan]) -> list[FloatArray]:
-        """One array per slice of the rows that choose tokens, in the order of the spans."""
-        rows: list[int] = []
-        for span in spans:
-            if span.item.seq.want in ("tokens", "next"):
-                skip = _prompt_rows(span)
-                rows.extend(range(span.start + skip, span.start + span.count))
-        if not rows:
-            return []
-        chosen = hidden if len(rows) == hidden.shape[0] else self._runner.take(hidden, rows)
-        return [
-            self._runner.logits(chosen[at : at + ROWS_PER_SLICE])
-            for at in range(0, len(rows), ROWS_PER_SLICE)
-        ]
-
     def _publish(
         self,
         outputs: list[StepOutput],
         plan: StepPlan,
         spans: list[RowSpan],
         hidden: Array,
-        logits: list[FloatArray],
+        chosen: ChosenRows,
     ) -> None:
         """Give every sequence its rows; what that brings goes to `outputs`.
 
@@ -350,7 +299,6 @@ class Engine:
         """
         now = time.perf_counter()
         by_item = {id(span.item): span for span in spans}
-        row = 0  # of all sampling rows
         for item in plan.items:
             seq = item.seq
             begin, known = seq.num_computed, item.num_new - len(item.drafts)
@@ -360,8 +308,7 @@ class Engine:
                 self._scheduler.commit(seq, begin + known)
                 continue
             if seq.want == "next":
-                take_rows(seq, _rows(logits, row, span.count), span.position)
-                row += span.count
+                take_rows(seq, chosen.take(span.count), span.position)
             elif seq.want != "tokens":
                 collect(seq, self._runner, hidden, span.start, span.count, span.position)
             if seq.want != "tokens":
@@ -370,15 +317,14 @@ class Engine:
                     self._forget(seq.request_id)
                     outputs.append(measured(seq))
                 continue
-            skip = _prompt_rows(span)
+            skip = span.num_prompt_rows
             if skip:
                 collect(seq, self._runner, hidden, span.start, skip, span.position)
             count = span.count - skip
             if count == 0:
                 self._scheduler.commit(seq, begin + known)
                 continue
-            choices = _rows(logits, row, count)
-            row += count
+            choices = chosen.take(count)
             outputs.append(self._take_tokens(seq, item.drafts, choices, begin + known, now))
 
     def _take_tokens(
@@ -392,7 +338,6 @@ class Engine:
         """Take what the logits say, and record how the sequence stands then."""
         guessed = bool(drafts) and not seq.forced
         taken = take_tokens(seq, drafts, choices)
-        tokens, finished = taken.tokens, taken.finished
         if guessed and seq.draft_control is not None:
             seq.draft_control.judge(len(drafts), taken.accepted)
             self.stats.drafts_accepted += taken.accepted
@@ -402,29 +347,14 @@ class Engine:
         seq.next_wanted_row = seq.num_tokens - 1
         if seq.first_token < 0:
             seq.first_token = now
-        prompt_logprobs = None
-        if seq.prompt_logprobs is not None and len(seq.output_ids) == len(tokens):
-            prompt_logprobs = tuple(seq.prompt_logprobs)
-        self.stats.decode_tokens += len(tokens)
-        if finished is not None:
+        self.stats.decode_tokens += len(taken.tokens)
+        if taken.finished is not None:
             self._forget(seq.request_id)
-            if finished == "abort":
+            if taken.finished == "abort":
                 self.stats.requests_aborted += 1
             else:
                 self.stats.requests_finished += 1
-        return StepOutput(
-            request_id=seq.request_id,
-            new_token_ids=tuple(tokens),
-            logprobs=tuple(taken.logprobs) if seq.params.logprobs is not None else None,
-            finished=finished,
-            stop_reason=taken.stop_reason,
-            cached_tokens=max(0, seq.cached_tokens),
-            num_forced=taken.num_forced,
-            prompt_logprobs=prompt_logprobs,
-            error=taken.error,
-            prefill_seconds=seq.first_token - seq.first_scheduled,
-            decode_seconds=now - seq.first_token,
-        )
+        return output_of(seq, taken, now)
 
     # -- small things ------------------------------------------------------------------------------
     def _queue(self, request_id: str | None, **fields: object) -> SequenceState:
@@ -458,27 +388,3 @@ class Engine:
         self._idle_steps += 1
         if self._idle_steps > 8:
             raise EngineError("the scheduler makes no progress: no waiting request can start")
-
-
-def _to_mask(plan: StepPlan) -> list[TokenConstraint]:
-    """The constraints of those sequences that will choose a token in this step."""
-    return [
-        item.seq.constraint
-        for item in plan.items
-        if item.seq.constraint is not None
-        and not item.seq.forced
-        and item.num_new - len(item.drafts) == item.seq.num_remaining
-    ]
-
-
-def _rows(slices: Sequence[FloatArray], start: int, count: int) -> list[FloatArray]:
-    """Rows of logits out of the slices they were computed in."""
-    return [slices[r // ROWS_PER_SLICE][r % ROWS_PER_SLICE] for r in range(start, start + count)]
-
-
-def _prompt_rows(span: RowSpan) -> int:
-    """How many leading rows of the span are for prompt log-probabilities only."""
-    if span.item.seq.want == "next":
-        return 0
-    before_last = span.item.seq.prompt_len - 1 - span.position
-    return min(max(0, before_last), span.count)

@@ -30,6 +30,14 @@ class RowSpan:
     count: int
     position: int
 
+    @property
+    def num_prompt_rows(self) -> int:
+        """How many leading rows are for prompt log-probabilities only."""
+        if self.item.seq.want == "next":
+            return 0
+        before_last = self.item.seq.prompt_len - 1 - self.position
+        return min(max(0, before_last), self.count)
+
 
 class ModelRunner:
     """Runs plans over one model and one cache; keeps the block tables."""

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from freehold.engine.logprobs import token_logprob
-from freehold.engine.sequence import SequenceState
+from freehold.engine.scheduler import StepPlan
+from freehold.engine.sequence import SequenceState, StepOutput
+from freehold.engine.structured import TokenConstraint
 from freehold.errors import FreeholdError
 from freehold.ops import FloatArray
 from freehold.types import FinishReason, TokenLogprob
@@ -27,6 +29,17 @@ class Taken:
     finished: FinishReason | None = None
     stop_reason: int | None = None
     error: FreeholdError | None = None
+
+
+def due_constraints(plan: StepPlan) -> list[TokenConstraint]:
+    """The constraints of those sequences that will choose a token in this step."""
+    return [
+        item.seq.constraint
+        for item in plan.items
+        if item.seq.constraint is not None
+        and not item.seq.forced
+        and item.num_new - len(item.drafts) == item.seq.num_remaining
+    ]
 
 
 def take_tokens(seq: SequenceState, drafts: Sequence[int], choices: list[FloatArray]) -> Taken:
@@ -52,6 +65,26 @@ def take_tokens(seq: SequenceState, drafts: Sequence[int], choices: list[FloatAr
     except FreeholdError as problem:  # this request's own fault: the others go on
         taken.error, taken.finished = problem, "abort"
     return taken
+
+
+def output_of(seq: SequenceState, taken: Taken, now: float) -> StepOutput:
+    """What the step has to tell of the sequence, which has moved by then."""
+    prompt_logprobs = None
+    if seq.prompt_logprobs is not None and len(seq.output_ids) == len(taken.tokens):
+        prompt_logprobs = tuple(seq.prompt_logprobs)
+    return StepOutput(
+        request_id=seq.request_id,
+        new_token_ids=tuple(taken.tokens),
+        logprobs=tuple(taken.logprobs) if seq.params.logprobs is not None else None,
+        finished=taken.finished,
+        stop_reason=taken.stop_reason,
+        cached_tokens=max(0, seq.cached_tokens),
+        num_forced=taken.num_forced,
+        prompt_logprobs=prompt_logprobs,
+        error=taken.error,
+        prefill_seconds=seq.first_token - seq.first_scheduled,
+        decode_seconds=now - seq.first_token,
+    )
 
 
 def _next(seq: SequenceState, logits: FloatArray, taken: Taken) -> int:
