@@ -8,6 +8,7 @@ opens nothing, fetches nothing and asks no network. A path costs no look into th
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,11 +72,30 @@ def find_stored(model: str) -> StoredModel | None:
         return None
     if reference.name != model and (found := store.find(reference.name)) is not None:
         return found
-    models = store.models()
+    return _loosely(model, reference, store.models())
+
+
+def find_among(model: str, models: Sequence[StoredModel]) -> StoredModel | None:
+    """As `find_stored`, among models that were read from a store before; reads nothing."""
+    reference = _reference(model)
+    for name in (model,) if reference is None else (model, reference.name):
+        exact = [each for each in models if name == each.name]
+        if found := exact or [each for each in models if name in each.aliases]:
+            return found[0]
+    return None if reference is None else _loosely(model, reference, models)
+
+
+def _loosely(model: str, reference: Reference, models: Sequence[StoredModel]) -> StoredModel | None:
+    """The one model that a name leaves open, by its repository."""
     if models and reference.kind == "catalogue":
         homes = _catalogue_repositories(reference.repository)
         return _only([each for each in models if each.repository in homes], model)
     return _only([each for each in models if _may_be(each, reference)], model)
+
+
+def is_stored_name(model: str) -> bool:
+    """Whether `resolve_model` looks for `model` in the store at all."""
+    return model not in builtin.MODELS and not _is_path(model)
 
 
 def _is_path(model: str) -> bool:
@@ -114,7 +134,7 @@ def _catalogue_repositories(name: str) -> tuple[str, ...]:
 
 
 def _only(found: list[StoredModel], model: str) -> StoredModel | None:
-    if len(found) > 1:
+    if len({each.digest for each in found}) > 1:  # copies under other names are no choice
         names = ", ".join(each.name for each in found[:8])
         raise ModelNotFoundError(
             f"{model}: the store has {len(found)} models of this name", hint=f"name one: {names}"

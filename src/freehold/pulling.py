@@ -121,8 +121,12 @@ def pull(
     store: Store | None = None,
     progress: Progress = lambda done, total, file: None,
     note: Note = lambda text: None,
+    planned: Callable[[PullPlan], None] = lambda plan: None,
 ) -> StoredModel:
     """Fetch the model of that name into the store, or go on where an earlier try ended.
+
+    `planned` is told what will come, once the policy has agreed. Whatever a callback raises ends
+    the fetch, and what has come is kept.
 
     Raises InvalidParameterError for names, ModelNotFoundError, PolicyError before anything was
     fetched, DownloadError, IntegrityError, CapacityError and StoreError.
@@ -130,6 +134,7 @@ def pull(
     options, store = options or PullOptions(), store or Store()
     with Web(limits=options.web, note=note) as web:
         plan = _plan(name, options, store, web, note)
+        planned(plan)
         return fetch_model(plan.model, store, web, progress, options.transfer)
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 import store_files
-from model_server import Fault, ModelServer, Repo, changed, cut_after, status
 
 from freehold.hub.store import Store
+from model_server import Fault, ModelServer, Repo, changed, cut_after, status
 
 HEADER = {"general.architecture": "llama"}
 

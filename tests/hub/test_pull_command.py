@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import store_files
+
 from model_server import ModelServer, Repo
 
 MODEL = store_files.gguf({"general.architecture": "llama"}, bytes(50_000))

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import store_files
-from model_server import COMMIT, DATE, Fault, ModelServer, Repo, changed, cut_after, status
 
 from freehold.catalogue import catalogue
 from freehold.errors import (
@@ -32,6 +31,7 @@ from freehold.hub.store import Store
 from freehold.hub.web import WebLimits
 from freehold.planner.machine import TYPICAL, Machine
 from freehold.pulling import PullOptions, plan_pull, pull
+from model_server import COMMIT, DATE, Fault, ModelServer, Repo, changed, cut_after, status
 
 WEB = WebLimits(read_timeout=2, retries=3, first_pause=0.001, longest_pause=0.01)
 PIECES = TransferLimits(connections=3, smallest_piece=32 << 10, write_size=8 << 10)

@@ -10,6 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from freehold.errors import CapacityError, DownloadError, IntegrityError
+from freehold.hub.partial import journal_of
+from freehold.hub.ranged_download import TransferLimits
+from freehold.hub.remote import RemoteFile
+from freehold.hub.store import Store
+from freehold.hub.transfer import blob_key, fetch, present
+from freehold.hub.web import Web, WebLimits
 from model_server import (
     Fault,
     Handler,
@@ -23,14 +31,6 @@ from model_server import (
     status,
     zipped,
 )
-
-from freehold.errors import CapacityError, DownloadError, IntegrityError
-from freehold.hub.partial import journal_of
-from freehold.hub.ranged_download import TransferLimits
-from freehold.hub.remote import RemoteFile
-from freehold.hub.store import Store
-from freehold.hub.transfer import blob_key, fetch, present
-from freehold.hub.web import Web, WebLimits
 
 WEB = WebLimits(read_timeout=0.5, retries=3, first_pause=0.001, longest_pause=0.01)
 PIECES = TransferLimits(connections=4, smallest_piece=64 << 10, write_size=8 << 10)

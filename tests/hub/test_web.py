@@ -12,12 +12,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from model_server import Fault, ModelServer, endless, redirect, status
 
 from freehold.errors import DownloadError
 from freehold.hub.web import Web, WebLimits
 from freehold.hub.web_errors import Refused
 from freehold.hub.web_rules import Credential, is_public, origin
+from model_server import Fault, ModelServer, endless, redirect, status
 
 LIMITS = WebLimits(read_timeout=1, retries=2, first_pause=0.001, longest_pause=0.01)
 SECRET = "hf_secret"

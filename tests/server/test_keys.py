@@ -107,6 +107,7 @@ def test_names_are_unique_and_plain(file: Path) -> None:
         '{"version": 1, "keys": [{"name": "a b", "sha256": "%s", "created": 1}]}',
         '{"version": 1, "keys": [{"name": "a", "sha256": "%s", "created": 1, "admin": true}]}',
         '{"version": 1, "keys": [{"name": "a", "sha256": "%s", "created": 1, "models": "all"}]}',
+        '{"version": 1, "keys": [{"name": "a", "sha256": "%s", "created": 1, "manage_models": 1}]}',
         '{"version": 1, "keys": [{"name": "a", "sha256": "%s", "created": 1, "models": []}]}',
         '{"version": 1, "keys": [{"name": "a", "sha256": "%s", "created": 1,'
         ' "requests_per_minute": -1}]}',

@@ -378,18 +378,20 @@ def test_models_are_loaded_listed_and_let_go(tmp_path):
             time.sleep(0.02)
 
 
-def test_what_needs_a_store_says_that_there_is_none(client, server):
+def test_what_changes_models_is_refused_unless_the_operator_allows_it(client, server):
     assert client.pull("seedling").status == "success"
     assert [line.status for line in client.pull("seedling", stream=True)] == ["success"]
     for ask in (
         lambda: client.pull("nobody"),
         lambda: list(client.pull("nobody", stream=True)),
-        lambda: client.push("seedling"),
-        lambda: client.create("new", from_="seedling"),
         lambda: client.copy("seedling", "new"),
         lambda: client.delete("seedling"),
     ):
-        with pytest.raises(ollama.ResponseError, match="no store of models"):
+        with pytest.raises(ollama.ResponseError, match="models for clients") as caught:
+            ask()
+        assert caught.value.status_code == 403
+    for ask in (lambda: client.push("seedling"), lambda: client.create("new", from_="seedling")):
+        with pytest.raises(ollama.ResponseError, match="neither publishes nor makes"):
             ask()
 
 

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from freehold.errors import ModelNotFoundError, StoreError
 from freehold.hub.store import Store, StoredFile, StoredModel
-from freehold.model_names import find_stored, resolve_model
+from freehold.model_names import find_among, find_stored, resolve_model
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +49,8 @@ SPELLINGS = [
 def test_every_spelling_finds_the_model(store: Store, name: str) -> None:
     path = put(store, "hf:org/repo:Q4_K_M", "org/repo", "Q4_K_M", aliases=("mine", "llama3.2:3b"))
     assert resolve_model(name) == path
+    assert find_among(name, store.models()) == find_stored(name)
+    assert find_among(f"{name}x", store.models()) is None
 
 
 def test_the_tag_latest_need_not_be_said(store: Store) -> None:
@@ -137,3 +140,13 @@ def test_without_a_home_there_is_no_store(monkeypatch: pytest.MonkeyPatch) -> No
     assert find_stored("anything") is None
     with pytest.raises(ModelNotFoundError):
         resolve_model("anything")
+
+
+def test_copies_under_other_names_leave_no_choice(store: Store) -> None:
+    put(store, "hf:org/repo:Q4_K_M", "bartowski/Llama-3.2-3B-Instruct-GGUF", "Q4_K_M")
+    (model,) = store.models()
+    store.add(replace(model, name="mine"))
+    assert find_stored("llama3.2:3b") is not None
+    put(store, "hf:org/repo:Q8_0", "bartowski/Llama-3.2-3B-Instruct-GGUF", "Q8_0")
+    with pytest.raises(ModelNotFoundError, match="3 models"):
+        find_stored("llama3.2:3b")

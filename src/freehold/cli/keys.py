@@ -47,6 +47,13 @@ def command(
     concurrent: Annotated[
         int | None, typer.Option("--concurrent", min=1, help="Requests at the same time.")
     ] = None,
+    manage_models: Annotated[
+        bool,
+        typer.Option(
+            "--manage-models",
+            help="Let the key fetch, copy and delete models on servers with --allow-pull.",
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="List as one JSON document.")] = False,
 ) -> None:
     """Create, list and revoke the API keys of `freehold serve`."""
@@ -75,6 +82,7 @@ def command(
         requests_per_minute=requests_per_minute,
         tokens_per_minute=tokens_per_minute,
         concurrent_requests=concurrent,
+        manage_models=manage_models,
     )
     console.data(secret)
     console.note("this is the only time the key is shown: keep it where it is needed")
@@ -93,6 +101,7 @@ def _show(keys: tuple[ApiKey, ...], as_json: bool) -> None:
                     "requests_per_minute": key.requests_per_minute,
                     "tokens_per_minute": key.tokens_per_minute,
                     "concurrent_requests": key.concurrent_requests,
+                    "manage_models": key.manage_models,
                 }
                 for key in keys
             ]
@@ -106,9 +115,8 @@ def _show(keys: tuple[ApiKey, ...], as_json: bool) -> None:
         expires = "never" if key.expires is None else _date(key.expires)
         if key.expired():
             expires += " (over)"
-        rows.append(
-            (key.name, _date(key.created), expires, " ".join(key.models or ("all",)), _limits(key))
-        )
+        models = " ".join(key.models or ("all",)) + (" (manages)" if key.manage_models else "")
+        rows.append((key.name, _date(key.created), expires, models, _limits(key)))
     console.data(console.table(rows))
 
 

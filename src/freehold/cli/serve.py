@@ -18,9 +18,33 @@ from freehold.cli import console, options
 @options.with_options
 def command(
     models: Annotated[
-        list[str],
-        typer.Argument(help="Files, directories or names; NAME=PATH serves PATH as NAME."),
-    ],
+        list[str] | None,
+        typer.Argument(
+            help="Files, directories or names; NAME=PATH serves PATH as NAME. Without any, all "
+            "models of the store (`freehold list`).",
+            show_default=False,
+        ),
+    ] = None,
+    store: Annotated[
+        bool, typer.Option("--store", help="Serve the models of the store as well.")
+    ] = False,
+    allow_pull: Annotated[
+        bool,
+        typer.Option(
+            "--allow-pull",
+            help="Let clients fetch, copy and delete models of the store; where keys are kept, "
+            "those made with --manage-models.",
+        ),
+    ] = False,
+    allow_pull_from: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-pull-from",
+            metavar="HOST[:PORT]",
+            help="Let them fetch from this host beside Hugging Face and Ollama's registry; "
+            "repeatable.",
+        ),
+    ] = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="0: any.")] = 8484,
     adapter: Annotated[
@@ -118,6 +142,9 @@ def command(
     from freehold.server.security.keys import FILE_NAME, require_key
     from freehold.server.settings import ServerSettings
 
+    models = models or []
+    if not models and not allow_pull:
+        _require_stored()
     key_file = config.config_dir() / FILE_NAME
     require_key(host, key_file)
     snapshots: dict[str, object] = {"snapshot_bytes": parse_bytes(snapshot_bytes)}
@@ -127,6 +154,9 @@ def command(
     settings = ServerSettings(
         models=tuple(models),
         adapters=tuple(adapter or ()),
+        store=store or allow_pull or not models,
+        allow_pull=allow_pull,
+        pull_hosts=tuple(each.lower() for each in allow_pull_from or ()),
         host=host,
         port=port,
         engine={**engine.settings(), **snapshots},
@@ -148,4 +178,18 @@ def command(
         log_format=log_format,
         log_prompts=log_prompts,
     )
+    if allow_pull_from and not allow_pull:
+        console.note("note: --allow-pull-from does nothing without --allow-pull")
     serve(settings, lambda url: console.note(f"serving on {url} (Ctrl-C stops)"))
+
+
+def _require_stored() -> None:
+    """InvalidParameterError where there would be nothing to serve."""
+    from freehold.errors import InvalidParameterError
+    from freehold.hub.store import Store
+
+    if not Store().models():
+        raise InvalidParameterError(
+            "no model is named, and the store has none",
+            hint="`freehold pull NAME` fetches one; --allow-pull lets clients fetch them",
+        )

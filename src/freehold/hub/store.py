@@ -92,6 +92,14 @@ class Store:
                     models.append(model)
         return sorted(models, key=lambda model: model.name), damaged
 
+    def version(self) -> int | None:
+        """A number that changes when a model comes, changes or goes, as fine as the disk's clock;
+        None where there is no model yet."""
+        try:
+            return self._records.stat().st_mtime_ns
+        except OSError:
+            return None
+
     def find(self, name: str) -> StoredModel | None:
         """The model of that name or alias, or None. Raises StoreError where there is one, but its
         record is damaged."""

@@ -15,6 +15,11 @@ class ServerSettings:
 
     models: tuple[str, ...] = ()  # names or paths, each served under its short name
     adapters: tuple[str, ...] = ()  # NAME=PATH, or MODEL:NAME=PATH where there are several models
+    # the store of models
+    store: bool = False  # serve what it holds too
+    allow_pull: bool = False  # whoever may ask, or has a key for it, may fetch, copy and delete
+    pull_hosts: tuple[str, ...] = ()  # HOST or HOST:PORT that may be fetched from beside the usual
+    max_pulls: int = 2  # models fetched at a time
     host: str = "127.0.0.1"
     port: int = 8484
     engine: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of `LLM`

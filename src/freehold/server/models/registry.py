@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The models a server answers for: which names there are, which are loaded, who uses them.
+"""The models a server answers for: which are loaded, and who uses them.
 
 Models are loaded when they are asked for and share a budget of memory. Where it is short, the
 least recently used one that nobody uses and that is not pinned is let go; where all are in use,
 a request waits a while and is then told to come back. Whoever holds a lease keeps the model
 loaded; a model nobody asks for is let go after a while. A load happens once, however many ask for
-it, and all of them learn how it went. Knows nothing of requests, and of HTTP only what
-`RequestError` does.
+it, and all of them learn how it went. Which names there are is `served_names.py`'s. Knows nothing
+of requests, and of HTTP only what `RequestError` does.
 """
 
 from __future__ import annotations
@@ -16,24 +16,21 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from contextlib import asynccontextmanager
 from typing import Any
 
 from freehold.async_llm import AsyncLLM
-from freehold.errors import FreeholdError, InvalidParameterError, ModelNotFoundError
-from freehold.licences.policy_file import policy_in_force
-from freehold.licensing import enforce_on
+from freehold.errors import FreeholdError
 from freehold.llm import LLM
-from freehold.model_names import resolve_model
-from freehold.models.adapters import check_adapter_name
 from freehold.planner.recorder import remember_service
 from freehold.server.failures import RequestError
 from freehold.server.models.memory import ServedNeed, default_budget, give_memory_back, memory_need
-from freehold.server.models.served_model import AdaptedModel, ServedModel
-from freehold.server.monitoring.observer import Observer, UnloadReason
+from freehold.server.models.served_model import ServedModel
+from freehold.server.models.served_names import ServedNames
+from freehold.server.models.stored_names import short_name
+from freehold.server.monitoring.observer import UnloadReason
 from freehold.server.monitoring.record_watch import RecordWatch
-from freehold.server.request_context import current, may_use, prefix_salt
+from freehold.server.request_context import current, prefix_salt
 from freehold.server.settings import ServerSettings
 
 __all__ = ["ModelRegistry", "ServedModel", "short_name"]
@@ -44,120 +41,28 @@ CRASH_GRACE_SECONDS = 5.0  # that requests get to take notice of a broken engine
 _log = logging.getLogger("freehold.server")
 
 
-class ModelRegistry:
+class ModelRegistry(ServedNames):
     """Names and the models behind them. All methods belong to one event loop."""
 
     def __init__(
         self, settings: ServerSettings, open_model: Opener | None = None,
         estimate: Callable[[str], ServedNeed] | None = None,
     ) -> None:  # fmt: skip
-        self.settings = settings
-        self.observer = Observer()
+        super().__init__(settings)
         self.memory_bytes = settings.memory_bytes or default_budget()
         self._open: Opener = open_model or self._open_llm
         self._estimate = estimate or (lambda source: memory_need(source, settings.engine))
-        self._models: dict[str, ServedModel] = {}
-        self._adapted: dict[str, AdaptedModel] = {}
         self._room = asyncio.Lock()  # first come, first served: a large model is not starved
         self._changed = asyncio.Event()  # somebody let go of something
         self._closing = False
-        for given in settings.models:
-            name, equals, source = given.partition("=")
-            if equals and name and "/" not in name:
-                self.add(source, name)
-            else:
-                self.add(given)
-        for given in settings.adapters:
-            self._add_given_adapter(given)
-        for name in (*settings.pinned, *settings.preload):
-            self.find(name)  # a name that is not there is told at once
-        for name in settings.pinned:
-            self.find(name).base.pinned = True
 
     def _open_llm(self, source: str, **given: Any) -> LLM:
         return LLM(source, **{**self.settings.engine, **given})
 
-    # -- names -----------------------------------------------------------------------------------
-    def add(self, source: str, name: str | None = None) -> ServedModel:
-        """Serve `source` under `name`; nothing is loaded yet."""
-        name = name or short_name(source)
-        if name in self._models:
-            raise InvalidParameterError(
-                f"two models would be served as {name!r}", hint="name one of them: NAME=PATH"
-            )
-        self._enforce_policy(source)
-        model = self._models[name] = ServedModel(name, source)
-        return model
-
-    def _enforce_policy(self, source: str) -> None:
-        """PolicyError where the policy of this machine forbids to serve a model. What is not there
-        is told when it is asked for."""
-        if policy_in_force() is None:
-            return
-        with suppress(ModelNotFoundError):
-            override = self.settings.engine.get("policy_override")
-            enforce_on("serve", resolve_model(source), name=source, override=override)
-
-    def add_adapter(self, model: str, name: str, path: str) -> ServedModel:
-        """Serve `model` under an adapter as ``model:name``; it is loaded with the model, so that
-        is not to be loaded yet."""
-        base = self.find(model).base
-        whole = f"{base.name}:{name}"
-        check_adapter_name(name)
-        if whole in self._models or whole in self._adapted or name == "latest":
-            raise InvalidParameterError(
-                f"{whole!r} cannot be the name of an adapted model, it has another meaning",
-                hint="choose another name for the adapter",
-            )
-        base.adapters[name] = path
-        adapted = self._adapted[whole] = AdaptedModel(
-            base, name, lambda: RecordWatch(whole, self.observer.answers(whole))
-        )
-        return adapted
-
-    def _add_given_adapter(self, given: str) -> None:
-        """``NAME=PATH`` or ``MODEL:NAME=PATH``."""
-        label, equals, path = given.partition("=")
-        model, _, name = label.rpartition(":")
-        if not (equals and name and path):
-            raise InvalidParameterError(
-                f"--adapter {given!r:.120} names no adapter", hint="write NAME=PATH"
-            )
-        if not model and len(self._models) != 1:
-            raise InvalidParameterError(
-                f"--adapter {given!r:.120} does not say for which model it is",
-                hint="write MODEL:NAME=PATH",
-            )
-        self.add_adapter(model or next(iter(self._models)), name, path)
-
-    def models(self) -> list[ServedModel]:
-        """All that whoever asks may use, in the order in which they were named, those under
-        adapters last."""
-        everything = (*self._models.values(), *self._adapted.values())
-        return [model for model in everything if may_use(model.name)]
-
-    def bases(self) -> list[ServedModel]:
-        """Those that are loaded and take memory: without the names under adapters."""
-        return list(self._models.values())
-
-    def find(self, name: str) -> ServedModel:
-        """The model of a name; Ollama's ``:latest`` may follow it.
-
-        Raises ModelNotFoundError, for a model that whoever asks may not use as for none.
-        """
-        known = {**self._adapted, **self._models}
-        model = known.get(name) or known.get(name.removesuffix(":latest"))
-        if model is None or not may_use(model.name):
-            raise ModelNotFoundError(
-                f"no model is served as {name!r:.120}",
-                hint=f"there are: {', '.join(m.name for m in self.models()) or 'none'}",
-            )
-        return model
-
     @property
     def memory_used(self) -> int:
         """Bytes of the budget that models take, those that are coming or going included."""
-        return sum(model.nbytes for model in self._models.values())
+        return sum(model.nbytes for model in self._all())
 
     # -- use -------------------------------------------------------------------------------------
     @asynccontextmanager
@@ -203,6 +108,15 @@ class ModelRegistry:
                     pass
             except FreeholdError as error:
                 _log.error("%s could not be loaded: %s", name, error)
+
+    async def withdraw(self, model: ServedModel) -> None:
+        """Answer for a model no longer, let it go once nobody uses it, and wait for that."""
+        self.retire(model)
+        while model.state != "unloaded":
+            if model.users == 0 and model.task is not None and not model.task.done():
+                await _over(model.task)
+            else:
+                await self._wait_for_change()
 
     async def unload(self, name: str) -> bool:
         """Let a model go as soon as the answers that it is giving are over, and wait for that.
@@ -269,6 +183,7 @@ class ModelRegistry:
         except BaseException as error:
             model.state, model.nbytes = "unloaded", 0
             model.error = str(error)
+            self._forget(model)
             self.observer.load_failed(model)
             raise
         finally:
@@ -284,7 +199,7 @@ class ModelRegistry:
 
     async def _reserve(self, model: ServedModel, need: ServedNeed) -> int:
         """Find memory for a model, which others may have to leave; how much its cache may take."""
-        pinned = sum(m.nbytes for m in self._models.values() if m.pinned and m is not model)
+        pinned = sum(m.nbytes for m in self._all() if m.pinned and m is not model)
         if need.least > self.memory_bytes - pinned:
             kept = f", of which pinned models keep {_mib(pinned)}" if pinned else ""
             raise RequestError(
@@ -313,7 +228,7 @@ class ModelRegistry:
             free = self.memory_bytes - self.memory_used
             if free >= wanted:
                 return free
-            idle = [model for model in self._models.values() if model.evictable]
+            idle = [model for model in self._all() if model.evictable]
             # Nobody is sent away in vain.
             if idle and free + sum(model.nbytes for model in idle) >= wanted:
                 victim = min(idle, key=lambda model: model.last_used)
@@ -325,7 +240,7 @@ class ModelRegistry:
     def _trim(self) -> None:
         """Let idle models go where one turned out larger than was thought."""
         over = self.memory_used - self.memory_bytes
-        idle = sorted((m for m in self._models.values() if m.evictable), key=lambda m: m.last_used)
+        idle = sorted((m for m in self._all() if m.evictable), key=lambda m: m.last_used)
         for model in idle:
             if over <= 0:
                 return
@@ -335,6 +250,12 @@ class ModelRegistry:
     async def _wait_for_change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
+
+    def retire(self, model: ServedModel) -> None:
+        """See `ServedNames.retire`; one that is loaded goes as soon as nobody uses it."""
+        super().retire(model)
+        if model.evictable:
+            self._unload(model, "removed")
 
     # -- letting go ------------------------------------------------------------------------------
     def _unload(self, model: ServedModel, reason: UnloadReason) -> asyncio.Task[None]:
@@ -363,12 +284,15 @@ class ModelRegistry:
             del llm
             model.llm, model.state, model.nbytes, model.progress = None, "unloaded", 0, 0.0
             model.expires_at = None
+            self._forget(model)
             self._changed.set()
         await asyncio.to_thread(give_memory_back)
 
     def _start_timer(self, model: ServedModel, keep_alive: float | None) -> None:
         self._stop_timer(model)
         seconds = self.settings.keep_alive if keep_alive is None else keep_alive
+        if model.retired:  # nobody can ask for it again
+            seconds = 0.0
         if model.pinned or seconds is None or math.isinf(seconds) or self._closing:
             return
         # A loop's clock takes no arbitrary number; a year is for good.
@@ -384,13 +308,13 @@ class ModelRegistry:
 
     def _expire(self, model: ServedModel) -> None:
         if model.evictable:
-            self._unload(model, "idle")
+            self._unload(model, "removed" if model.retired else "idle")
 
     async def close(self) -> None:
         """Wait for what runs, then let all models go."""
         self._closing = True
         self._changed.set()
-        for model in self._models.values():
+        for model in self._all():
             self._stop_timer(model)
             if model.state == "loading" and model.task is not None:
                 await _over(model.task)
@@ -419,12 +343,6 @@ def _spawn(work: Any, name: str) -> asyncio.Task[None]:
 async def _over(task: asyncio.Task[None]) -> None:
     """Wait for a task to end, however it ends; it goes on if the caller is cancelled."""
     await asyncio.wait([task])
-
-
-def short_name(source: str) -> str:
-    """``models/llama-3.2-1b-Q4_K_M.gguf`` is served as ``llama-3.2-1b-Q4_K_M``."""
-    path = Path(source)
-    return path.stem if path.suffix in (".gguf", ".safetensors") else path.name or source
 
 
 def _mib(count: int) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from freehold.async_llm import AnswerWatch, AsyncLLM
 from freehold.errors import EngineError
+from freehold.hub.store import StoredModel
 
 ModelState = Literal["unloaded", "loading", "loaded", "unloading"]
 
@@ -37,6 +38,8 @@ class ServedModel:
     error: str | None = None  # why the last attempt to load it failed
     task: asyncio.Task[None] | None = None  # that loads or unloads it
     timer: asyncio.TimerHandle | None = None  # that will let it go
+    stored: StoredModel | None = None  # what it is in the store, where it is served for being there
+    retired: bool = False  # nobody finds it any more
 
     @property
     def base(self) -> ServedModel:

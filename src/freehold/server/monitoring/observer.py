@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 # Why a model was let go: nobody asked for it, others needed the memory, somebody asked for it to
 # go, its engine had stopped, the server ends.
-UnloadReason = Literal["idle", "memory", "asked", "broken", "shutdown"]
-UNLOAD_REASONS: tuple[UnloadReason, ...] = ("idle", "memory", "asked", "broken", "shutdown")
+UnloadReason = Literal["idle", "memory", "asked", "broken", "shutdown", "removed"]
+UNLOAD_REASONS: tuple[UnloadReason, ...] = (
+    "idle", "memory", "asked", "broken", "shutdown", "removed"
+)  # fmt: skip
 
 
 class Observer:

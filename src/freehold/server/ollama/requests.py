@@ -44,13 +44,6 @@ class ModelBody(Body):
         return found
 
 
-class PullBody(ModelBody):
-    """``/api/pull``."""
-
-    stream: bool | None = None
-    insecure: bool | None = None
-
-
 class ShowBody(ModelBody):
     """``/api/show``. Long lists are left out in any case."""
 

@@ -29,7 +29,6 @@ from freehold.server.ollama.format import (
     VERSION,
     error_body,
     error_line,
-    line,
     listed,
     moment,
     nanoseconds,
@@ -38,6 +37,7 @@ from freehold.server.ollama.format import (
 )
 from freehold.server.ollama.model_facts import ModelFacts, model_facts
 from freehold.server.ollama.options import check_context
+from freehold.server.ollama.store_routes import add_routes
 from freehold.server.request_context import current, may_use
 from freehold.server.services import Dialect, Services
 from freehold.server.sse import stream_response
@@ -240,28 +240,7 @@ def router(services: Services) -> APIRouter:
         vectors, _, _ = await _embed(services, body, [body.prompt], False)
         return {"embedding": vectors[0]}
 
-    @routes.post("/api/pull")
-    async def pull(body: asks.PullBody) -> Response:
-        """A model that is served is there; others cannot be fetched yet."""
-        try:
-            services.registry.find(body.asked())
-        except FreeholdError:
-            raise _no_store("downloaded") from None
-        done = {"status": "success"}
-        if body.stream is False:
-            return JSONResponse(done)
-        return Response(line(done), media_type=NDJSON)
-
-    @routes.post("/api/push")
-    @routes.post("/api/create")
-    @routes.post("/api/copy")
-    @routes.delete("/api/delete")
-    @routes.post("/api/blobs/{digest}")
-    @routes.head("/api/blobs/{digest}", include_in_schema=False)
-    async def stored(request: Request) -> Response:
-        """There is no store of models to change yet."""
-        raise _no_store("stored or changed")
-
+    add_routes(routes, services)
     return routes
 
 
@@ -271,13 +250,6 @@ def _shortened(vector: list[float], size: int) -> list[float]:
         raise RequestError(f"dimensions must be between 1 and {len(vector)}", param="dimensions")
     length = sum(x * x for x in vector[:size]) ** 0.5 or 1.0
     return [x / length for x in vector[:size]]
-
-
-def _no_store(what: str) -> RequestError:
-    return RequestError(
-        f"models cannot be {what} here: there is no store of models yet",
-        hint="start freehold serve with the files of the models it shall serve",
-    )
 
 
 DIALECT = Dialect("ollama", ("/api",), router, error_body, untyped_bodies=True, stream_type=NDJSON)

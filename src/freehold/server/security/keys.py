@@ -51,6 +51,7 @@ class ApiKey:
     requests_per_minute: int | None = None  # None: no limit
     tokens_per_minute: int | None = None  # of prompts and answers together
     concurrent_requests: int | None = None
+    manage_models: bool = False  # may fetch, copy and delete models where the server allows that
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
@@ -118,6 +119,7 @@ def _key(path: Path, number: int, raw: Any) -> ApiKey:
         and _DIGEST.fullmatch(raw["sha256"]) is not None
         and _is_whole(raw["created"])
         and (raw.get("expires") is None or _is_whole(raw["expires"]))
+        and isinstance(raw.get("manage_models", False), bool)
         and (
             models is None
             or (isinstance(models, list) and all(isinstance(name, str) for name in models))
