@@ -97,6 +97,37 @@ def test_stdin_is_a_document_or_a_table(home, capsys, monkeypatch):
     assert "no column 'body'" in third["error"]["message"]
 
 
+def test_an_empty_cell_is_told(home, capsys):
+    Path("t.csv").write_text("n,body\n1,late\n2,\n3,money\n")
+    assert run(["classify", "t.csv", "--column", "body", "-l", "late,money", *SMALL]) == 1
+    first, second, third = lines(capsys.readouterr().out)
+    assert (first["status"], third["status"], third["row"]) == ("ok", "ok", 3)
+    assert second["error"]["type"] == "EmptyDocumentError"
+    assert "row 2 has nothing in its column 'body'" in second["error"]["message"]
+
+
+def test_answers_are_not_written_over_documents(home, capsys):
+    Path("in").mkdir()
+    table = Path("in/t.csv")
+    table.write_text("n,body\n1,late\n")
+    Path("link.csv").symlink_to(table)
+    for given, out in (("in/t.csv", "in/t.csv"), ("in", "in/t.csv"), ("in/*", "link.csv")):
+        assert run(["classify", given, "-l", "late,money", "--out", out, *SMALL]) == 2
+        assert "write over it" in capsys.readouterr().err
+        assert table.read_text() == "n,body\n1,late\n"
+    Path("other.csv").write_text("old")
+    assert run(["classify", "in", "-l", "late,money", "--out", "other.csv", *SMALL]) == 0
+    assert "in/t.csv" in Path("other.csv").read_text()
+
+
+def test_a_bar_begins_with_about_how_many_there_are(home):
+    for name in ("a.txt", "b.CSV", "c.jsonl", "d.zip"):
+        Path(name).write_text("x\ny\nz\n")
+    assert _documents.about_how_many(["a.txt", Path("b.CSV"), "c.jsonl", "missing.csv"]) == 7
+    assert _documents.about_how_many(["a.txt", "d.zip"]) is None
+    assert _documents.about_how_many([]) == 0
+
+
 def test_what_cannot_be_read_is_an_answer_of_its_own(home, capsys):
     Path("in").mkdir()
     Path("in/a.txt").write_text("A note.")

@@ -238,6 +238,23 @@ def test_a_search_finds_what_is_likelier_as_a_whole(llm):
 # -- long documents -------------------------------------------------------------------------------
 
 
+def test_a_list_that_a_schema_bounds_is_not_cut_silently():
+    schema = {
+        "type": "object",
+        "properties": {"names": {"type": "array", "maxItems": 2, "items": {"type": "string"}}},
+    }
+    text = "\n\n".join(f"name{i} " + "filler words. " * 20 for i in range(3))
+
+    def first_word(prompt: str) -> str:
+        return json.dumps({"names": [f"name{i}" for i in range(3) if f"name{i} " in prompt]})
+
+    asker = Scripted(first_word, context=1000)
+    (answer,) = Extract(schema).answer(asker, [Document(text, "", "", 0)])
+    assert answer.value["pieces"] > 1
+    assert answer.value["values"]["names"] == ["name0", "name1"]
+    assert "3 were found and the schema allows 2" in answer.value["problems"]["/names"]
+
+
 def test_pieces_are_put_together_and_conflicts_shown():
     def reply(prompt: str) -> str:
         text = prompt.partition("\n\n")[2]

@@ -58,12 +58,24 @@ def answers(path: Path) -> list[Any]:
 
 
 def children() -> list[int]:
-    """Processes of workers that hold a model."""
+    """Processes of workers of this test's cluster that hold a model: others may have one too."""
     return [
         int(entry.name)
         for entry in Path("/proc").iterdir()
-        if entry.name.isdigit() and b"ray::_Worker" in _command(entry)
+        if entry.name.isdigit() and b"ray::_Worker" in _command(entry) and _is_ours(entry)
     ]
+
+
+def _is_ours(entry: Path) -> bool:
+    """Whether this process is its parent, or its parent's."""
+    try:
+        while entry.name not in ("0", "1"):
+            if entry.name == str(os.getpid()):
+                return True
+            entry = entry.with_name((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:  # it is over
+        pass
+    return False
 
 
 def _command(entry: Path) -> bytes:

@@ -7,8 +7,10 @@ Paths, folders, patterns, columns of tables and stdin become items of a job. Kno
 from __future__ import annotations
 
 import glob
+import os
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +21,7 @@ import typer
 from freehold.cli import _text, options
 from freehold.cli._job_options import JobFlags, work
 from freehold.cli._where import Answerer, WhereFlags, answering
-from freehold.errors import DocumentError, InvalidParameterError
+from freehold.errors import DocumentError, EmptyDocumentError, InvalidParameterError
 
 if TYPE_CHECKING:
     from freehold.documents import Document, Task
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from freehold.documents.jobs import Item
 
 STDIN = "-"
+_TABLES = {".csv": 1, ".tsv": 1, ".jsonl": 0, ".ndjson": 0}  # and how many lines of names
 _D = "Documents"
 
 Paths = Annotated[
@@ -60,7 +63,7 @@ class DocumentFlags(WhereFlags):
     column: Annotated[
         str | None,
         typer.Option(
-            "--column", help="Of tables (CSV, JSONL, XLSX), take the text of this column alone.",
+            "--column", help="Of tables (CSV, JSONL), take the text of this column alone.",
             rich_help_panel=_D, show_default=False,
         ),
     ] = None  # fmt: skip
@@ -77,10 +80,49 @@ def run(
     """The task over all documents, as a job."""
     given = places(paths)
     with _on_disk(given, flags.column) as files:
+        keep_apart(files_of(files), job.out)
+        total = about_how_many(files_of(files)) if sys.stderr.isatty() else None
         work(
-            job, task=task, items=items(files, flags.column), stdin=STDIN in given,
+            job, task=task, items=items(files, flags.column), stdin=STDIN in given, total=total,
             **who.arguments(task),
         )  # fmt: skip
+
+
+def keep_apart(files: Iterable[str | Path], out: Path | None) -> None:
+    """Raise InvalidParameterError where answers would be written over what is read."""
+    if out is None or not out.is_file():
+        return
+    mark = out.stat()
+    for path in files:
+        try:
+            same = os.path.samestat(os.stat(path), mark)  # noqa: PTH116 - what is read may be text
+        except (OSError, ValueError):
+            continue  # its reader will say it better
+        if same:
+            raise InvalidParameterError(
+                f"{path!s:.300} is to be read, and --out would write over it",
+                hint="write the answers outside of what is read",
+            )
+
+
+def about_how_many(files: Iterable[str | Path]) -> int | None:
+    """Documents in files, for a bar to begin with: rows of tables by their lines. None where it
+    cannot be told without reading."""
+    total = 0
+    for path in files:
+        ending = Path(path).suffix.lower()
+        if ending == ".zip":
+            return None
+        if ending not in _TABLES:
+            total += 1
+            continue
+        try:
+            with open(path, "rb") as file:  # noqa: PTH123 - as above
+                lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+        except (OSError, ValueError):
+            lines = 1
+        total += max(1, lines - _TABLES[ending])
+    return total
 
 
 def places(paths: Sequence[str] | None) -> list[str]:
@@ -129,8 +171,11 @@ def documents(places: Sequence[str | Path], column: str | None) -> Iterator[Docu
         except InvalidParameterError as error:
             yield Unread(DocumentError(error.message, hint=error.hint), found.source, found.row)
             continue
-        if chosen.text.strip():
-            yield chosen
+        if not chosen.text.strip():
+            empty = EmptyDocumentError(f"{found.name} has nothing in its column {column!r:.100}")
+            yield Unread(empty, found.source, found.row)
+            continue
+        yield chosen
 
 
 def items(places: Sequence[str | Path], column: str | None) -> Iterator[Item]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import typer
 
 from freehold.cli import console, options
+from freehold.cli._documents import keep_apart
 from freehold.cli._job_options import JobFlags, deliver, work
 from freehold.cli._typed import typed
 from freehold.documents.jobs import Identity, Journal, place
@@ -32,6 +33,7 @@ def run_requests(
     from freehold.server.batches.line_executor import LineExecutor
     from freehold.server.settings import ServerSettings
 
+    keep_apart([path], flags.out)
     task = BatchTask(recommended_sampling=recommended)
     with open_checkpoint(resolve_model(model)) as checkpoint:
         identity = Identity.of(

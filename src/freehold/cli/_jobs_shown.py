@@ -33,11 +33,11 @@ def show_list(as_json: bool) -> None:
     if not found:
         console.note("no jobs yet; `freehold jobs run FILE --model M` begins one")
         return
-    rows = [["JOB", "TASK", "STATE", "ITEMS", "OK", "FAILED", "LEFT", "LAST RUN"]]
+    rows = [["JOB", "TASK", "STATE", "ITEMS", "LEFT", "FAILED", "LAST RUN"]]
     for each in found:
-        numbers = [f"{each[key]:,}" for key in ("items", "ok", "errors", "pending")]
+        numbers = [f"{each[key]:,}" for key in ("items", "pending", "errors")]
         rows.append([each["name"], each["task"], each["state"], *numbers, _ago(each["last_run"])])
-    console.data(console.table(rows, right=(3, 4, 5, 6)))
+    console.data(console.table(rows, right=(3, 4, 5)))
 
 
 def show_one(name: str, as_json: bool) -> None:
@@ -50,7 +50,7 @@ def show_one(name: str, as_json: bool) -> None:
         shown["fingerprint"] = journal.fingerprint
         shown["journal"] = str(path)
         shown["error_types"] = journal.error_types()
-        shown["runs"] = [_run(run) for run in runs]
+        shown["runs"] = [_run(run, shown["process"]) for run in runs]
         failures = [(row.id, row.error) for row in journal.failures(_SHOWN)]
     if as_json:
         console.data_json(shown)
@@ -70,9 +70,7 @@ def _overview(journal: Journal, path: Path) -> dict[str, Any]:
     counts = journal.counts()
     runs = journal.runs()
     worker = place.worker(path)
-    state = runs[-1].state if runs else "new"
-    if state == "running" and worker is None:
-        state = "interrupted"  # killed: it could not say so
+    state = _state(runs[-1], worker) if runs else "new"
     return {
         "name": journal.name, "task": journal.identity.get("task", "?"), "state": state,
         "process": worker, "items": counts.items, "ok": counts.ok, "errors": counts.errors,
@@ -81,15 +79,22 @@ def _overview(journal: Journal, path: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _state(run: Run, worker: int | None) -> str:
+    killed = run.state == "running" and worker is None  # it could not say so
+    return "interrupted" if killed else run.state
+
+
 def _facts(shown: Mapping[str, Any], record: Mapping[str, Any]) -> list[list[str]]:
     model, engine, machine = (record.get(key) or {} for key in ("model", "engine", "machine"))
     identity = shown["identity"]
     state = shown["state"] + (f", process {shown['process']}" if shown["process"] else "")
     command = record.get("command")
+    # Items are put in as they are read: of a run that stopped early there may be more.
+    so_far = "" if shown["state"] in ("done", "waiting") else " read so far"
     facts = [
         ["job", shown["name"]], ["state", state],
-        ["items", f"{shown['items']:,}: {shown['ok']:,} answered, {shown['errors']:,} failed, "
-                  f"{shown['pending']:,} left"],
+        ["items", f"{shown['items']:,}{so_far}: {shown['ok']:,} answered, "
+                  f"{shown['errors']:,} failed, {shown['pending']:,} left"],
         ["task", f"{identity.get('task')}, version {identity.get('task_version')}"],
         ["model", f"{', '.join(model.get('files', ())) or 'elsewhere'}, "
                   f"sha256 {str(identity.get('model'))[:16]}…"],
@@ -111,9 +116,9 @@ def _facts(shown: Mapping[str, Any], record: Mapping[str, Any]) -> list[list[str
     return [[name, console.one_line(text, 160)] for name, text in facts]
 
 
-def _run(run: Run) -> dict[str, Any]:
+def _run(run: Run, worker: int | None) -> dict[str, Any]:
     return {
-        "id": run.id, "state": run.state, "started": run.started, "ended": run.ended,
+        "id": run.id, "state": _state(run, worker), "started": run.started, "ended": run.ended,
         "counts": dict(run.counts), "record": dict(run.record),
     }  # fmt: skip
 

@@ -136,7 +136,12 @@ def _combined(node: Plan, trees: Sequence[Tree], path: str, result: Result) -> A
         if not lists and node.nullable:
             return None
         items = _distinct([item for tree in lists for item in tree])
-        items = items[: node.schema.get("maxItems")]
+        allowed = node.schema.get("maxItems", len(items))
+        if len(items) > allowed:
+            result.problems[path] = (
+                f"{len(items):,} were found and the schema allows {allowed:,}; the first are given"
+            )
+        items = items[:allowed]
         return [
             _combined(node.item, [item], f"{path}/{number}", result)
             for number, item in enumerate(items)
