@@ -365,6 +365,26 @@ def test_copies_pretend_to_be_nobody(hosts: ModelServer, store: Store) -> None:
     assert len(store.models()) == 2
 
 
+def test_a_copy_is_not_fetched_and_not_mixed_up(
+    hosts: ModelServer, store: Store, weights: bytes, tmp_path: Path
+) -> None:
+    with serving() as (server, client):
+        client.pull("tinychat:1b")
+        client.copy("tinychat:1b", "other")
+        asked = len(hosts.requests("."))
+        assert client.pull("other").status == "success"  # it is there, and known here alone
+        assert client.pull("other:latest").status == "success"
+        assert len(hosts.requests(".")) == asked
+        # Another model, which the registry calls so.
+        newer = tiny_chat.write(tmp_path / "n.gguf", context=512).read_bytes()
+        hosts.add_ollama("library/other:latest", {"model": newer})
+        assert freehold(["pull", "ollama:other", "--endpoint", hosts.url]) == 0
+        assert sorted(listed(client)) == ["ollama:other:latest", "other:latest", "tinychat:1b"]
+        for name, context in (("other", 2048), ("other:latest", 2048), ("ollama:other", 512)):
+            assert client.show(name).modelinfo["llama.context_length"] == context
+        assert served(server, "other").stored.name == "other"
+
+
 def test_allowed_hosts_are_asked(hosts: ModelServer, weights: bytes) -> None:
     hosts.files["/m.gguf"] = (weights, '"a"')
     with serving(pull_hosts=(hosts.host,)) as (_, client):

@@ -43,6 +43,16 @@ def reference_of(asked: str) -> Reference:
     return found
 
 
+def comes_from_elsewhere(stored: str) -> bool:
+    """Whether a model of this name in the store could be fetched again; copies, and what was
+    adopted under a name of its own, are known here alone."""
+    try:
+        found = reference_of(stored)
+    except InvalidParameterError:
+        return False
+    return found.kind != "path" and found.name == stored
+
+
 def fetchable(asked: str, hosts: Collection[str]) -> Reference:
     """`reference_of` for a name that a client wants fetched. `hosts` are those that may be asked
     beside Hugging Face and Ollama's registry.

@@ -69,13 +69,18 @@ class StoredNames:
 
 
 def offered(models: Collection[StoredModel]) -> dict[str, StoredModel]:
-    """Names to serve models of a store under. A name of two is the first one's."""
+    """Names to serve models of a store under. A name of two is the one's whose own it is, else the
+    first one's."""
     result: dict[str, StoredModel] = {}
-    for model in models:
+    taken: set[str] = (
+        set()
+    )  # without ``:latest``, which to clients of Ollama's API is no difference
+    for model in sorted(models, key=lambda each: _name_of(each) != each.name):
         name = _name_of(model)
-        if name in result:
+        if name.removesuffix(":latest") in taken:
             name = model.name if is_stored_name(model.name) else f"{name}-{model.digest[:12]}"
         result.setdefault(name, model)
+        taken.add(name.removesuffix(":latest"))
     return result
 
 

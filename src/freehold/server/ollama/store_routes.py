@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from freehold.errors import ModelNotFoundError
 from freehold.server.failures import RequestError
 from freehold.server.models.pulls import PullJob, Pulls, Step
-from freehold.server.models.references import fetchable
+from freehold.server.models.references import comes_from_elsewhere, fetchable
 from freehold.server.models.served_model import ServedModel
 from freehold.server.models.store_changes import StoreChanges, leave_refused, require_leave
 from freehold.server.ollama.format import NDJSON, error_line, line
@@ -59,7 +59,7 @@ def add_routes(routes: APIRouter, services: Services) -> None:
         if body.insecure:
             raise RequestError("there is no fetching without checks", param="insecure")
         served, refusal = _served(services, asked), leave_refused(settings, "fetches")
-        if served is not None and (refusal is not None or served.stored is None):
+        if served is not None and (refusal is not None or _only_here(served)):
             return _success(body.stream is not False)  # it is there, and stays as it is
         if refusal is not None:
             raise refusal
@@ -115,6 +115,11 @@ def _served(services: Services, name: str) -> ServedModel | None:
         return services.registry.find(name)
     except ModelNotFoundError:
         return None
+
+
+def _only_here(served: ServedModel) -> bool:
+    """Whether there is nowhere to fetch the model from."""
+    return served.stored is None or not comes_from_elsewhere(served.stored.name)
 
 
 def _success(streamed: bool) -> Response:
