@@ -11,7 +11,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,6 +24,7 @@ from freehold.planner.calibration import Calibration, load_calibration
 from freehold.planner.fit import Fit, fit
 from freehold.planner.machine import Machine, this_machine
 from freehold.planner.member_sizes import POOR_QUANTS, USUAL_QUANTS, known_sizes, quants_of
+from freehold.planner.memory import longest_fit, need
 from freehold.planner.plan import Plan, Question, make_plan
 from freehold.planner.probe import is_due, known_rates, measure, record_mark
 from freehold.planner.recommend import USABLE_RATE, Choice, recommend
@@ -35,6 +36,7 @@ __all__ = [
     "USUAL_QUANTS", "Where", "choose_quant", "here", "plan_model", "recommend_here",
 ]  # fmt: skip
 
+_USEFUL_CONTEXT = 1024  # less is nothing to recommend
 _ELSEWHERE = ("http://", "https://", "hf:", "ollama:")
 
 
@@ -76,7 +78,27 @@ def plan_model(
     Raises ModelNotFoundError, UnsupportedModelError, MalformedFileError, DownloadError, and what
     `make_plan` raises."""
     sizes, label, found = _sizes_named(name, question, where.machine, quant, remote, note)
-    return make_plan(found, label, sizes, where.machine, question, where.calibration)
+    plan = make_plan(found, label, sizes, where.machine, question, where.calibration)
+    if plan.fits or label is None or (member := find(found)) is None or not member.shape:
+        return plan
+    return replace(plan, remedies=(*plan.remedies, *_smaller(member.shape, plan)))
+
+
+def _smaller(model: Mapping[str, Any], plan: Plan) -> tuple[str, ...]:
+    """The best quantisation of a model that fits where the one of a plan does not, as a remedy;
+    with a shorter context where nothing else helps."""
+    shorter = ""
+    for quant in quants_of(model):
+        sizes = known_sizes(model, quant, plan.model)
+        wanted = need(sizes, plan.context, parallel=plan.parallel, kv_dtype=plan.kv_dtype)
+        if wanted.total <= plan.budget:
+            return (f"--quant {quant} fits",)
+        context = longest_fit(
+            sizes, plan.budget, parallel=plan.parallel, kv_dtype=plan.kv_dtype
+        )
+        if context >= _USEFUL_CONTEXT:
+            shorter = shorter or f"--quant {quant} --context {context} fits"
+    return (shorter,) if shorter and not plan.remedies else ()
 
 
 def _sizes_named(

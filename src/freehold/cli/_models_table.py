@@ -52,7 +52,7 @@ def show_list(rows: Iterable[tuple[Member, Choice | None]]) -> None:
     if fitted:
         table.add_column("as", no_wrap=True)
         table.add_column("memory", justify="right", no_wrap=True)
-        table.add_column("tokens/s", justify="right", no_wrap=True)
+        table.add_column("tok/s", justify="right", no_wrap=True)
     table.add_column("context", justify="right", no_wrap=True)
     table.add_column("licence", min_width=10, overflow="fold")
     if out.width >= _FOR_OPENNESS:
@@ -62,7 +62,8 @@ def show_list(rows: Iterable[tuple[Member, Choice | None]]) -> None:
     if out.width >= _FOR_DATES:
         table.add_column("released", no_wrap=True, style="dim")
     for member, choice in rows:
-        cells = [member.name, _parameters(member)]
+        narrow = fitted and out.width < _FOR_OPENNESS  # the licence is worth more
+        cells = [member.name, console.count(member.parameters) if narrow else _parameters(member)]
         if choice is not None:
             fit = choice.fit
             speed = console.rate(fit.decode_tokens_per_second)

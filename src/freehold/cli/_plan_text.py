@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from freehold.cli import console
+from freehold.planner.tiers import TIERS
 
 if TYPE_CHECKING:
     from freehold.ops import KVLayerSpec
@@ -84,13 +85,13 @@ def _memory_rows(plan: Plan) -> list[list[str]]:
     if not plan.fits:
         missing = console.size(need.total - plan.budget)
         rows.append(["missing", f"{missing:>8}  {'; '.join(plan.remedies) or _no_remedy(plan)}"])
-        rows.append(["", "--ignore-memory of run, chat and bench loads it all the same"])
+        rows.append(["", "--ignore-memory of every command that loads it does so all the same"])
     return rows
 
 
 def _no_remedy(plan: Plan) -> str:
-    smaller = "; a smaller quantisation (--quant) may" if plan.quant else ""
-    return f"no shorter context helps{smaller}"
+    smaller = " and no smaller quantisation" if plan.quant else ""
+    return f"no shorter context{smaller} helps"
 
 
 def _cache(plan: Plan) -> str:
@@ -115,6 +116,8 @@ def _trust(plan: Plan) -> str:
     if plan.runs:
         runs = f"{plan.runs} run" + "s" * (plan.runs != 1)
         return f"calibrated by {runs} on this machine"
+    if plan.machine.name in {each.name for each in TIERS.values()}:
+        return "estimates for a kind of machine, not measured on any"
     return "not calibrated yet: every run, chat or bench on this machine makes this better"
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def _count(*names: str, help: str) -> Any:
-    return typer.Option(*names, min=1, max=10**12, help=help, show_default=False)
+    return typer.Option(*names, min=1, max=10**9, metavar="N", help=help, show_default=False)
 
 
 def command(
