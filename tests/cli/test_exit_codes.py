@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -143,9 +142,8 @@ def test_prompts_that_are_no_text(tmp_path):
 def test_an_endless_file_is_no_prompt():
     if not Path("/dev/zero").exists():
         pytest.skip("no /dev/zero here")
-    started = time.monotonic()
+    # `process` waits a minute for it, and reading it all would take for ever.
     refused(process("run", model(*STORIES), "--file", "/dev/zero", *REFERENCE))
-    assert time.monotonic() - started < 30
 
 
 def test_a_reader_that_goes_away():
