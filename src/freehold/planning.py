@@ -93,9 +93,7 @@ def _smaller(model: Mapping[str, Any], plan: Plan) -> tuple[str, ...]:
         wanted = need(sizes, plan.context, parallel=plan.parallel, kv_dtype=plan.kv_dtype)
         if wanted.total <= plan.budget:
             return (f"--quant {quant} fits",)
-        context = longest_fit(
-            sizes, plan.budget, parallel=plan.parallel, kv_dtype=plan.kv_dtype
-        )
+        context = longest_fit(sizes, plan.budget, parallel=plan.parallel, kv_dtype=plan.kv_dtype)
         if context >= _USEFUL_CONTEXT:
             shorter = shorter or f"--quant {quant} --context {context} fits"
     return (shorter,) if shorter and not plan.remedies else ()

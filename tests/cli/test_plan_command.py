@@ -17,8 +17,8 @@ from command_line import model
 from freehold import _llm_inputs
 from freehold.builtin import model_path
 from freehold.cli.main import run
-from freehold.planner import machine as machines
 from freehold.planner import calibration, probe
+from freehold.planner import machine as machines
 from freehold.planner.calibration import FILE_NAME
 from freehold.planner.machine import Rates, this_machine
 
