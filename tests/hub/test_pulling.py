@@ -406,6 +406,21 @@ def test_servers_that_tell_versions_apart_badly(server: ModelServer, etag: str |
     assert stored.path().read_bytes() == gguf(1)
 
 
+def test_a_lone_file_is_listed_under_what_its_header_claims(
+    server: ModelServer, store: Store, tmp_path: Path
+) -> None:
+    said = HEADER | {"general.license": "apache-2.0", "general.file_type": 7}
+    data = store_files.gguf(said, bytes(100_000))
+    server.files["/m.gguf"] = (data, '"1"')
+    (tmp_path / "here.gguf").write_bytes(data)
+    for name in (f"{server.url}/m.gguf", str(tmp_path / "here.gguf")):
+        stored = pull(name, options(server))
+        assert (stored.licence_claim, stored.quant) == ("apache-2.0", "Q8_0")
+    # What a repository says of itself goes before the headers of its files.
+    server.repos["org/repo"] = Repo({"m-Q8_0.gguf": data}, {"license": "mit"})
+    assert pull("hf:org/repo", options(server)).licence_claim == "mit"
+
+
 def test_splits_at_urls(server: ModelServer) -> None:
     for i in (1, 2):
         server.files[f"/m-0000{i}-of-00002.gguf"] = (split(i, 2), f'"{i}"')

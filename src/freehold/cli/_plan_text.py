@@ -118,7 +118,7 @@ def _trust(plan: Plan) -> str:
         return f"calibrated by {runs} on this machine"
     if plan.machine.name in {each.name for each in TIERS.values()}:
         return "estimates for a kind of machine, not measured on any"
-    return "not calibrated yet: every run, chat or bench on this machine makes this better"
+    return "not calibrated yet: runs on this machine, with little else going on, make it better"
 
 
 def _job_rows(job: Job) -> list[list[str]]:

@@ -23,7 +23,7 @@ from freehold.errors import (
     UnsupportedModelError,
 )
 from freehold.hub.file_names import check_model_name
-from freehold.hub.inspection import inspect
+from freehold.hub.inspection import Inspection, inspect
 from freehold.hub.ranged_download import TransferLimits
 from freehold.hub.remote import RemoteFile, RemoteModel
 from freehold.hub.store import Store, StoredFile, StoredModel
@@ -163,14 +163,24 @@ def _record(model: RemoteModel, files: list[StoredFile], store: Store) -> Stored
         aliases=tuple(dict.fromkeys(a for a in model.aliases if a != model.reference.name)),
         root=store.root,
     )
-    return replace(stored, template_sha256=_template(stored))
+    said = _inspected(stored)
+    if said is None:
+        return stored
+    # Where it came from goes before its header, which is all that says anything of a lone file.
+    return replace(
+        stored,
+        template_sha256=said.template_sha256,
+        quant=stored.quant or (said.quant if stored.source in ("path", "url") else None),
+        licence_claim=stored.licence_claim or said.licence_claim,
+        base_models=stored.base_models or said.base_models,
+    )
 
 
-def _template(stored: StoredModel) -> str | None:
-    """The digest of the chat template. Opening the model for it also tells whether it is one:
-    without a digest, a page that says "not found" comes as well as any file."""
+def _inspected(stored: StoredModel) -> Inspection | None:
+    """What the model says of itself. Opening it also tells whether it is one: without a digest, a
+    page that says "not found" comes as well as any file."""
     try:
-        return inspect(stored.path()).template_sha256
+        return inspect(stored.path())
     except UnsupportedModelError:
         return None  # sound, and of a kind that a later version may run
     except (MalformedFileError, ModelNotFoundError) as error:
