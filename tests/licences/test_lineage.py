@@ -213,3 +213,16 @@ def test_a_policy_beside_a_licence_that_restricts_nothing_is_one() -> None:
     found = trace(Claims(), texts=[APACHE, POLICY])
     assert found.licences == ("apache-2.0", "unknown")
     assert any("policy on use" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("repository", "parents"),
+    [
+        ("someone/NVIDIA-Nemotron-3-Nano-30B-A3B-GGUF", ()),
+        ("someone/mine", ("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16",)),
+    ],
+)
+def test_what_nobody_read_is_unknown_in_copies_too(repository, parents) -> None:
+    """The publisher is known, its licence is not; an uploader's word does not make up for it."""
+    claims = Claims(licences=("apache-2.0",), parents=parents)
+    assert "unknown" in trace(claims, repository=repository).licences
