@@ -58,6 +58,9 @@ inline float* out_rows(const FloatsOut& a, int64_t rows, int64_t width, const ch
   return a.data();
 }
 
+// The methods of Context that compute on rows without a matrix; module_rows.cpp.
+void bind_rows(nb::class_<Context>& context);
+
 // The cache's class and the methods of Context that work on it; module_cache.cpp.
 void bind_cache(nb::module_& m, nb::class_<Context>& context);
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Types of the extension module built from ``native/module.cpp``."""
+"""Types of the extension module built from ``native/``."""
 
 from collections.abc import Sequence
 
