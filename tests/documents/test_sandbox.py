@@ -120,6 +120,39 @@ def test_ordinary_python_works_there():
     assert verdict.passed, verdict.report
 
 
+@held
+@pytest.mark.parametrize(
+    "tests",
+    [
+        "class TestX:\n    def test_it(self):\n        assert False\n",
+        "class TestX:\n    def setup_method(self):\n        self.x = 1\n"
+        "    def test_a(self):\n        assert self.x == 2\n",
+        "async def test_it():\n    assert False\n",
+        "def test_it():\n    yield\n    assert False\n",
+        "class TestX:\n    async def test_it(self):\n        assert False\n",
+    ],
+)
+def test_no_kind_of_test_is_passed_over(tests):
+    assert run_tests({}, tests, SHORT).ended == "failed"
+    assert run_tests({}, "class TestX:\n    def test_it(self):\n        assert True\n").passed
+
+
+@pytest.mark.parametrize(
+    ("tests", "why"),
+    [
+        ("x = 1\n", "nothing in the tests can fail"),
+        ("def tset_it():\n    print(1)\n", "nothing in the tests can fail"),
+        ("def test_(:\n", "not Python"),
+        ("a\0b", "not Python"),
+    ],
+)
+def test_tests_that_test_nothing_are_refused(tests, why):
+    with pytest.raises(InvalidParameterError, match=why):
+        Code(tests)
+    for sound in ("assert f() == 1\n", "import sys\nif 1:\n    sys.exit(1)\n", "t.assertTrue(1)\n"):
+        Code(sound)
+
+
 @pytest.mark.parametrize("layer", ["landlock", "seccomp"])
 def test_where_the_kernel_cannot_hold_it_nothing_runs_unless_asked(layer, tmp_path):
     told = run_tests({}, "open('ran', 'w')", without=(layer,))

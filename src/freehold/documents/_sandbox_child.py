@@ -79,7 +79,8 @@ def main() -> None:
 
 
 def _run(path: str) -> None:
-    """The file, then the tests it defines: functions called test…, and cases of unittest."""
+    """The file, then the tests it defines: functions called test…, classes called Test…, and cases
+    of unittest."""
     sys.path.insert(0, os.getcwd())  # noqa: PTH109
     with open(path, encoding="utf-8") as file:  # noqa: PTH123 - as little as can be is imported
         source = file.read()
@@ -87,19 +88,42 @@ def _run(path: str) -> None:
     exec(compile(source, path, "exec"), scope)
     for name, value in list(scope.items()):
         if name.startswith("test") and callable(value) and not isinstance(value, type):
-            value()
+            _call(name, value)
+        elif name.startswith("Test") and isinstance(value, type) and not _is_case(value):
+            _run_class(value)
     if "unittest" in sys.modules:
         import unittest
 
         suite = unittest.TestSuite(
             unittest.defaultTestLoader.loadTestsFromTestCase(value)
             for value in scope.values()
-            if isinstance(value, type) and issubclass(value, unittest.TestCase)
+            if isinstance(value, type) and _is_case(value)
         )
         if suite.countTestCases():
             result = unittest.TextTestRunner(stream=sys.stderr).run(suite)
             if not result.wasSuccessful():
                 raise SystemExit("failed tests")
+
+
+def _run_class(kind: type) -> None:
+    """Each test of a class on an object of its own."""
+    for name in dir(kind):
+        if name.startswith("test"):
+            case = kind()
+            getattr(case, "setup_method", lambda: None)()
+            _call(f"{kind.__name__}.{name}", getattr(case, name))
+
+
+def _call(name: str, test: Any) -> None:
+    """A function that only promises to test must not count as one that did."""
+    result = test()
+    if hasattr(result, "__await__") or hasattr(result, "__anext__") or hasattr(result, "send"):
+        raise TypeError(f"{name} is async or a generator, and cannot be run here")
+
+
+def _is_case(kind: type) -> bool:
+    unittest = sys.modules.get("unittest")
+    return unittest is not None and issubclass(kind, unittest.TestCase)
 
 
 def _tell() -> None:

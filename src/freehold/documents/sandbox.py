@@ -9,8 +9,10 @@ says what was missing. Knows no model and no task.
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import secrets
 import select
 import signal
@@ -32,6 +34,7 @@ _REPORT = 4_000  # characters that are kept of what was printed: its end
 _FOLDER_BYTES = 64_000_000
 _FOLDER_FILES = 2_000
 _TICK = 0.05
+_FAILING = re.compile(r"assert|fail|exit|_exit|abort|test|main")  # calls that may say no
 Ended = Literal["passed", "failed", "time", "memory", "disk", "refused"]
 
 
@@ -79,6 +82,25 @@ def checked_path(name: str) -> str:
     if wrong:
         raise InvalidParameterError(f"{name!r:.80} is no path inside a folder")
     return str(path)
+
+
+def check_tests(source: str) -> None:
+    """Raise InvalidParameterError for tests that are no Python, or in which nothing can fail: files
+    would be said to pass that nobody tested."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise InvalidParameterError(f"the tests are not Python: {error!s:.200}") from None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert | ast.Raise):
+            return
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test"):
+            return
+        if isinstance(node, ast.Call) and _FAILING.match(ast.unparse(node.func).split(".")[-1]):
+            return
+    raise InvalidParameterError(
+        "nothing in the tests can fail", hint="write asserts, functions called test… or unittest"
+    )
 
 
 def run_tests(

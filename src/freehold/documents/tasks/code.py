@@ -27,7 +27,14 @@ from freehold.documents.asking import (
     unfenced,
 )
 from freehold.documents.document import Document
-from freehold.documents.sandbox import MAX_BYTES, Bounds, Verdict, checked_path, run_tests
+from freehold.documents.sandbox import (
+    MAX_BYTES,
+    Bounds,
+    Verdict,
+    check_tests,
+    checked_path,
+    run_tests,
+)
 from freehold.errors import AnswerError, FreeholdError, InvalidParameterError
 
 if TYPE_CHECKING:
@@ -56,7 +63,7 @@ class Code:
     """
 
     name: ClassVar[str] = "code"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     tests: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
@@ -72,6 +79,8 @@ class Code:
         size = sum(len(text) for text in (*self.files.values(), self.tests or ""))
         if size > MAX_BYTES:
             raise InvalidParameterError(f"the files and tests have more than {MAX_BYTES:,} bytes")
+        if self.tests is not None:
+            check_tests(self.tests)
 
     def spec(self) -> dict[str, JSON]:
         """Everything that changes an answer."""
