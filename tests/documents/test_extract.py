@@ -255,6 +255,22 @@ def test_a_list_that_a_schema_bounds_is_not_cut_silently():
     assert "3 were found and the schema allows 2" in answer.value["problems"]["/names"]
 
 
+@pytest.mark.parametrize(
+    ("wanted", "text", "reply"),
+    [
+        ({"type": "number", "maximum": 10}, "Total 20 EUR", "20"),
+        ({"type": "array", "items": {"type": "string"}, "minItems": 2}, "a b", ["a", "a"]),
+    ],
+)
+def test_what_the_schema_does_not_allow_is_an_error(wanted, text, reply):
+    """Evidence is there for each of these; the value is still none that was asked for."""
+    schema = {"type": "object", "properties": {"x": wanted}, "required": ["x"]}
+    asker = always(json.dumps({"x": reply}))
+    (answer,) = Extract(schema).answer(asker, [Document(text, "", "", 0)])
+    assert isinstance(answer.error, AnswerError)
+    assert "not valid under the schema" in answer.error.message
+
+
 def test_pieces_are_put_together_and_conflicts_shown():
     def reply(prompt: str) -> str:
         text = prompt.partition("\n\n")[2]

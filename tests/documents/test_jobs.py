@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from freehold.documents.document import Document
+from freehold.documents.document import Document, Page
 from freehold.documents.jobs import (
     ErrorInfo,
     Identity,
@@ -490,3 +490,20 @@ def test_blocks_grow_while_they_are_quick_and_shrink_when_they_are_not() -> None
     assert len(pace.take(given, 2999)) == 1
     long = items(*(["x" * 300_000] * 10))
     assert len(pace.take(long, 0)) == 1
+
+
+def test_where_pages_lie_is_part_of_the_content() -> None:
+    """Answers name pages: the same words on other pages have another answer."""
+
+    def content(*pages: Page, total: int | None = 2) -> str | None:
+        return Item.of(
+            Document("one two", "a", "pdf", 1, pages=pages, pages_total=total)
+        ).content_sha256
+
+    known = content(Page(1, 0, 3), Page(2, 3, 7))
+    assert known == content(Page(1, 0, 3), Page(2, 3, 7))
+    others = {
+        content(Page(1, 0, 4), Page(2, 4, 7)), content(Page(1, 0, 3), Page(3, 3, 7)),
+        content(Page(1, 0, 3), Page(2, 3, 7), total=3), content(total=None),
+    }  # fmt: skip
+    assert len(others | {known}) == 5
