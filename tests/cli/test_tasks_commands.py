@@ -52,6 +52,10 @@ def test_a_table_is_classified_and_calibrated(home, capsys):
     with Journal.existing(place.find("fitted")) as journal:
         spec = json.dumps(journal.identity)
     assert '"temperature"' in spec
+    Path("other.csv").write_text("body\nthe parcel is late\n")  # its column has another name
+    known = ["--calibrate", "known.csv", *SMALL]
+    assert run(["classify", "other.csv", "--column", "body", "-l", "billing,shipping", *known]) == 0
+    capsys.readouterr()
     Path("known.csv").write_text("text,label\nlate,delay\n")
     assert run([*words, "--calibrate", "known.csv"]) == 2
     assert "'delay', which is none of the labels" in capsys.readouterr().err

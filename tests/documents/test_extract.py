@@ -238,6 +238,19 @@ def test_a_search_finds_what_is_likelier_as_a_whole(llm):
 # -- long documents -------------------------------------------------------------------------------
 
 
+def test_an_object_that_no_piece_has_is_there_with_what_may_be_null():
+    inner = {"a": {"type": ["string", "null"]}, "b": {"type": "string"}}
+    person = {"type": "object", "properties": inner, "required": ["a"]}
+    schema = {"type": "object", "properties": {"person": person}, "required": ["person"]}
+    nothing = always(json.dumps({"person": None}), 700)
+    (answer,) = Extract(schema).answer(nothing, [Document("words here. " * 60, "", "", 0)])
+    assert answer.value["pieces"] > 1
+    assert answer.value["values"] == {"person": {"a": None}}
+    person["required"] = ["a", "b"]
+    (answer,) = Extract(schema).answer(nothing, [Document("words here. " * 60, "", "", 0)])
+    assert "nothing was found for person.b" in answer.error.message
+
+
 def test_a_list_that_a_schema_bounds_is_not_cut_silently():
     schema = {
         "type": "object",

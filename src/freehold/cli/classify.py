@@ -94,7 +94,9 @@ def _fitted(
             raise found.error
         assert isinstance(found, Document)
         truths.append(found.column(label_column).text)
-        rows.append(_without(found, label_column) if column is None else found.column(column))
+        # The documents' column need not be there: examples often come from elsewhere.
+        name = column if column in found.columns else None
+        rows.append(found.column(name) if name is not None else _without(found, label_column))
     with console.progress_bar("calibrating") as bar:
         found_fit = fitted(task, asker, rows, truths, bar)
     console.note(

@@ -119,8 +119,8 @@ def combine(root: ObjectPlan, trees: Sequence[Tree]) -> Result:
 def _combined(node: Plan, trees: Sequence[Tree], path: str, result: Result) -> Any:
     if isinstance(node, ObjectPlan):
         objects = [tree for tree in trees if isinstance(tree, dict)]
-        if not objects and path:
-            return _missing(node.nullable, path)
+        if not objects and path and node.nullable:
+            return None  # else it is there, and what is in it may be missing
         values: dict[str, Any] = {}
         for name, child in node.properties.items():
             inner = [tree[name] for tree in objects if tree.get(name) is not None]

@@ -59,7 +59,7 @@ class Extract:
     """
 
     name: ClassVar[str] = "extract"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     schema: Mapping[str, Any]
     evidence: bool = True
