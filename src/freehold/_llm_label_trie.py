@@ -3,18 +3,19 @@
 
 What labels have in common is computed once: one row of logits tells the chance of every branch at
 a node, so a label of one token costs nothing beyond the prompt. Nothing is decoded. Each round
-asks, of all prompts at once, for the nodes that may still matter; the prompts' keys and values are
-in the prefix cache by then.
+asks, of all prompts at once, for the nodes that may still matter, as branches of prompts whose keys
+and values are held (`engine/branches.py`).
 
-A label is never likelier than its beginning. Branches whose beginning is out of reach of the best
-whole label are left where they are: what such a label gets is the chance of that beginning, which
-is an upper bound and further below the best than the margin. All others get the very numbers, to
-the bit, that scoring them one by one gives. Knows token ids and an engine; what is made of the
-numbers is not known here.
+A label is never likelier than its beginning. With a tolerance, `_llm_label_rule.py` says which
+beginnings are looked into. Without one, those out of reach of the best whole label are left where
+they are: what such a label gets is the chance of that beginning, which is an upper bound and
+further below the best than the margin. All others get the very numbers, to the bit, that scoring
+them one by one gives. Knows token ids and an engine; what is made of the numbers is not known here.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -23,9 +24,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from freehold._llm_inputs import common_prefix
+from freehold._llm_label_rule import EXACT, Precision, StopRule
 from freehold._llm_labels import checked_labels, spelled
+from freehold.engine.branches import Branch, Branches, Trunk
 from freehold.engine.measuring import Measurement
 from freehold.errors import InvalidParameterError
+from freehold.ops import FloatArray
 
 if TYPE_CHECKING:
     from freehold.engine.engine import Engine
@@ -52,7 +56,7 @@ class TrieScores:
 
     logprobs: tuple[float, ...]
     cached_tokens: int
-    requests: int  # to the engine
+    requests: int  # nodes of the trie that were computed
 
 
 class _Walk:
@@ -61,18 +65,21 @@ class _Walk:
     def __init__(self, prompt: Sequence[int], num_labels: int) -> None:
         self.prompt = list(prompt)
         self.found: list[float] = [IMPOSSIBLE] * num_labels
+        self.known: dict[int, float] = {}  # those of the labels that were computed
         self.open: dict[int, list[float]] = {0: []}  # node -> log-probabilities of its path
         self.best = -np.inf  # of whole labels
         self.cached_tokens = -1
         self.requests = 0
 
-    def due(self, margin: float) -> list[int]:
-        """Nodes to look at next; none when no open one can matter."""
+    def due(self, rule: float | StopRule) -> list[int]:
+        """Nodes to look at next; none when no open one can matter. A number is a margin."""
         bounds = {node: _total(path) for node, path in self.open.items()}
-        if not bounds or max(bounds.values()) < self.best - margin:
+        if isinstance(rule, StopRule):
+            return rule.due(bounds, self.known)
+        if not bounds or max(bounds.values()) < self.best - rule:
             return []
         # Those far behind the likeliest beginning wait: it may yet come to nothing.
-        reach = max(self.best, *bounds.values()) - margin
+        reach = max(self.best, *bounds.values()) - rule
         return [node for node, bound in bounds.items() if bound >= reach]
 
 
@@ -114,53 +121,80 @@ class LabelTrie:
 
     def score(
         self, engine: Engine, prompts: Sequence[Sequence[int]], adapter: Adapter | None = None,
-        margin: float = MARGIN,
+        margin: float = MARGIN, precision: Precision = EXACT,
     ) -> list[TrieScores]:  # fmt: skip
-        """Scores of each prompt, all of them token ids."""
+        """Scores of each prompt, all of them token ids. With a tolerance, the margin is of no
+        account."""
+        rule = self._rule(precision) if precision.tolerance else margin
         walks = [_Walk(prompt, self.num_labels) for prompt in prompts]
-        for start in range(0, len(walks), _AT_ONCE):
-            group = walks[start : start + _AT_ONCE]
-            while self._round(engine, group, adapter, margin):
-                pass
-        return [self._result(walk) for walk in walks]
+        waiting = walks
+        while waiting:
+            with engine.branches(adapter) as branches:
+                started = self._start(branches, waiting[:_AT_ONCE])
+                while self._round(branches, started, rule):
+                    pass
+            waiting = [walk for walk in waiting if walk not in started]
+        return [self._result(walk, rule) for walk in walks]
 
-    def _round(
-        self, engine: Engine, walks: Sequence[_Walk], adapter: Adapter | None, margin: float
-    ) -> bool:
-        """Look at what is due of every prompt; False when nothing was."""
-        asked = [(walk, node) for walk in walks for node in walk.due(margin)]
-        if not asked:
-            return False
+    def _start(self, branches: Branches, walks: Sequence[_Walk]) -> dict[_Walk, Trunk]:
+        """Compute prompts, and with them what all labels begin with; those there was room for."""
+        root = self._nodes[0]
         wanted = [
             Measurement(
-                [*walk.prompt, *self._nodes[node].path], "next",
-                first=len(walk.prompt) + self._nodes[node].known,
-                targets=tuple(self._nodes[node].children),
-                endings=() if self._nodes[node].label is None else self.endings,
+                [*walk.prompt, *root.path], "next", first=len(walk.prompt),
+                targets=tuple(root.children), endings=self._endings(root),
             )
-            for walk, node in asked
+            for walk in walks
         ]  # fmt: skip
-        outputs = engine.measure_outputs(wanted, adapter=adapter)
-        for (walk, index), output in zip(asked, outputs, strict=True):
-            assert output.numbers is not None
-            node, path = self._nodes[index], walk.open.pop(index)
-            walk.requests += 1
-            if walk.cached_tokens < 0:
-                walk.cached_tokens = output.cached_tokens
-            numbers = [float(number) for number in output.numbers]
-            scored = len(node.path) - node.known
-            path = [*path, *numbers[:scored]]
-            for child, number in zip(node.children.values(), numbers[scored:], strict=False):
-                walk.open[child] = [*path, number]
-            if node.label is not None:
-                walk.found[node.label] = _total([*path, numbers[-1]])
-                walk.best = max(walk.best, walk.found[node.label])
+        grown = branches.grow(wanted, self.depth - len(root.path))
+        started = {walk: trunk for walk, trunk in zip(walks, grown, strict=True) if trunk}
+        for walk, trunk in started.items():
+            walk.cached_tokens = trunk.cached_tokens
+            self._take(walk, 0, trunk.numbers)
+        return started
+
+    def _round(self, branches: Branches, walks: dict[_Walk, Trunk], rule: float | StopRule) -> bool:
+        """Look at what is due of every prompt; False when nothing was."""
+        asked = [(walk, node) for walk in walks for node in walk.due(rule)]
+        if not asked:
+            return False
+        wanted = [self._branch(walks[walk], self._nodes[node]) for walk, node in asked]
+        for (walk, node), numbers in zip(asked, branches.measure(wanted), strict=True):
+            self._take(walk, node, numbers)
         return True
 
-    def _result(self, walk: _Walk) -> TrieScores:
+    def _branch(self, trunk: Trunk, node: _Node) -> Branch:
+        begun = len(self._nodes[0].path)
+        return Branch(
+            trunk, node.path[begun:], node.known - begun, tuple(node.children), self._endings(node)
+        )
+
+    def _endings(self, node: _Node) -> tuple[int, ...]:
+        return () if node.label is None else self.endings
+
+    def _take(self, walk: _Walk, index: int, numbers: FloatArray) -> None:
+        """What is known once a node is computed."""
+        node, path = self._nodes[index], walk.open.pop(index)
+        walk.requests += 1
+        scored = len(node.path) - node.known
+        found = [float(number) for number in numbers]
+        path = [*path, *found[:scored]]
+        for child, number in zip(node.children.values(), found[scored:], strict=False):
+            walk.open[child] = [*path, number]
+        if node.label is not None:
+            total = _total([*path, found[-1]])
+            walk.found[node.label] = walk.known[node.label] = total
+            walk.best = max(walk.best, total)
+
+    def _rule(self, precision: Precision) -> StopRule:
+        return StopRule(precision, [self._labels_below(i) for i in range(len(self._nodes))])
+
+    def _result(self, walk: _Walk, rule: float | StopRule) -> TrieScores:
         for index, path in walk.open.items():
-            bound = _total(path)
-            for label in self._labels_below(index):
+            labels, bound = self._labels_below(index), _total(path)
+            if isinstance(rule, StopRule):
+                bound = max(IMPOSSIBLE, bound - math.log(len(labels)))
+            for label in labels:
                 walk.found[label] = bound
         return TrieScores(tuple(walk.found), max(0, walk.cached_tokens), walk.requests)
 

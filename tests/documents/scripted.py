@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from freehold._llm_label_rule import EXACT, Precision
 from freehold.documents.asking import Forms, LabelScores, Reply, Usage
 from freehold.documents.prompts import Messages
 from freehold.errors import ContextLengthError
@@ -48,8 +49,9 @@ class Scripted:
         ]
 
     def label_logprobs(
-        self, conversations: Sequence[Messages], labels: Sequence[str]
-    ) -> list[LabelScores]:
+        self, conversations: Sequence[Messages], labels: Sequence[str],
+        precision: Precision = EXACT,
+    ) -> list[LabelScores]:  # fmt: skip
         prompts = [messages[-1]["content"] for messages in conversations]
         self.prompts += prompts
         return [

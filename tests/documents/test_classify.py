@@ -14,6 +14,7 @@ from scripted import Scripted
 
 import tiny_chat
 from freehold import LLM
+from freehold._llm_label_rule import Precision, StopRule
 from freehold._llm_label_trie import LabelTrie
 from freehold._llm_labels import label_measurements
 from freehold.documents import Classify, Document, LLMAsker, classify, prompts
@@ -69,7 +70,7 @@ def test_banking77_is_scored_without_decoding_and_as_by_brute_force(llm):
         rows = [row["text"] for row in csv.DictReader(file)][::770]
     assert len(labels) == 77
     before = llm.engine.stats.decode_tokens
-    answers = classify(llm, rows, labels)
+    answers = classify(llm, rows, labels, tolerance=0.0)
     assert llm.engine.stats.decode_tokens == before
     for text, answer in zip(rows, answers, strict=True):
         assert answer.usage.answer_tokens == 0
@@ -78,6 +79,93 @@ def test_banking77_is_scored_without_decoding_and_as_by_brute_force(llm):
         assert answer.value["label"] == labels[int(np.argmax(chances))]
         found = [answer.value["probabilities"][label] for label in labels]
         assert found == pytest.approx(chances, abs=1e-9)
+
+
+def some_task(tolerance: float, calibration: Calibration | None = None) -> Classify:
+    return Classify(tuple(LABELS), tolerance=tolerance, calibration=calibration)
+
+
+@pytest.mark.parametrize(
+    "calibration",
+    [None, Calibration(2.5, ()), Calibration(0.6, (0.5, 0.0, 1.0, -1.0, 0.0, 2.0, -0.5, 0.0))],
+)
+@pytest.mark.parametrize("tolerance", [0.001, 0.05, 0.3])
+def test_probabilities_are_within_the_tolerance(llm, tolerance, calibration):
+    documents = texts(["first", "a second", "x" * 90])
+    exact = some_task(0.0, calibration).answer(LLMAsker(llm), documents)
+    computed = llm.engine.stats.prefill_tokens
+    found = some_task(tolerance, calibration).answer(LLMAsker(llm), documents)
+    assert llm.engine.stats.prefill_tokens > computed
+    for got, want in zip(found, exact, strict=True):
+        assert got.value["label"] == want.value["label"]
+        for label, chance in want.value["probabilities"].items():
+            assert abs(got.value["probabilities"][label] - chance) <= tolerance + 1e-12
+
+
+def test_a_tolerance_computes_less(llm):
+    trie = LabelTrie.of(llm, LABELS)
+    start = llm.answer_start(prompts.classify("some text", LABELS))
+    (whole,) = trie.score(llm.engine, [start], margin=math.inf)
+    (found,) = trie.score(llm.engine, [start], precision=Precision(0.3))
+    assert found.requests < whole.requests
+
+
+def test_labels_are_scored_in_little_room(llm):
+    conversations = [prompts.classify(text, LABELS) for text in ("first", "second " * 30, "third")]
+    starts = [llm.answer_start(messages) for messages in conversations]
+    trie = LabelTrie.of(llm, LABELS)
+    least = -(-(max(map(len, starts)) + trie.depth) // 16)
+    numbers = []
+    for blocks in (400, least):
+        engine = llm.make_engine(num_blocks=blocks)
+        found = trie.score(engine, starts, margin=math.inf)
+        numbers.append([scores.logprobs for scores in found])
+        for pool in engine.pools:
+            pool.check()
+            assert pool.num_held == 0
+    assert numbers[0] == numbers[1]
+
+
+# -- when it is enough -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("tolerance", [0.001, 0.05, 0.4])
+def test_what_is_left_out_makes_no_more_difference_than_it_may(temperature, biased, tolerance):
+    rng = np.random.default_rng(5)
+    saved = 0
+    for _ in range(200):
+        begins = rng.dirichlet(np.full(9, 0.2))[:8] + 1e-12  # some chance goes elsewhere
+        below = [[3 * group + n for n in range(3)] for group in range(8)]
+        shares = [rng.dirichlet(np.full(4, 0.3))[:3] + 1e-12 for _ in below]
+        logs = np.log(np.concatenate([p * s / 1.1 for p, s in zip(begins, shares, strict=True)]))
+        biases = tuple(rng.normal(size=24).tolist()) if biased else ()
+        rule = StopRule(Precision(tolerance, temperature, biases), below)
+        bounds = {group: math.log(chance) for group, chance in enumerate(begins)}
+        known: dict[int, float] = {}
+        while due := rule.due(bounds, known):
+            for group in due:
+                del bounds[group]
+                known |= {label: float(logs[label]) for label in below[group]}
+        given = logs.copy()
+        for group, bound in bounds.items():
+            given[below[group]] = bound - math.log(3)
+        saved += len(bounds)
+        calibration = Calibration(temperature, biases)
+        exact, got = (np.array(probabilities(row, calibration)[0]) for row in (logs, given))
+        assert np.abs(exact - got).max() <= tolerance + 1e-12
+        assert exact.argmax() == max(known, key=lambda label: exact[label])
+        assert exact.argmax() == got.argmax()
+    assert saved > 20
+
+
+def test_a_tolerance_is_a_probability():
+    for tolerance in (-0.1, 1.0, math.nan):
+        with pytest.raises(InvalidParameterError):
+            Precision(tolerance)
+        with pytest.raises(InvalidParameterError):
+            Classify(("a", "b"), tolerance=tolerance)
 
 
 def test_numbers_of_the_next_token(llm):
@@ -214,6 +302,8 @@ def test_a_calibrated_task_keeps_what_was_fitted():
     spec = json.loads(json.dumps(task.spec(), allow_nan=False))
     again = from_spec("classify", spec)
     assert again == task
+    older = {name: value for name, value in spec.items() if name != "tolerance"}
+    assert from_spec("classify", older).tolerance == 0.0
     asker = scored(a=-0.1, b=-2.4)
     (before,) = Classify(("a", "b")).answer(asker, texts(["x"]))
     (after,) = again.answer(asker, texts(["x"]))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
+from freehold._llm_label_rule import EXACT, Precision
 from freehold.documents.prompts import Messages
 from freehold.errors import AnswerError, FreeholdError
 from freehold.types import Constraint, FinishReason
@@ -121,9 +122,10 @@ class Asker(Protocol):
         """An answer to each, of at most `max_tokens`, in the form of its constraint."""
 
     def label_logprobs(
-        self, conversations: Sequence[Messages], labels: Sequence[str]
-    ) -> list[LabelScores]:
-        """How likely each is answered with each of the labels."""
+        self, conversations: Sequence[Messages], labels: Sequence[str],
+        precision: Precision = EXACT,
+    ) -> list[LabelScores]:  # fmt: skip
+        """How likely each is answered with each of the labels, as far as `precision` asks."""
 
 
 def answered(reply: Reply, parse: Callable[[str], T]) -> Answer[T]:

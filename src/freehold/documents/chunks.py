@@ -72,6 +72,13 @@ def chunks_for(
 
     Raises ContextLengthError where the question alone fills the context.
     """
+    room = room_beside(asker, question, answer_tokens)
+    return chunk(text, room, asker.count_text, overlap=overlap)
+
+
+def room_beside(asker: Asker, question: Messages, answer_tokens: int) -> int:
+    """Tokens of a text that fit into `question` and leave room for an answer. Raises
+    ContextLengthError as `chunks_for` does."""
     room = asker.context_length - asker.count(question) - answer_tokens - _SLACK
     if room < _LEAST:
         raise ContextLengthError(
@@ -79,7 +86,7 @@ def chunks_for(
             "tokens for a document",
             hint="use a model with a longer context, or ask for less at once",
         )
-    return chunk(text, room, asker.count_text, overlap=overlap)
+    return room
 
 
 class _Cutter:

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from freehold._llm_label_rule import EXACT, Precision
 from freehold.chat.grounded_json import IN_TEXT
 from freehold.documents.asking import Forms, LabelScores, Reply, Usage
 from freehold.documents.prompts import Messages
@@ -145,8 +146,9 @@ class EndpointAsker:
         return self._each(bodies, self._reply, lambda error: Reply(error=error))
 
     def label_logprobs(
-        self, conversations: Sequence[Messages], labels: Sequence[str]
-    ) -> list[LabelScores]:
+        self, conversations: Sequence[Messages], labels: Sequence[str],
+        precision: Precision = EXACT,
+    ) -> list[LabelScores]:  # fmt: skip
         """How likely each is answered with each of the labels, by ``/v1/classify``."""
         bodies = [
             {"model": self.model, "messages": messages, "labels": list(labels)}

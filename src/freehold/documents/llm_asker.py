@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from freehold._llm_label_rule import EXACT, Precision
 from freehold._llm_label_trie import LabelTrie
 from freehold._llm_search import search
 from freehold.documents.asking import Forms, LabelScores, Reply, Usage
@@ -113,8 +114,9 @@ class LLMAsker:
         return [replies[i] for i in range(len(conversations))]
 
     def label_logprobs(
-        self, conversations: Sequence[Messages], labels: Sequence[str]
-    ) -> list[LabelScores]:
+        self, conversations: Sequence[Messages], labels: Sequence[str],
+        precision: Precision = EXACT,
+    ) -> list[LabelScores]:  # fmt: skip
         """How likely each is answered with each of the labels; no token is decoded."""
         trie = LabelTrie.of(self.llm, labels)
         scores: dict[int, LabelScores] = {}
@@ -129,21 +131,24 @@ class LLMAsker:
                 scores[i] = LabelScores(error=_too_long(len(ids), self.context_length))
             else:
                 prompts[i] = ids
-        scores.update(self._scored(trie, prompts))
+        scores.update(self._scored(trie, prompts, precision))
         return [scores[i] for i in range(len(conversations))]
 
-    def _scored(self, trie: LabelTrie, prompts: dict[int, list[int]]) -> dict[int, LabelScores]:
+    def _scored(
+        self, trie: LabelTrie, prompts: dict[int, list[int]], precision: Precision
+    ) -> dict[int, LabelScores]:
         """Scores of all prompts together, or of each by itself where that fails."""
         try:
             found = trie.score(
-                self.llm.engine, list(prompts.values()), self.llm.adapter(self.adapter)
-            )
+                self.llm.engine, list(prompts.values()), self.llm.adapter(self.adapter),
+                precision=precision,
+            )  # fmt: skip
         except FreeholdError as error:
             if len(prompts) == 1:
                 return dict.fromkeys(prompts, LabelScores(error=error))
             scores: dict[int, LabelScores] = {}
             for i, ids in prompts.items():
-                scores.update(self._scored(trie, {i: ids}))
+                scores.update(self._scored(trie, {i: ids}, precision))
             return scores
         return {
             i: LabelScores(result.logprobs, Usage(len(ids), result.cached_tokens))

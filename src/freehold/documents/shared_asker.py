@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 
+from freehold._llm_label_rule import EXACT, Precision
 from freehold._llm_request import EventStream
 from freehold.documents.asking import LabelScores, Reply
 from freehold.documents.llm_asker import LLMAsker
@@ -81,13 +82,14 @@ class SharedAsker(LLMAsker):
             )
 
     def label_logprobs(
-        self, conversations: Sequence[Messages], labels: Sequence[str]
-    ) -> list[LabelScores]:
+        self, conversations: Sequence[Messages], labels: Sequence[str],
+        precision: Precision = EXACT,
+    ) -> list[LabelScores]:  # fmt: skip
         """How likely each is answered with each of the labels; nothing is decoded, so nothing is
         waited for and one block at a time does as well as several."""
         with self._turn:
             self._check()
-            return super().label_logprobs(conversations, labels)
+            return super().label_logprobs(conversations, labels, precision)
 
     def _complete(
         self, conversations: Sequence[Messages], params: list[SamplingParams],

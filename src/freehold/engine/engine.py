@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from freehold.batch import IntArray
 from freehold.config import EngineConfig
+from freehold.engine.branches import Branches
 from freehold.engine.chosen_rows import ChosenRows
 from freehold.engine.generating import Generating
 from freehold.engine.kv_cache import check_config, make_kv_cache
@@ -245,11 +246,24 @@ class Engine:
                     else:
                         done[output.request_id] = output
         finally:
-            for request_id in ids:
-                self._forget(request_id)
-                self._silence(request_id)
-            self._held_back.extend(held)
+            self.reclaim(ids, held)
         return [done[request_id] for request_id in ids]
+
+    def branches(self, adapter: Adapter | None = None, *, salt: bytes = b"") -> Branches:
+        """Many short continuations of prompts; see there. It is closed before anything else is
+        asked of the engine."""
+        return Branches(self, self._scheduler.groups, self._runner, adapter, salt)
+
+    def reclaim(self, request_ids: Sequence[str], others: Sequence[StepOutput]) -> list[StepOutput]:
+        """Drop requests; what the last, failed step has brought to them. `others` is what came for
+        requests of other people meanwhile, and is handed out by the next `step`."""
+        mine = set(request_ids)
+        for request_id in request_ids:
+            self._forget(request_id)
+        lost = [output for output in self._held_back if output.request_id in mine]
+        self._held_back = [o for o in self._held_back if o.request_id not in mine]
+        self._held_back.extend(others)
+        return lost
 
     def score(
         self, ids: Sequence[int], first: int = 1, *, adapter: Adapter | None = None

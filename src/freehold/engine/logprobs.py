@@ -35,6 +35,15 @@ def target_logprobs(logits: FloatArray, targets: IntArray) -> FloatArray:
     return result
 
 
+def log_chances(logits: FloatArray, tokens: IntArray) -> FloatArray:
+    """log softmax(logits [vocab]) at some ids, in the very steps of `target_logprobs`, so that both
+    ways give the same bits: [len(tokens)] float32."""
+    result: FloatArray = (logits[tokens].astype(np.float64) - log_sum_exp(logits)).astype(
+        np.float32
+    )
+    return result
+
+
 def any_logprob(logits: FloatArray, tokens: IntArray) -> float:
     """log of the probability that one of `tokens` comes next, under softmax(logits [vocab])."""
     return log_sum_exp(logits[tokens]) - log_sum_exp(logits)

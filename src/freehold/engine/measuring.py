@@ -14,8 +14,7 @@ import numpy as np
 
 from freehold.batch import IntArray
 from freehold.engine.inputs import checked_ids, token_array
-from freehold.engine.logprobs import any_logprob
-from freehold.engine.selection import log_sum_exp
+from freehold.engine.logprobs import any_logprob, log_chances
 from freehold.engine.sequence import SequenceState, StepOutput
 from freehold.errors import EngineError, FreeholdError, InvalidParameterError
 from freehold.ops import FloatArray
@@ -45,6 +44,7 @@ class Measurement:
     first: int = 1
     endings: tuple[int, ...] = ()
     targets: tuple[int, ...] = ()
+    keeps_blocks: bool = False  # of ``next``: whoever asks takes them over (`branches.py`)
 
 
 def sequence_fields(wanted: Measurement, max_length: int, vocab_size: int) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _next_fields(wanted: Measurement, max_length: int, vocab_size: int) -> dict[
     size = len(tokens) - wanted.first + len(targets) + (endings is not None)
     return _fields(
         tokens, len(tokens), wanted.first - 1, want="next", targets=targets, endings=endings,
-        results=np.empty(size, np.float32),
+        results=np.empty(size, np.float32), keeps_blocks=wanted.keeps_blocks,
     )  # fmt: skip
 
 
@@ -98,10 +98,9 @@ def take_rows(seq: SequenceState, rows: Sequence[FloatArray], position: int) -> 
     ends = seq.endings is not None
     base = len(seq.results) - len(seq.targets) - ends - (seq.num_tokens - 1)
     for at, logits in enumerate(rows, position):
-        # In the very steps of `target_logprobs`, so that both ways give the same bits.
         last = at == seq.num_tokens - 1
         targets = seq.targets if last else seq.tokens[at + 1 : at + 2]
-        found = (logits[targets].astype(np.float64) - log_sum_exp(logits)).astype(np.float32)
+        found = log_chances(logits, targets)
         seq.results[base + at : base + at + len(found)] = found
         if last and seq.endings is not None:
             seq.results[-1] = any_logprob(logits, seq.endings)
@@ -137,6 +136,7 @@ def measured(seq: SequenceState) -> StepOutput:
         cached_tokens=max(0, seq.cached_tokens),
         error=error,
         numbers=numbers if error is None else None,
+        blocks=tuple(seq.blocks) if seq.keeps_blocks else (),
     )
 
 

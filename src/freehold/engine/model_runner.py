@@ -6,6 +6,7 @@ On the decode path, hence mostly whole-array arithmetic. Knows no policy and sam
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from freehold.batch import ForwardBatch, IntArray, KVTables
 from freehold.engine.scheduler import ScheduledSequence, StepPlan
 from freehold.engine.sequence import HeldBlocks
 from freehold.models.adapted_ops import adapted_ops
+from freehold.models.adapters import Adapter
 from freehold.models.base import CausalLM
 from freehold.ops import Array, FloatArray, KVCache, Ops
 
@@ -129,8 +131,11 @@ class ModelRunner:
                 pairs = np.array(copies, np.int32)
                 self.ops.copy_blocks(self.cache, group, pairs[:, 0].copy(), pairs[:, 1].copy())
         batch, spans = self.build(plan)
-        ops = adapted_ops(self.ops, batch, [item.seq.adapter for item in plan.items])
-        return self.model.forward(batch, self.cache, ops), spans
+        return self.forward(batch, [item.seq.adapter for item in plan.items]), spans
+
+    def forward(self, batch: ForwardBatch, adapters: Sequence[Adapter | None]) -> Array:
+        """Run the model over a batch, each sequence under its adapter: [R, hidden_size]."""
+        return self.model.forward(batch, self.cache, adapted_ops(self.ops, batch, adapters))
 
     def logits(self, hidden: Array) -> FloatArray:
         """Logits of hidden rows, on the host: [R, vocab_size] float32."""

@@ -87,9 +87,9 @@ class Scheduler:
         bisect.insort(self.waiting, seq, key=_arrival)
 
     def remove(self, seq: SequenceState) -> None:
-        """Take a sequence out for good and free what it holds."""
+        """Take a sequence out for good and free what it holds, unless it is to keep its blocks."""
         if seq.status is SequenceStatus.RUNNING:
-            self._release(seq)
+            self._release(seq, keep=seq.keeps_blocks and seq.num_remaining == 0)
             self.running.remove(seq)
         elif seq.status is SequenceStatus.WAITING:
             self.waiting.remove(seq)
@@ -321,13 +321,14 @@ class Scheduler:
         self.stats.preemptions += 1
         self.add(seq)
 
-    def _release(self, seq: SequenceState) -> None:
+    def _release(self, seq: SequenceState, *, keep: bool = False) -> None:
         self._drop_pending(seq, seq.num_pending)
         seq.num_pending = 0
-        for group, held in zip(self.groups, seq.blocks, strict=True):
-            group.pool.release(held.held)
-        seq.blocks = []
-        seq.num_registered = seq.num_computed = seq.num_ahead = 0
+        if not keep:
+            for group, held in zip(self.groups, seq.blocks, strict=True):
+                group.pool.release(held.held)
+            seq.blocks = []
+            seq.num_registered = seq.num_computed = seq.num_ahead = 0
         self._free_rows.append(seq.table_row)
         seq.table_row = -1
 

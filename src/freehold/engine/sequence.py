@@ -65,6 +65,7 @@ class StepOutput:
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None  # once, with the first token
     error: FreeholdError | None = None  # why `finished` is "abort", when the request failed
     numbers: FloatArray | None = None  # what a measurement has found, with its end
+    blocks: tuple[HeldBlocks, ...] = ()  # that are now held by whoever asked to keep them
     prefill_seconds: float = 0.0  # from first scheduling to the first token
     decode_seconds: float = 0.0  # from the first token to this output
 
@@ -105,6 +106,7 @@ class SequenceState:
     want: Want = "tokens"
     adapter: Adapter | None = None
     salt: bytes = b""  # prefixes are shared among sequences with the same one
+    keeps_blocks: bool = False  # once all is computed; whoever asked for it gives them back
     sampler: SequenceSampler | None = None
     draft_control: DraftControl | None = None
     end_token_ids: frozenset[int] = frozenset()

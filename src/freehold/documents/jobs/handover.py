@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from freehold._llm_label_rule import EXACT, Precision
 from freehold.documents.answering import result_of
 from freehold.documents.asking import Asker, Forms, LabelScores, Reply, Usage
 from freehold.documents.jobs.items import Item, ItemResult, dumps
@@ -147,8 +148,9 @@ class AwayAsker:
         ]
 
     def label_logprobs(
-        self, conversations: Sequence[Messages], labels: Sequence[str]
-    ) -> list[LabelScores]:
+        self, conversations: Sequence[Messages], labels: Sequence[str],
+        precision: Precision = EXACT,
+    ) -> list[LabelScores]:  # fmt: skip
         """No batch file can ask for these."""
         raise JobError(
             "labels are scored without decoding, which no batch file can ask for",

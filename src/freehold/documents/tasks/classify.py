@@ -14,10 +14,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from freehold._llm_label_rule import EXACT, Precision
 from freehold.documents import prompts
 from freehold.documents.asking import JSON, NOTHING_USED, Answer, Asker, LabelScores, Progress
 from freehold.documents.calibration import Calibration, fit, probabilities
-from freehold.documents.chunks import Chunk, chunks_for
+from freehold.documents.chunks import Chunk, chunk, room_beside
 from freehold.documents.document import Document
 from freehold.errors import FreeholdError, InvalidParameterError
 
@@ -36,6 +37,10 @@ class Classify:
     The value: ``label`` (None where its probability is below `abstain_below`), ``probability``,
     ``probabilities`` by label, ``coverage``: how likely the model answers with any of the labels at
     all. With `multi_label`: ``labels`` that are likelier than `threshold`, ``probabilities``.
+
+    Probabilities are within `tolerance` of what computing every label gives, and the likeliest is
+    the same; labels that make less of a difference are not computed to their ends. With 0 all are
+    that count in any way.
     """
 
     name: ClassVar[str] = "classify"
@@ -46,6 +51,7 @@ class Classify:
     multi_label: bool = False
     threshold: float = 0.5
     calibration: Calibration | None = None
+    tolerance: float = 0.001
 
     def __post_init__(self) -> None:
         given: Any = self.labels
@@ -58,7 +64,9 @@ class Classify:
             raise InvalidParameterError("labels must be two or more different words")
         if len(self.labels) > _MAX_LABELS or any("\n" in label for label in self.labels):
             raise InvalidParameterError(f"labels are up to {_MAX_LABELS:,} words of one line each")
-        for name in ("abstain_below", "threshold"):
+        if self.tolerance >= 1.0:
+            raise InvalidParameterError("tolerance is a probability, below 1")
+        for name in ("abstain_below", "threshold", "tolerance"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise InvalidParameterError(f"{name} is a probability, between 0 and 1")
         if self.calibration is not None:
@@ -72,6 +80,7 @@ class Classify:
             "multi_label": self.multi_label,
             "threshold": self.threshold,
             "calibration": None if self.calibration is None else self.calibration.as_json(),
+            "tolerance": self.tolerance,
             "prompts": prompts.VERSION,
         }
 
@@ -83,6 +92,7 @@ class Classify:
         return cls(
             tuple(spec["labels"]), spec["abstain_below"], spec["multi_label"], spec["threshold"],
             None if calibration is None else Calibration.from_json(calibration),
+            spec.get("tolerance", 0.0),  # before there was one, nothing was left out
         )  # fmt: skip
 
     def calibrated(self, calibration: Calibration) -> Self:
@@ -93,27 +103,33 @@ class Classify:
         """Labels and their probabilities."""
         return [self._answer(scores) for scores in self.scores(asker, documents)]
 
-    def scores(self, asker: Asker, documents: Sequence[Document]) -> list[_Scores]:
-        """What the model says, before any calibration."""
-        longest = self._question("", self.labels[0] if len(self.labels) == 1 else "")
-        if self.multi_label:
-            longest = max((self._question("", label) for label in self.labels), key=asker.count)
-        pieces: list[list[Chunk]] = []
+    def scores(
+        self, asker: Asker, documents: Sequence[Document], *, exact: bool = False
+    ) -> list[_Scores]:
+        """What the model says, before any calibration; as far as the tolerance asks, unless
+        `exact`."""
+        pieces: list[list[Chunk]] = [[] for _ in documents]
         errors: dict[int, FreeholdError] = {}
+        try:
+            room = self._room(asker)
+        except FreeholdError as refused:
+            errors = dict.fromkeys(range(len(documents)), refused)
         for number, document in enumerate(documents):
+            if number in errors:
+                continue
             try:
-                pieces.append(chunks_for(asker, document.text, longest, self._room(asker)))
+                pieces[number] = chunk(document.text, room, asker.count_text)
             except FreeholdError as refused:
-                pieces.append([])
                 errors[number] = refused
         questions = list(self.labels) if self.multi_label else [""]
         conversations = [
-            self._question(chunk.text, label)
+            self._question(each.text, label)
             for chunks in pieces
-            for chunk in chunks
+            for each in chunks
             for label in questions
         ]
-        asked = asker.label_logprobs(conversations, _YES_NO if self.multi_label else self.labels)
+        labels = _YES_NO if self.multi_label else self.labels
+        asked = asker.label_logprobs(conversations, labels, self._precision(exact))
         found: list[_Scores] = []
         at = 0
         for number, chunks in enumerate(pieces):
@@ -129,9 +145,21 @@ class Classify:
         return prompts.classify(text, self.labels)
 
     def _room(self, asker: Asker) -> int:
-        """Tokens an answer may take, so that no label is longer than what is left."""
-        labels = _YES_NO if self.multi_label else self.labels
-        return max(asker.count_text(label) for label in labels) + 4
+        """Tokens of a document that fit, so that no label is longer than what is left."""
+        question = self._question("", self.labels[0] if len(self.labels) == 1 else "")
+        labels: Sequence[str] = self.labels
+        if self.multi_label:
+            question = max((self._question("", label) for label in labels), key=asker.count)
+            labels = _YES_NO
+        longest = max(asker.count_text(label) for label in labels)
+        return room_beside(asker, question, longest + 4)
+
+    def _precision(self, exact: bool) -> Precision:
+        if exact:
+            return EXACT
+        if self.calibration is None:
+            return Precision(self.tolerance)
+        return Precision(self.tolerance, self.calibration.temperature, self.calibration.biases)
 
     def _answer(self, scores: _Scores) -> Answer[Any]:
         usage = sum((row.usage for row in scores.rows), NOTHING_USED)
@@ -161,8 +189,8 @@ class Classify:
         each = len(scores.rows) // len(scores.chunks)
         chances = [0.0] * len(self.labels)
         coverage = 0.0
-        for number, chunk in enumerate(scores.chunks):
-            weight = (chunk.end - chunk.start) / total if len(scores.chunks) > 1 else 1.0
+        for number, piece in enumerate(scores.chunks):
+            weight = (piece.end - piece.start) / total if len(scores.chunks) > 1 else 1.0
             rows = scores.rows[number * each : (number + 1) * each]
             found, covered = self._piece(rows)
             chances = [sum_ + weight * chance for sum_, chance in zip(chances, found, strict=True)]
@@ -216,7 +244,7 @@ def fitted(
     answers: list[int] = []
     for start in range(0, len(documents), _BLOCK):
         block = documents[start : start + _BLOCK]
-        for number, scores in enumerate(task.scores(asker, block), start):
+        for number, scores in enumerate(task.scores(asker, block, exact=True), start):
             if scores.error is not None:
                 raise scores.error
             if len(scores.chunks) > 1:
