@@ -72,8 +72,9 @@ def answers(path: Path) -> list[Any]:
 @pytest.mark.parametrize(
     "task",
     [
-        Summarize(), Classify(("invoice", "letter", "report")),
-        Classify(("paid", "urgent"), multi_label=True), Extract.of_fields(("total", "customer")),
+        Summarize(), Classify(("invoice", "letter", "report"), tolerance=0.0),
+        Classify(("paid", "urgent"), multi_label=True, tolerance=0.0),
+        Extract.of_fields(("total", "customer")),
     ],
     ids=["summarize", "classify", "multi-label", "extract"],
 )  # fmt: skip
