@@ -62,11 +62,12 @@ class StopRule:
         spread = max(0.0, 1.0 - 1.0 / precision.temperature)
         self._extra: _Doubles = self._top + spread * np.log(counts)
 
-    def due(self, bounds: Mapping[int, float], known: Mapping[int, float]) -> list[int]:
-        """Groups to look into next, of those that are open: log-probabilities of their beginnings,
-        and of the labels that are known. None when it is enough."""
+    def due(self, bounds: Mapping[int, float], known: Mapping[int, float]) -> dict[int, float]:
+        """Groups to look into next, of those that are open, and the share of each in all that is
+        open or known; none when it is enough. Given are log-probabilities of their beginnings, and
+        of the labels that are known."""
         if not bounds:
-            return []
+            return {}
         groups = np.fromiter(bounds, np.intp)
         heights = np.fromiter(bounds.values(), np.float64) / self._temperature
         most = heights + self._extra[groups]
@@ -79,10 +80,11 @@ class StopRule:
         seen = float(np.exp(weights - top).sum()) + np.append(0.0, np.cumsum(masses))
         enough = left <= self._tolerance * (seen + left)
         count = int(np.argmax(enough))
-        if count:
-            return [int(group) for group in groups[order[:count]]]
-        rivals = heights + self._top[groups] >= best
-        return [int(group) for group in groups[rivals]]
+        if not count:  # rivals of the best, if there are any, must be seen to be none
+            rivals = heights + self._top[groups] >= best
+            return {int(group): 1.0 for group in groups[rivals]}
+        shares = masses[:count] / seen[-1]
+        return dict(zip(groups[order[:count]].tolist(), shares.tolist(), strict=True))
 
     def _weights(self, known: Mapping[int, float]) -> _Doubles:
         """Logarithms of what the known labels count."""

@@ -16,7 +16,7 @@ them one by one gives. Knows token ids and an engine; what is made of the number
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -26,10 +26,9 @@ import numpy as np
 from freehold._llm_inputs import common_prefix
 from freehold._llm_label_rule import EXACT, Precision, StopRule
 from freehold._llm_labels import checked_labels, spelled
-from freehold.engine.branches import Branch, Branches, Trunk
+from freehold.engine.branches import Branch, Branches, Measured, Trunk
 from freehold.engine.measuring import Measurement
 from freehold.errors import InvalidParameterError
-from freehold.ops import FloatArray
 
 if TYPE_CHECKING:
     from freehold.engine.engine import Engine
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 
 MARGIN = 25.0  # nats: one in 10^11
 IMPOSSIBLE = -1e6  # stands for the logarithm of nothing, which no file can hold
+_LIKELY = 0.25  # share from which on a node is computed whole, and not token by token
 _AT_ONCE = 64  # prompts whose rounds are shared; more would push each other out of the cache
 
 
@@ -56,7 +56,20 @@ class TrieScores:
 
     logprobs: tuple[float, ...]
     cached_tokens: int
-    requests: int  # nodes of the trie that were computed
+    requests: int  # looks at nodes
+
+
+@dataclass(slots=True)
+class _Open:
+    """A node whose tokens are not all computed."""
+
+    logprobs: list[float] = field(default_factory=list)  # of the first tokens of its path
+    base: Trunk | None = None  # with some of them computed; None = the prompt
+    bound: float = 0.0  # log-probability of those tokens together
+
+
+def _opened(logprobs: list[float], base: Trunk | None) -> _Open:
+    return _Open(logprobs, base, _total(logprobs))
 
 
 class _Walk:
@@ -66,21 +79,29 @@ class _Walk:
         self.prompt = list(prompt)
         self.found: list[float] = [IMPOSSIBLE] * num_labels
         self.known: dict[int, float] = {}  # those of the labels that were computed
-        self.open: dict[int, list[float]] = {0: []}  # node -> log-probabilities of its path
+        self.open: dict[int, _Open] = {0: _Open()}  # by node
         self.best = -np.inf  # of whole labels
+        self.trunk: Trunk | None = None
         self.cached_tokens = -1
         self.requests = 0
 
-    def due(self, rule: float | StopRule) -> list[int]:
-        """Nodes to look at next; none when no open one can matter. A number is a margin."""
-        bounds = {node: _total(path) for node, path in self.open.items()}
+    def due(self, rule: float | StopRule) -> dict[int, float]:
+        """Nodes to look into next, with their shares; none when no open one can matter. A number
+        is a margin."""
+        bounds = {node: entry.bound for node, entry in self.open.items()}
         if isinstance(rule, StopRule):
             return rule.due(bounds, self.known)
         if not bounds or max(bounds.values()) < self.best - rule:
-            return []
+            return {}
         # Those far behind the likeliest beginning wait: it may yet come to nothing.
         reach = max(self.best, *bounds.values()) - rule
-        return [node for node, bound in bounds.items() if bound >= reach]
+        return {node: 1.0 for node, bound in bounds.items() if bound >= reach}
+
+    def forget(self, due: Mapping[int, float]) -> None:
+        """What is not due next is computed again from the prompt on, should it ever be."""
+        for node, entry in self.open.items():
+            if node not in due:
+                entry.base = None
 
 
 class LabelTrie:
@@ -121,7 +142,7 @@ class LabelTrie:
 
     def score(
         self, engine: Engine, prompts: Sequence[Sequence[int]], adapter: Adapter | None = None,
-        margin: float = MARGIN, precision: Precision = EXACT,
+        margin: float = MARGIN, precision: Precision = EXACT, salt: bytes = b"",
     ) -> list[TrieScores]:  # fmt: skip
         """Scores of each prompt, all of them token ids. With a tolerance, the margin is of no
         account."""
@@ -129,14 +150,14 @@ class LabelTrie:
         walks = [_Walk(prompt, self.num_labels) for prompt in prompts]
         waiting = walks
         while waiting:
-            with engine.branches(adapter) as branches:
+            with engine.branches(adapter, salt=salt) as branches:
                 started = self._start(branches, waiting[:_AT_ONCE])
                 while self._round(branches, started, rule):
                     pass
             waiting = [walk for walk in waiting if walk not in started]
         return [self._result(walk, rule) for walk in walks]
 
-    def _start(self, branches: Branches, walks: Sequence[_Walk]) -> dict[_Walk, Trunk]:
+    def _start(self, branches: Branches, walks: Sequence[_Walk]) -> list[_Walk]:
         """Compute prompts, and with them what all labels begin with; those there was room for."""
         root = self._nodes[0]
         wanted = [
@@ -147,40 +168,60 @@ class LabelTrie:
             for walk in walks
         ]  # fmt: skip
         grown = branches.grow(wanted, self.depth - len(root.path))
-        started = {walk: trunk for walk, trunk in zip(walks, grown, strict=True) if trunk}
-        for walk, trunk in started.items():
-            walk.cached_tokens = trunk.cached_tokens
-            self._take(walk, 0, trunk.numbers)
-        return started
+        for walk, trunk in zip(walks, grown, strict=True):
+            if trunk is not None:
+                walk.trunk, walk.cached_tokens = trunk, trunk.cached_tokens
+                self._take(walk, 0, Measured(trunk.numbers))
+        return [walk for walk in walks if walk.trunk is not None]
 
-    def _round(self, branches: Branches, walks: dict[_Walk, Trunk], rule: float | StopRule) -> bool:
+    def _round(self, branches: Branches, walks: Sequence[_Walk], rule: float | StopRule) -> bool:
         """Look at what is due of every prompt; False when nothing was."""
-        asked = [(walk, node) for walk in walks for node in walk.due(rule)]
+        asked: list[tuple[_Walk, int]] = []
+        wanted: list[Branch] = []
+        for walk in walks:
+            due = walk.due(rule)
+            walk.forget(due)
+            for node, share in due.items():
+                asked.append((walk, node))
+                wanted.append(self._branch(walk, node, whole=share >= _LIKELY))
         if not asked:
             return False
-        wanted = [self._branch(walks[walk], self._nodes[node]) for walk, node in asked]
-        for (walk, node), numbers in zip(asked, branches.measure(wanted), strict=True):
-            self._take(walk, node, numbers)
+        needed = {walk.trunk for walk in walks} | {branch.trunk for branch in wanted}
+        branches.drop([trunk for trunk in branches.trunks if trunk not in needed])
+        for (walk, node), found in zip(asked, branches.measure(wanted), strict=True):
+            self._take(walk, node, found)
         return True
 
-    def _branch(self, trunk: Trunk, node: _Node) -> Branch:
-        begun = len(self._nodes[0].path)
+    def _branch(self, walk: _Walk, index: int, *, whole: bool) -> Branch:
+        """The next token of a node, or all that are left, and what comes behind."""
+        node, entry = self._nodes[index], walk.open[index]
+        trunk = entry.base or walk.trunk
+        assert trunk is not None
+        done, path = len(entry.logprobs), node.path
+        begun = trunk.length - len(walk.prompt)
+        if not whole and done < len(path):
+            return Branch(trunk, path[begun:done], done - begun, (path[done],), keep=True)
         return Branch(
-            trunk, node.path[begun:], node.known - begun, tuple(node.children), self._endings(node)
-        )
+            trunk, path[begun:], done - begun, tuple(node.children), self._endings(node),
+            keep=bool(node.children),
+        )  # fmt: skip
 
     def _endings(self, node: _Node) -> tuple[int, ...]:
         return () if node.label is None else self.endings
 
-    def _take(self, walk: _Walk, index: int, numbers: FloatArray) -> None:
-        """What is known once a node is computed."""
-        node, path = self._nodes[index], walk.open.pop(index)
+    def _take(self, walk: _Walk, index: int, measured: Measured) -> None:
+        """What is known once a node, or a token of it, is computed."""
+        node, entry = self._nodes[index], walk.open[index]
+        found = [float(number) for number in measured.numbers]
+        scored = len(node.path) - len(entry.logprobs)
         walk.requests += 1
-        scored = len(node.path) - node.known
-        found = [float(number) for number in numbers]
-        path = [*path, *found[:scored]]
+        path = [*entry.logprobs, *found[:scored]]
+        if len(found) <= scored:  # not even what follows its last token
+            walk.open[index] = _opened(path, measured.trunk)
+            return
+        del walk.open[index]
         for child, number in zip(node.children.values(), found[scored:], strict=False):
-            walk.open[child] = [*path, number]
+            walk.open[child] = _opened([*path, number], measured.trunk)
         if node.label is not None:
             total = _total([*path, found[-1]])
             walk.found[node.label] = walk.known[node.label] = total
@@ -190,8 +231,8 @@ class LabelTrie:
         return StopRule(precision, [self._labels_below(i) for i in range(len(self._nodes))])
 
     def _result(self, walk: _Walk, rule: float | StopRule) -> TrieScores:
-        for index, path in walk.open.items():
-            labels, bound = self._labels_below(index), _total(path)
+        for index, entry in walk.open.items():
+            labels, bound = self._labels_below(index), entry.bound
             if isinstance(rule, StopRule):
                 bound = max(IMPOSSIBLE, bound - math.log(len(labels)))
             for label in labels:

@@ -5,6 +5,7 @@ however few there are and whoever else is there; and no block stays behind."""
 from __future__ import annotations
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -103,7 +104,7 @@ def explored(engine, prompts, adapter=None):
             numbers = branches.measure(
                 [Branch(made[i], paths()[n], known, TARGETS, ENDINGS) for i, n, known in wanted]
             )
-            found |= dict(zip(wanted, numbers, strict=True))
+            found |= dict(zip(wanted, [each.numbers for each in numbers], strict=True))
             found |= {(i, -1, 0): trunk.numbers for i, trunk in made.items()}
         check_books(engine)
         todo = [i for i in todo if i not in made]
@@ -160,10 +161,33 @@ def test_a_prompt_that_fills_the_cache_still_has_branches(load):
     with engine.branches() as branches:
         (trunk,) = branches.grow([root(prompt)], 3)
         for path in ([4, 6, 2], [7], [4, 6, 2]):  # what one leaves behind does not count
-            (numbers,) = branches.measure([Branch(trunk, path, 1, TARGETS, ENDINGS)])
-            np.testing.assert_array_equal(numbers, whole(roomy, prompt, path, 1))
+            (got,) = branches.measure([Branch(trunk, path, 1, TARGETS, ENDINGS, keep=True)])
+            assert got.trunk is None
+            np.testing.assert_array_equal(got.numbers, whole(roomy, prompt, path, 1))
         with pytest.raises(CapacityError):
             branches.measure([Branch(trunk, [1, 2, 3, 4], 1, TARGETS)])
+    check_books(engine)
+
+
+def test_branches_of_branches(make):
+    engine, prompts = make(num_blocks=120), roots()
+    path = tiny_models.prompt(seed=7, length=40)
+    cuts = [0, 1, 2, 14, 15, 16, 17, 33, 40]
+    with engine.branches() as branches:
+        trunks = branches.grow([root(prompt) for prompt in prompts], 20)
+        for begin, end in itertools.pairwise(cuts):
+            found = branches.measure(
+                [Branch(t, path[begin:end], 1, TARGETS, ENDINGS, keep=True) for t in trunks]
+            )
+            branches.drop(trunks)  # they need not outlive their branches
+            trunks = [each.trunk for each in found]
+            (twice, again) = branches.measure(
+                [Branch(trunks[0], [7], 1, TARGETS), Branch(trunks[0], [7], 1, TARGETS)]
+            )
+            np.testing.assert_array_equal(twice.numbers, again.numbers)
+            for prompt, each in zip(prompts, found, strict=True):
+                want = whole(make(), [*prompt, *path[:begin]], path[begin:end], 1)
+                np.testing.assert_array_equal(each.numbers, want)
     check_books(engine)
 
 
@@ -201,7 +225,7 @@ def test_other_requests_lose_nothing(make):
         found, numbers = answers(engine, beside)
         assert [tokens[-29:] for tokens in found] == [tokens[-29:] for tokens in alone]
         for prompt, got in zip(roots(), numbers, strict=False):
-            np.testing.assert_array_equal(got, whole(make(), prompt, [7], 1))
+            np.testing.assert_array_equal(got.numbers, whole(make(), prompt, [7], 1))
         check_books(engine)
 
 

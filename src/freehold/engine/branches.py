@@ -4,8 +4,8 @@
 A prompt is computed like any other, in the steps of the engine, and keeps its blocks: it is a
 *trunk*. A *branch* is tokens behind a trunk. In a pass each branch is a sequence of its own that
 shares the trunk's full blocks; of the last, partial one it has a copy, in a block that is given
-back right after the pass. A pass is a handful of arrays: no branch is a request, none is hashed,
-queued or made known to the prefix cache.
+back right after the pass, unless the branch is to be a trunk of more branches. A pass is a handful
+of arrays: no branch is a request, none is hashed, queued or made known to the prefix cache.
 
 Where blocks are short, fewer trunks are kept at a time and fewer branches share a pass. Where
 there is not even a block for a copy, one branch writes behind its trunk, in the trunk's own: what
@@ -66,6 +66,16 @@ class Branch:
     known: int = 1
     targets: IntArray | Sequence[int] = ()
     endings: IntArray | Sequence[int] = ()
+    keep: bool = False  # as a trunk, where there are blocks to spare
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Numbers of a branch: float32 [len(path) - known + len(targets) (+ 1)], and the branch as a
+    trunk that its own does not need to outlive."""
+
+    numbers: FloatArray
+    trunk: Trunk | None = None
 
 
 class Branches:
@@ -81,6 +91,7 @@ class Branches:
         self._adapter, self._salt = adapter, salt
         self._size = groups[0].pool.block_size
         self._trunks: dict[Trunk, None] = {}
+        self._longest = 0  # tokens a branch of a grown trunk may have
 
     def __enter__(self) -> Self:
         return self
@@ -100,6 +111,7 @@ class Branches:
 
         Raises what `Engine.measure_outputs` raises.
         """
+        self._longest = max(longest, self._longest)
         ids: list[str] = []
         found: dict[str, Trunk] = {}
         others: list[StepOutput] = []
@@ -128,6 +140,11 @@ class Branches:
         while len(kept) > 1 and not self._has_reserve(longest, kept[-1].length):
             self.drop([kept.pop()])
         return [found.get(name) if found.get(name) in self._trunks else None for name in ids]
+
+    @property
+    def trunks(self) -> tuple[Trunk, ...]:
+        """Those that are held."""
+        return tuple(self._trunks)
 
     def drop(self, trunks: Sequence[Trunk]) -> None:
         """Give the blocks of some trunks back; their full ones stay known to the prefix cache."""
@@ -161,9 +178,8 @@ class Branches:
         return -(-(length + tokens) // self._size) - length // self._size
 
     # -- branches ------------------------------------------------------------------------------
-    def measure(self, wanted: Sequence[Branch]) -> list[FloatArray]:
-        """The numbers of branches of trunks that are kept: float32 [len(path) - known +
-        len(targets) (+ 1)].
+    def measure(self, wanted: Sequence[Branch]) -> list[Measured]:
+        """What is wanted of branches of trunks that were not dropped.
 
         Raises CapacityError where others hold the blocks that a single one needs, EngineError for
         what is no number.
@@ -173,7 +189,7 @@ class Branches:
                 raise InvalidParameterError("a branch needs a trunk that was not dropped")
             if not 1 <= branch.known <= len(branch.path):
                 raise InvalidParameterError("a branch has at least one token, which its trunk told")
-        found: list[FloatArray] = []
+        found: list[Measured] = []
         at = 0
         while at < len(wanted):
             count = self._that_fit(wanted, at)
@@ -193,7 +209,7 @@ class Branches:
                 return count
         return len(wanted) - start
 
-    def _pass(self, branches: Sequence[Branch], *, in_place: bool) -> list[FloatArray]:
+    def _pass(self, branches: Sequence[Branch], *, in_place: bool) -> list[Measured]:
         """One forward pass, and the output head over its rows."""
         began = time.perf_counter()
         stats, runner = self._engine.stats, self._runner
@@ -204,7 +220,14 @@ class Branches:
             tables = self._tables(branches, starts, sizes, taken, in_place=in_place)
             batch = self._batch(branches, starts, sizes, tables)
             hidden = runner.forward(batch, [self._adapter] * len(branches))
-            found = self._numbers(branches, runner, hidden)
+            numbers = self._numbers(branches, runner, hidden)
+            kept: Sequence[Trunk | None] = [None] * len(branches)
+            if not in_place and any(branch.keep for branch in branches) and self._can_keep():
+                kept = [
+                    self._kept(branch, [table[i] for table in tables]) if branch.keep else None
+                    for i, branch in enumerate(branches)
+                ]
+            found = [Measured(*each) for each in zip(numbers, kept, strict=True)]
         finally:
             for group, blocks in zip(self._groups, taken, strict=False):
                 group.pool.release(blocks)
@@ -214,6 +237,26 @@ class Branches:
         stats.model_seconds += spent
         stats.step_seconds += spent
         return found
+
+    def _can_keep(self) -> bool:
+        least = 2 + self._longest // self._size  # any other branch still has its blocks
+        return all(
+            group.pool.num_free >= max(least, group.pool.num_blocks // _RESERVE_SHARE)
+            for group in self._groups
+        )
+
+    def _kept(self, branch: Branch, rows: Sequence[IntArray]) -> Trunk:
+        """The branch as a trunk; it holds whatever it needs by itself."""
+        length = branch.trunk.length + len(branch.path)
+        blocks = []
+        for group, row, held in zip(self._groups, rows, branch.trunk.blocks, strict=True):
+            ids = row[: -(-length // self._size)].tolist()
+            blocks.append(HeldBlocks(ids, held.num_dropped))
+            group.pool.acquire(ids[held.num_dropped :])
+        none = np.empty(0, np.float32)
+        trunk = Trunk(length, none, branch.trunk.cached_tokens, tuple(blocks))
+        self._trunks[trunk] = None
+        return trunk
 
     def _tables(
         self, branches: Sequence[Branch], starts: IntArray, sizes: IntArray,
