@@ -229,6 +229,29 @@ def test_other_requests_lose_nothing(make):
         check_books(engine)
 
 
+def test_a_branch_waits_for_blocks_that_others_hold(load):
+    model, ops, _ = load("llama-wide-heads")
+    engine = Engine(model, ops, EngineConfig(320, num_blocks=9, kv_dtype="f16"))
+    other, prompt, path = (tiny_models.prompt(seed=n, length=n) for n in (70, 40, 25))
+    with engine.branches() as branches:
+        (trunk,) = branches.grow([root(prompt)], 25)
+        name = engine.add(other, SamplingParams(temperature=0.0, max_tokens=20))
+        engine.step()
+        assert engine.pools[0].num_free == 1
+        (got,) = branches.measure([Branch(trunk, path, 1, TARGETS, ENDINGS)])
+        np.testing.assert_array_equal(got.numbers, whole(make_roomy(load), prompt, path, 1))
+    outputs = []
+    while engine.has_unfinished():
+        outputs += engine.step()
+    assert sum(len(output.new_token_ids) for output in outputs if output.request_id == name) == 19
+    check_books(engine)
+
+
+def make_roomy(load):
+    model, ops, _ = load("llama-wide-heads")
+    return Engine(model, ops, EngineConfig(320, num_blocks=60, kv_dtype="f16"))
+
+
 def test_nothing_is_left_behind_by_what_fails(make, monkeypatch):
     engine = make()
     with pytest.raises(ContextLengthError), engine.branches() as branches:

@@ -193,9 +193,26 @@ class Branches:
         at = 0
         while at < len(wanted):
             count = self._that_fit(wanted, at)
+            if not count:
+                self._let_others_go_on(wanted[at])
             found += self._pass(wanted[at : at + max(1, count)], in_place=count == 0)
             at += max(1, count)
         return found
+
+    def _let_others_go_on(self, branch: Branch) -> None:
+        """Step the requests of others until they leave the blocks that this one needs, at worst
+        those behind its trunk's own; or until they do not move."""
+        length, idle = branch.trunk.length, 0
+        need = -(-(length + len(branch.path)) // self._size) - -(-length // self._size)
+        others: list[StepOutput] = []
+        engine = self._engine
+        try:
+            while idle < _IDLE and any(group.pool.num_free < need for group in self._groups):
+                before = engine.stats.steps
+                others += engine.step()
+                idle = 0 if engine.stats.steps > before else idle + 1
+        finally:
+            engine.reclaim((), others)
 
     def _that_fit(self, wanted: Sequence[Branch], start: int) -> int:
         """How many from `start` on make a pass: as budget and free blocks allow."""
