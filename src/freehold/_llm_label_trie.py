@@ -180,13 +180,15 @@ class LabelTrie:
         wanted: list[Branch] = []
         for walk in walks:
             due = walk.due(rule)
-            walk.forget(due)
+            if branches.scarce:
+                walk.forget(due)
             for node, share in due.items():
                 asked.append((walk, node))
                 wanted.append(self._branch(walk, node, whole=share >= _LIKELY))
         if not asked:
             return False
-        needed = {walk.trunk for walk in walks} | {branch.trunk for branch in wanted}
+        needed = {entry.base for walk in walks for entry in walk.open.values()}
+        needed |= {walk.trunk for walk in walks}
         branches.drop([trunk for trunk in branches.trunks if trunk not in needed])
         for (walk, node), found in zip(asked, branches.measure(wanted), strict=True):
             self._take(walk, node, found)

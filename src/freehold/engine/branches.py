@@ -146,6 +146,15 @@ class Branches:
         """Those that are held."""
         return tuple(self._trunks)
 
+    @property
+    def scarce(self) -> bool:
+        """Whether blocks are too few to keep branches."""
+        least = 2 + self._longest // self._size  # any other branch still has its blocks
+        return any(
+            group.pool.num_free < max(least, group.pool.num_blocks // _RESERVE_SHARE)
+            for group in self._groups
+        )
+
     def drop(self, trunks: Sequence[Trunk]) -> None:
         """Give the blocks of some trunks back; their full ones stay known to the prefix cache."""
         for trunk in trunks:
@@ -239,7 +248,7 @@ class Branches:
             hidden = runner.forward(batch, [self._adapter] * len(branches))
             numbers = self._numbers(branches, runner, hidden)
             kept: Sequence[Trunk | None] = [None] * len(branches)
-            if not in_place and any(branch.keep for branch in branches) and self._can_keep():
+            if not in_place and any(branch.keep for branch in branches) and not self.scarce:
                 kept = [
                     self._kept(branch, [table[i] for table in tables]) if branch.keep else None
                     for i, branch in enumerate(branches)
@@ -254,13 +263,6 @@ class Branches:
         stats.model_seconds += spent
         stats.step_seconds += spent
         return found
-
-    def _can_keep(self) -> bool:
-        least = 2 + self._longest // self._size  # any other branch still has its blocks
-        return all(
-            group.pool.num_free >= max(least, group.pool.num_blocks // _RESERVE_SHARE)
-            for group in self._groups
-        )
 
     def _kept(self, branch: Branch, rows: Sequence[IntArray]) -> Trunk:
         """The branch as a trunk; it holds whatever it needs by itself."""
