@@ -160,3 +160,9 @@ def test_benchmark_table_matches_the_results() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """pytest imports them by name: of two that are called alike only one can be run."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert sorted(names) == sorted({*names})
