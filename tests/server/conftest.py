@@ -4,6 +4,7 @@ transformers judges."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,15 @@ import tiny_judged
 from live_server import LiveServer, live_server
 
 from freehold.server.settings import ServerSettings
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    """`freehold serve`, run in this process, sends the log to a stderr that ends with its test."""
+    logger = logging.getLogger("freehold")
+    before = [*logger.handlers], logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before
 
 
 @pytest.fixture(scope="session")
