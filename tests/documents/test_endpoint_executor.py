@@ -16,8 +16,9 @@ from fake_endpoint import Answer, completion, fake_endpoint, obliging
 
 from freehold import LLM
 from freehold.documents.document import Document
-from freehold.documents.endpoint_asker import EndpointAsker, EndpointLostError, form_fields
+from freehold.documents.endpoint_asker import EndpointAsker, EndpointLostError
 from freehold.documents.executors.endpoint import EndpointExecutor
+from freehold.documents.form_fields import form_fields
 from freehold.documents.jobs import Identity, Item, JobSummary, Journal, run_job
 from freehold.documents.llm_asker import LLMAsker
 from freehold.documents.tasks.classify import Classify
@@ -252,7 +253,7 @@ def test_forms_in_the_fields_of_a_request() -> None:
     schema = form_fields(Constraint("json_schema", {"type": "object"}))
     assert schema["response_format"]["json_schema"]["schema"] == {"type": "object"}
     for kind, name in (("regex", "regex"), ("choice", "choice"), ("lark", "grammar")):
-        assert form_fields(Constraint(kind, "x")) == {"structured_outputs": {name: "x"}}  # type: ignore[arg-type]
+        assert form_fields(Constraint(kind, ["x"])) == {"structured_outputs": {name: ["x"]}}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -262,19 +262,22 @@ def test_requests_of_a_form_are_spelled_as_vllm_spells_them(tmp_path: Path) -> N
         forms = [
             None, Constraint("json"), Constraint("json_schema", {"type": "object"}),
             Constraint("regex", "a+"), Constraint("choice", ("a", "b")), Constraint("lark", "x"),
+            Constraint("grounded", {"schema": {"type": "string", "x-in-text": True}, "text": "b"}),
         ]  # fmt: skip
         message = [{"role": "user", "content": "hi"}]
-        replies = asker.chat([message] * 6, max_tokens=[1, 2, 3, 4, 5, 6], constraint=forms)
-    assert asker.missing == 6
+        replies = asker.chat([message] * 7, max_tokens=[1, 2, 3, 4, 5, 6, 7], constraint=forms)
+    assert asker.missing == 7
     assert all(reply.error is not None for reply in replies)
     bodies = [json.loads(line)["body"] for line in lines]
-    assert [body["max_tokens"] for body in bodies] == [1, 2, 3, 4, 5, 6]
+    assert [body["max_tokens"] for body in bodies] == [1, 2, 3, 4, 5, 6, 7]
     assert "response_format" not in bodies[0]
     assert bodies[1]["response_format"] == {"type": "json_object"}
     assert bodies[2]["response_format"]["json_schema"]["schema"] == {"type": "object"}
-    assert [body["structured_outputs"] for body in bodies[3:]] == [
+    # Words are held to a text by freehold alone; who reads the answer looks for them.
+    assert bodies[6]["response_format"]["json_schema"]["schema"] == {"type": "string"}
+    assert [body["structured_outputs"] for body in bodies[3:6]] == [
         {"regex": "a+"}, {"choice": ["a", "b"]}, {"grammar": "x"},
     ]  # fmt: skip
-    assert len({json.loads(line)["custom_id"] for line in lines}) == 6
+    assert len({json.loads(line)["custom_id"] for line in lines}) == 7
     assert BLOCKS_IN_FLIGHT * 8 >= 64
     assert len(hashlib.sha256().hexdigest()) == len(json.loads(lines[0])["custom_id"])

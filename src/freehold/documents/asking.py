@@ -128,6 +128,16 @@ class Asker(Protocol):
         """How likely each is answered with each of the labels, as far as `precision` asks."""
 
 
+def spread(
+    count: int, max_tokens: int | Sequence[int], constraint: Forms
+) -> tuple[list[int], list[Constraint | None]]:
+    """The limit and the form of each of `count` answers, where one may stand for all."""
+    limits = [max_tokens] * count if isinstance(max_tokens, int) else list(max_tokens)
+    if constraint is None or isinstance(constraint, Constraint):
+        return limits, [constraint] * count
+    return limits, list(constraint)
+
+
 def answered(reply: Reply, parse: Callable[[str], T]) -> Answer[T]:
     """The answer that `parse` makes of a whole reply; it may raise AnswerError."""
     try:

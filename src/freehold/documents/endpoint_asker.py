@@ -23,8 +23,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from freehold._llm_label_rule import EXACT, Precision
-from freehold.chat.grounded_json import IN_TEXT
-from freehold.documents.asking import Forms, LabelScores, Reply, Usage
+from freehold.documents.asking import Forms, LabelScores, Reply, Usage, spread
+from freehold.documents.form_fields import form_fields
 from freehold.documents.prompts import Messages
 from freehold.errors import (
     AnswerError,
@@ -132,10 +132,7 @@ class EndpointAsker:
         constraint: Forms = None,
     ) -> list[Reply]:
         """A greedy answer to each."""
-        count = len(conversations)
-        limits = [max_tokens] * count if isinstance(max_tokens, int) else list(max_tokens)
-        one = constraint is None or isinstance(constraint, Constraint)
-        forms: Any = [constraint] * count if one else constraint
+        limits, forms = spread(len(conversations), max_tokens, constraint)
         bodies = [
             {
                 "model": self.model, "messages": messages, "temperature": 0, "max_tokens": limit,
@@ -289,34 +286,6 @@ def checked_url(url: str) -> str:
             "a key does not belong into an address", hint="set FREEHOLD_ENDPOINT_KEY"
         )
     return url.rstrip("/")
-
-
-def form_fields(form: Constraint | None, *, grounding: bool = False) -> dict[str, Any]:
-    """The form of an answer in the fields of a request: OpenAI's for JSON, vLLM's for others.
-
-    Only freehold's servers can hold words to a text (`grounding`); others are asked for the schema,
-    and whoever reads the answer finds the words in the text or says that they are not there.
-    """
-    if form is None:
-        return {}
-    if form.kind == "json":
-        return {"response_format": {"type": "json_object"}}
-    if form.kind == "grounded" and not grounding:
-        form = Constraint("json_schema", _without_marks(form.value["schema"]))
-    if form.kind == "json_schema":
-        wanted = {"name": "answer", "schema": form.value, "strict": True}
-        return {"response_format": {"type": "json_schema", "json_schema": wanted}}
-    names = {"regex": "regex", "choice": "choice", "lark": "grammar", "grounded": "grounded"}
-    return {"structured_outputs": {names[form.kind]: form.value}}
-
-
-def _without_marks(schema: Any) -> Any:
-    """A schema whose strings need not be words of a text."""
-    if isinstance(schema, Mapping):
-        return {k: _without_marks(v) for k, v in schema.items() if k != IN_TEXT}
-    if isinstance(schema, list):
-        return [_without_marks(each) for each in schema]
-    return schema
 
 
 def _usage(given: Any) -> Usage:

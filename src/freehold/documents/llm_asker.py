@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from freehold._llm_label_rule import EXACT, Precision
 from freehold._llm_label_trie import LabelTrie
 from freehold._llm_search import search
-from freehold.documents.asking import Forms, LabelScores, Reply, Usage
+from freehold.documents.asking import Forms, LabelScores, Reply, Usage, spread
 from freehold.documents.model_digest import loaded_digest
 from freehold.documents.prompts import Messages
 from freehold.errors import ContextLengthError, FreeholdError, TemplateError, UserError
@@ -67,12 +67,7 @@ class LLMAsker:
     ) -> list[Reply]:
         """A greedy answer to each. One that does not fit the context fails before it is asked."""
         count = len(conversations)
-        limits = [max_tokens] * count if isinstance(max_tokens, int) else list(max_tokens)
-        forms: list[Constraint | None]
-        if constraint is None or isinstance(constraint, Constraint):
-            forms = [constraint] * count
-        else:
-            forms = list(constraint)
+        limits, forms = spread(count, max_tokens, constraint)
         replies: dict[int, Reply] = {}
         for i, messages in enumerate(conversations):
             error = self._refusal(messages)

@@ -19,7 +19,8 @@ from typing import Any
 
 from freehold._llm_label_rule import EXACT, Precision
 from freehold.documents.answering import result_of
-from freehold.documents.asking import Asker, Forms, LabelScores, Reply, Usage
+from freehold.documents.asking import Asker, Forms, LabelScores, Reply, Usage, spread
+from freehold.documents.form_fields import form_fields
 from freehold.documents.jobs.items import Item, ItemResult, dumps
 from freehold.documents.jobs.journal import Journal
 from freehold.documents.jobs.requests import BatchTask, request_of, usage_of
@@ -137,11 +138,7 @@ class AwayAsker:
         constraint: Forms = None,
     ) -> list[Reply]:  # fmt: skip
         """The replies; an error stands for one that is not there."""
-        count = len(conversations)
-        limits = [max_tokens] * count if isinstance(max_tokens, int) else max_tokens
-        forms: Sequence[Constraint | None]
-        single = constraint is None or isinstance(constraint, Constraint)
-        forms = [constraint] * count if single else constraint  # type: ignore[list-item,assignment]
+        limits, forms = spread(len(conversations), max_tokens, constraint)
         return [
             self._reply(messages, limit, form)
             for messages, limit, form in zip(conversations, limits, forms, strict=True)
@@ -158,7 +155,7 @@ class AwayAsker:
         )
 
     def _reply(self, messages: Messages, limit: int, form: Constraint | None) -> Reply:
-        asked = {"messages": messages, "max_tokens": limit, "temperature": 0.0, **_form(form)}
+        asked = {"messages": messages, "max_tokens": limit, "temperature": 0.0, **form_fields(form)}
         text = json.dumps(asked, sort_keys=True, separators=(",", ":"))
         request = hashlib.sha256(text.encode()).hexdigest()
         body = self._handover.reply(request)
@@ -168,20 +165,6 @@ class AwayAsker:
         body = {"model": self._handover.model, **asked}
         self._handover.want(request, request, "/v1/chat/completions", body)
         return Reply(error=AnswerError("not answered yet"))
-
-
-def _form(form: Constraint | None) -> dict[str, Any]:
-    """A form of answers as vLLM spells it."""
-    if form is None:
-        return {}
-    if form.kind == "json":
-        return {"response_format": {"type": "json_object"}}
-    if form.kind == "json_schema":
-        schema = {"name": "answer", "schema": form.value, "strict": True}
-        return {"response_format": {"type": "json_schema", "json_schema": schema}}
-    name = {"regex": "regex", "choice": "choice", "lark": "grammar"}[form.kind]
-    value = list(form.value) if form.kind == "choice" else form.value
-    return {"structured_outputs": {name: value}}
 
 
 def _read(body: Any) -> Reply:
