@@ -35,6 +35,21 @@ def test_pieces_fit_and_join_to_the_text(text, limit, overlap):
         assert not any(piece.repeated for piece in pieces)
 
 
+def test_what_surely_fits_is_not_counted():
+    """Counting may be a request to another machine."""
+    asked = []
+
+    def counted(text: str) -> int:
+        asked.append(text)
+        return len(text)
+
+    assert [p.text for p in chunk("A short note.", 14, counted)] == ["A short note."]
+    assert asked == []
+    for text, limit in (("A short note.", 13), ("Kürzer", 14)):
+        chunk(text, limit, counted)
+        assert text in asked
+
+
 def test_cuts_are_where_people_would_cut():
     text = "# One\n\nFirst part. It is short.\n\n# Two\n\nSecond part, rather long. Also short.\n"
     assert [p.text for p in chunk(text, 60, letters)] == [text[:33], text[33:]]

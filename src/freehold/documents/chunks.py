@@ -56,7 +56,9 @@ def chunk(text: str, limit: int, count: Count, *, overlap: int = 0) -> list[Chun
     `overlap`: so many sentences before a piece are repeated at its beginning, as far as they fit a
     quarter of it.
     """
-    if count(text) <= limit:
+    # No tokenizer makes more tokens of ASCII than letters, but one before them. Counting may be a
+    # request to another machine.
+    if (text.isascii() and len(text) < limit) or count(text) <= limit:
         return [Chunk(text, 0, len(text))]
     room = max(1, limit - limit // _OVERLAP_SHARE) if overlap else limit
     spans = list(_Cutter(text, room, count).spans())
