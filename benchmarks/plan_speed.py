@@ -129,7 +129,14 @@ def main() -> int:
             )  # fmt: skip
     _print(rows)
     decode = [row for row in rows if row["phase"] == "decode"]
+    learnt = sum(found["foreign"] <= FOREIGN for earlier in rounds[:-1] for found in earlier)
+    if not learnt:
+        raise SystemExit(
+            "plan_speed.py: other work disturbed every run that could have been learnt from, so "
+            "nothing was calibrated; run it again on a quiet machine"
+        )
     summary = {
+        "learnt_from": learnt,
         "read_gbps": rates.read / 1e9, "int8_gops": rates.int8 / 1e9,
         "fill_gbps": rates.fill / 1e9, "limit": WITHIN, "of": len(decode),
         **{
