@@ -340,6 +340,10 @@ def test_plain_fields_are_asked_in_the_plainest_words():
     extract(asker, ["text"], ["a", "b:number"])
     assert asker.prompts[0].startswith("Extract as JSON: a, b.\n\n")
     assert flat_names(plan(NESTED)) is None
+    # Without evidence the question is the same: the built-in model was taught this one.
+    free = Extract.of_fields(["a", "b"]).schema
+    assert flat_names(plan(free, evidence=False)) == ["a", "b"]
+    assert flat_names(plan(NESTED, evidence=False)) is None
 
 
 def test_kinds_of_leaves():

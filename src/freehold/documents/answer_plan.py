@@ -271,11 +271,16 @@ def _exactly(properties: dict[str, Any]) -> dict[str, Any]:
 def flat_names(root: ObjectPlan) -> list[str] | None:
     """The names, where all that is asked for are plain values by name: no model needs more said."""
     plain = all(
-        isinstance(node, Leaf) and node.kind in ("copied", "number", "date")
-        and "description" not in node.schema
+        isinstance(node, Leaf) and "description" not in node.schema
+        and (node.kind in ("copied", "number", "date") or _is_text(node))
         for node in root.properties.values()
     )  # fmt: skip
     return list(root.properties) if plain else None
+
+
+def _is_text(leaf: Leaf) -> bool:
+    """Whether any text will do, from the document or not."""
+    return leaf.kind == "free" and set(leaf.schema) == {"type"} and leaf.schema["type"] == "string"
 
 
 def form(node: Plan) -> Any:

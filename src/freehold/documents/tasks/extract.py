@@ -59,7 +59,7 @@ class Extract:
     """
 
     name: ClassVar[str] = "extract"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     schema: Mapping[str, Any]
     evidence: bool = True
