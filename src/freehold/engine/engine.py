@@ -26,6 +26,7 @@ from freehold.engine.measuring import (
     Pooling,
     measured,
     numbers_of,
+    run_to_end,
     sequence_fields,
     take_rows,
 )
@@ -230,24 +231,7 @@ class Engine:
         Raises what `add_measurement` raises, and EngineError where they are no numbers. What
         becomes of other requests meanwhile is handed out by the next `step`.
         """
-        ids: list[str] = []
-        done: dict[str, StepOutput] = {}
-        held: list[StepOutput] = []
-        try:
-            for each in wanted:
-                ids.append(self.add_measurement(each, adapter=adapter))
-            mine = set(ids)
-            while len(done) < len(ids):
-                for output in self.step():
-                    if output.request_id not in mine:
-                        held.append(output)
-                    elif output.error is not None:
-                        raise output.error
-                    else:
-                        done[output.request_id] = output
-        finally:
-            self.reclaim(ids, held)
-        return [done[request_id] for request_id in ids]
+        return run_to_end(self, wanted, adapter)
 
     def branches(self, adapter: Adapter | None = None, *, salt: bytes = b"") -> Branches:
         """Many short continuations of prompts; see there. It is closed before anything else is

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -19,6 +19,10 @@ from freehold.engine.sequence import SequenceState, StepOutput
 from freehold.errors import EngineError, FreeholdError, InvalidParameterError
 from freehold.ops import FloatArray
 from freehold.types import SamplingParams
+
+if TYPE_CHECKING:
+    from freehold.engine.engine import Engine
+    from freehold.models.adapters import Adapter
 
 Pooling = Literal["mean", "last"]
 Measure = Literal["scores", "next", "logits", "mean", "last"]
@@ -144,3 +148,27 @@ def numbers_of(output: StepOutput) -> FloatArray:
     """What a measurement that did not fail has found."""
     assert output.numbers is not None
     return output.numbers
+
+
+def run_to_end(
+    engine: Engine, wanted: Sequence[Measurement], adapter: Adapter | None
+) -> list[StepOutput]:
+    """Step an engine until several measurements are there; see `Engine.measure_outputs`."""
+    ids: list[str] = []
+    done: dict[str, StepOutput] = {}
+    held: list[StepOutput] = []
+    try:
+        for each in wanted:
+            ids.append(engine.add_measurement(each, adapter=adapter))
+        mine = set(ids)
+        while len(done) < len(ids):
+            for output in engine.step():
+                if output.request_id not in mine:
+                    held.append(output)
+                elif output.error is not None:
+                    raise output.error
+                else:
+                    done[output.request_id] = output
+    finally:
+        engine.reclaim(ids, held)
+    return [done[request_id] for request_id in ids]
