@@ -10,8 +10,9 @@ import sys
 import pytest
 from command_line import process
 
+from freehold.cli._sampling_options import SamplingFlags
 from freehold.cli.main import load_command, run, summaries
-from freehold.cli.options import EngineFlags, SamplingFlags
+from freehold.cli.options import EngineFlags
 from freehold.types import SamplingParams
 
 COMMANDS = ("bench", "chat", "demo", "doctor", "quantize", "run", "show", "tokenize")

@@ -22,6 +22,7 @@ import typer
 
 from freehold.cli import console, options
 from freehold.cli._answers import AnswerPrinter
+from freehold.cli._sampling_options import SamplingFlags, resolve
 from freehold.cli._timing import remember, timing_line
 from freehold.errors import ContextLengthError, FreeholdError, TemplateError, UserError
 
@@ -58,7 +59,7 @@ def command(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Print timings after each answer.")
     ] = False,
-    sampling: options.SamplingFlags = options.SamplingFlags(),  # noqa: B008 - frozen
+    sampling: SamplingFlags = SamplingFlags(),  # noqa: B008 - frozen
     engine: options.EngineFlags = options.EngineFlags(),  # noqa: B008 - frozen
 ) -> None:
     """Talk with a model."""
@@ -72,7 +73,7 @@ def command(
                 "this model has no chat template",
                 hint='it continues text: use `freehold run MODEL "Once upon a time"`',
             )
-        params = options.resolve(sampling, llm, recommended)
+        params = resolve(sampling, llm, recommended)
         load_seconds = time.perf_counter() - started
         session = Session(llm, params, system, verbose, options.shows_thinking(thinking))
         try:

@@ -13,6 +13,7 @@ import typer
 
 from freehold.cli import _form, _text, console, options
 from freehold.cli._answers import AnswerPrinter
+from freehold.cli._sampling_options import SamplingFlags, resolve
 from freehold.cli._timing import remember, timing_line
 from freehold.errors import InvalidParameterError
 
@@ -53,7 +54,7 @@ def command(
         bool, typer.Option("--verbose", "-v", help="Print timings on stderr.")
     ] = False,
     as_json: options.Json = False,
-    sampling: options.SamplingFlags = options.SamplingFlags(),  # noqa: B008 - frozen
+    sampling: SamplingFlags = SamplingFlags(),  # noqa: B008 - frozen
     engine: options.EngineFlags = options.EngineFlags(),  # noqa: B008 - frozen
 ) -> None:
     """Answer one prompt, or continue one text."""
@@ -73,7 +74,7 @@ def command(
                 + ("--raw turns it off" if raw else "this model has none"),
                 hint="put the instruction into the prompt",
             )
-        params = options.resolve(sampling, llm, recommended)
+        params = resolve(sampling, llm, recommended)
         if raw or not llm.has_chat_template:
             events = llm.generate(text, params, stream=True, constraint=form, adapter=chosen)
         else:
