@@ -95,43 +95,32 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	find native tests/native -name '*.cpp' -o -name '*.h' -o -name '*.inl' | xargs -r $(BIN)/clang-format -i
 
-bench: $(VENV)/.package $(PEER_VENV)/.peer
-	@model="$(MODEL)"; \
-	if [ -z "$$model" ]; then \
-	  model=build/bench/llama-1b-Q4_K_M.gguf; \
-	  if [ ! -f "$$model" ]; then \
-	    $(BIN)/python benchmarks/make_model.py --shape llama-1b --mix Q4_K_M --out "$$model"; \
-	  fi; \
-	fi; \
-	$(BIN)/python benchmarks/bench_engine.py --model "$$model" \
-	  --peer-python $(PEER_VENV)/bin/python $(BENCH_ARGS)
+# Files with random weights: nothing is downloaded, and what they say is noise.
+BENCH_MODEL := build/bench/llama-1b-Q4_K_M.gguf
+WORDS_MODEL := build/bench/llama-1b-Q4_K_M-words.gguf
+
+$(BENCH_MODEL): | $(VENV)/.package
+	$(BIN)/python benchmarks/make_model.py --shape llama-1b --mix Q4_K_M --out $@
+
+$(WORDS_MODEL): | $(VENV)/.package
+	$(BIN)/python benchmarks/make_model.py --shape llama-1b --mix Q4_K_M --words --out $@
 
 $(PEER_VENV)/.server: $(PEER_VENV)/.peer
 	pin="$$($(PYTHON) -c '$(PEER_PIN)')"; \
 	$(PEER_VENV)/bin/python -m pip --quiet install "$${pin/==/[server]==}"
 	@touch $@
 
-bench-serve: $(VENV)/.package $(PEER_VENV)/.server
-	@model="$(MODEL)"; \
-	if [ -z "$$model" ]; then \
-	  model=build/bench/llama-1b-Q4_K_M-words.gguf; \
-	  if [ ! -f "$$model" ]; then \
-	    $(BIN)/python benchmarks/make_model.py --shape llama-1b --mix Q4_K_M --words --out "$$model"; \
-	  fi; \
-	fi; \
-	$(BIN)/python benchmarks/bench_serve.py --model "$$model" \
+bench: $(VENV)/.package $(PEER_VENV)/.peer $(if $(MODEL),,$(BENCH_MODEL))
+	$(BIN)/python benchmarks/bench_engine.py --model "$(or $(MODEL),$(BENCH_MODEL))" \
 	  --peer-python $(PEER_VENV)/bin/python $(BENCH_ARGS)
 
-bench-documents: $(VENV)/.package $(PEER_VENV)/.server
-	@model="$(MODEL)"; \
-	if [ -z "$$model" ]; then \
-	  model=build/bench/llama-1b-Q4_K_M-words.gguf; \
-	  if [ ! -f "$$model" ]; then \
-	    $(BIN)/python benchmarks/make_model.py --shape llama-1b --mix Q4_K_M --words --out "$$model"; \
-	  fi; \
-	fi; \
-	$(BIN)/python benchmarks/bench_documents.py --model "$$model" --only shared \
+bench-serve: $(VENV)/.package $(PEER_VENV)/.server $(if $(MODEL),,$(WORDS_MODEL))
+	$(BIN)/python benchmarks/bench_serve.py --model "$(or $(MODEL),$(WORDS_MODEL))" \
 	  --peer-python $(PEER_VENV)/bin/python $(BENCH_ARGS)
+
+bench-documents: $(VENV)/.package $(PEER_VENV)/.server $(if $(MODEL),,$(WORDS_MODEL))
+	$(BIN)/python benchmarks/bench_documents.py --model "$(or $(MODEL),$(WORDS_MODEL))" \
+	  --only shared --peer-python $(PEER_VENV)/bin/python $(BENCH_ARGS)
 
 RESULTS := $(wildcard benchmarks/results/*.json)
 docs: $(VENV)/.package
