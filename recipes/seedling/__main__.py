@@ -71,6 +71,7 @@ def train(out: Path, budget: Budget, args: argparse.Namespace) -> None:
     trainer = Trainer(
         budget, tokenizer, training_examples, out / "run",
         dev=development_examples(budget.dev_examples), device=args.device, dtype=args.dtype,
+        compiled=args.compile,
     )  # fmt: skip
     if args.start_from is not None and not (out / "run" / LAST).exists():
         from recipes.seedling.shipped import load_weights
@@ -147,6 +148,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--average-with", type=Path, help="export: the mean of the run and of this published file")
     add("--device", default="cpu", help="cpu or cuda")
     add("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    add("--compile", action="store_true", help="compile the network; needs a C++ compiler")
+    add("--rate", type=float, default=1.0, help="factor on the learning rates; less to go on")
     add("--threads", type=int)
     add("--model", help="evaluate: a model name or file instead of the run's own")
     add("--examples", type=int, help="evaluate: examples of each task")
@@ -160,6 +163,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def budget_from(args: argparse.Namespace) -> Budget:
     """The named budget with the time that was asked for."""
     budget = BUDGETS[args.budget]
+    budget = replace(
+        budget, muon_lr=args.rate * budget.muon_lr, adam_lr=args.rate * budget.adam_lr
+    )
     if args.steps is not None:
         return replace(budget, steps=args.steps)
     if args.minutes is not None:

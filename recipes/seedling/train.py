@@ -78,6 +78,7 @@ class Trainer:
         dev: Sequence[Example] = (),
         device: str = "cpu",
         dtype: str = "bfloat16",
+        compiled: bool = False,
     ) -> None:
         self.budget, self.out, self.device = budget, out, torch.device(device)
         self._tokenizer, self._source = tokenizer, source
@@ -86,6 +87,8 @@ class Trainer:
         self.model = Seedling(budget.shape)
         self.model.initialise(torch.Generator().manual_seed(budget.seed))
         self.model.to(self.device)
+        if compiled:
+            self.model.compile_blocks()
         self._optimisers = self._make_optimisers()
         self.state = State()
         self._stream = Stream(source, tokenizer, budget, Position())
