@@ -43,26 +43,71 @@ void mark_best(const float* scores, int64_t n, int64_t count, uint64_t* order, u
   }
 }
 
+// A tile of query tokens: spans of sequences that come one behind the other.
+struct Unit {
+  int64_t first_row, end;  // end: of the positions that its last row sees
+  size_t span;             // the first of its spans
+  int num_spans, tokens;
+  int64_t common;  // positions whose keys all of them read
+};
+
+// Positions, a multiple of kAttnKeys and up to `most`, whose blocks are the same in both tables.
+int64_t same_keys(const int32_t* a, const int32_t* b, int block_size, int64_t most) {
+  const int64_t blocks = ceil_div(most, block_size);
+  const int64_t same = std::mismatch(a, a + blocks, b).first - a;
+  return std::min(same * block_size, most) / kAttnKeys * kAttnKeys;
+}
+
+// All query rows, cut into units of up to `tokens`. Sequences one behind the other that mostly read
+// the same keys share a unit, so that these are read once; but not so many that threads would
+// stand idle.
+template <class Sequence>
+std::vector<Unit> attention_units(const AttentionTask& base, const std::vector<Sequence>& sequences,
+                                  int tokens, int threads, std::vector<AttentionSpan>& spans) {
+  const bool plain = base.window <= 0 && base.chunk <= 0 && !base.selected;
+  int64_t rows = 0;
+  for (const Sequence& s : sequences) rows += s.rows;
+  const int64_t together = std::min<int64_t>(tokens, rows * base.kv->num_kv_heads / threads);
+  std::vector<Unit> units;
+  for (const Sequence& s : sequences) {
+    const int64_t past = s.length - s.rows;
+    for (int64_t row = 0; row < s.rows;) {
+      if (row == 0 && plain && !units.empty() && units.back().tokens + s.rows <= together) {
+        Unit& u = units.back();
+        // each span alone: its rows' keys before its first
+        const int64_t most =
+            u.num_spans > 1 ? std::min(u.common, past) : std::min(spans[u.span].first_pos, past);
+        const int64_t same =
+            same_keys(spans[u.span].block_table, s.block_table, base.kv->block_size, most);
+        if (2 * same >= std::max(u.end, s.length)) {
+          spans.push_back({int(s.rows), past, s.block_table});
+          u.end = std::max(u.end, s.length);
+          ++u.num_spans;
+          u.tokens += int(s.rows);
+          u.common = same;
+          break;
+        }
+      }
+      const int n = int(std::min<int64_t>(tokens, s.rows - row));
+      units.push_back({s.first_row + row, past + row + n, spans.size(), 1, n, 0});
+      spans.push_back({n, past + row, s.block_table});
+      row += n;
+    }
+  }
+  // the longest first, so that no thread is left with a long tile at the end
+  std::stable_sort(units.begin(), units.end(),
+                   [](const Unit& a, const Unit& b) { return a.end > b.end; });
+  return units;
+}
+
 }  // namespace
 
 void Context::attention(AttentionTask base, const std::vector<Sequence>& sequences) {
   const int group = base.num_heads / base.kv->num_kv_heads;
   int heads = std::min(group, kAttnRows);             // query heads per tile
   const int tokens = std::max(1, kAttnRows / heads);  // query tokens per tile
-  struct Unit {
-    int sequence;
-    int64_t row;
-  };
-  std::vector<Unit> units;
-  for (size_t s = 0; s < sequences.size(); ++s)
-    for (int64_t row = 0; row < sequences[s].rows; row += tokens) units.push_back({int(s), row});
-  // the longest first, so that no thread is left with a long tile at the end
-  std::stable_sort(units.begin(), units.end(), [&](const Unit& a, const Unit& b) {
-    const auto end = [&](const Unit& u) {
-      return sequences[u.sequence].length - sequences[u.sequence].rows + u.row;
-    };
-    return end(a) > end(b);
-  });
+  std::vector<AttentionSpan> spans;
+  std::vector<Unit> units = attention_units(base, sequences, tokens, threads(), spans);
   const int64_t key_heads = int64_t(units.size()) * base.kv->num_kv_heads;
   while (heads > kHeadsTogether && key_heads * ceil_div(group, heads) < threads())
     heads = std::max(kHeadsTogether, heads / 2);
@@ -73,15 +118,14 @@ void Context::attention(AttentionTask base, const std::vector<Sequence>& sequenc
   const int64_t per_unit = int64_t(base.kv->num_kv_heads) * head_tiles;
   const auto one = [&](int64_t task, int thread) {
     const Unit& u = units[size_t(task / per_unit)];
-    const Sequence& s = sequences[u.sequence];
     AttentionTask t = base;
     t.kv_head = int(task % per_unit / head_tiles);
     t.head0 = int(task % head_tiles) * heads;
     t.heads = std::min(heads, group - t.head0);
-    t.tokens = int(std::min<int64_t>(tokens, s.rows - u.row));
-    t.first_row = s.first_row + u.row;
-    t.first_pos = s.length - s.rows + u.row;
-    t.block_table = s.block_table;
+    t.first_row = u.first_row;
+    t.spans = spans.data() + u.span;
+    t.num_spans = u.num_spans;
+    t.common = u.common;
     t.scratch = scratch + floats * thread;
     kernels_->attention(t);
   };

@@ -160,6 +160,13 @@ struct KVLayer {
   uint16_t* v_scale;  // Q8_0: [kv_head][block][tile][16][value_dim / 32] f16
 };
 
+// Consecutive query rows of one sequence.
+struct AttentionSpan {
+  int tokens;
+  int64_t first_pos;
+  const int32_t* block_table;
+};
+
 struct AttentionTask {
   const KVLayer* kv;
   const float* q;  // [tokens, ldq]
@@ -172,13 +179,15 @@ struct AttentionTask {
   const float* sinks;        // [num_heads] or null
   const uint64_t* selected;  // [tokens, lds] bits of the positions that count, or null
   int64_t lds;
-  // one tile of queries: `tokens` consecutive rows of one sequence, `heads` query heads (from the
-  // head0-th) of those that share one key head
+  // one tile of queries: `heads` query heads (from the head0-th) of those that share one key head,
+  // and consecutive rows from `first_row` on, `spans` one behind the other. Where there are
+  // several, there is no window, chunk or selection, and the blocks of the first `common`
+  // positions, a multiple of kAttnKeys, are the same in all of them and before any of their rows.
   int kv_head, head0, heads;
   int64_t first_row;
-  int tokens;
-  int64_t first_pos;
-  const int32_t* block_table;
+  const AttentionSpan* spans;
+  int num_spans;
+  int64_t common;
   float* scratch;  // attention_scratch_floats()
 };
 constexpr int kAttnRows = 32;  // query rows (tokens x heads of the group) per tile at most

@@ -3,7 +3,8 @@
 //
 // Keys are taken in tiles of 64 at absolute positions 0, 64, 128 ... and every row sums over
 // dimensions and over tokens in ascending order, so neither chunking nor the other rows of the
-// tile change a row's bits.
+// tile change a row's bits. Rows of sequences that begin alike are therefore free to read what they
+// have in common together.
 
 namespace freehold {
 namespace {
@@ -109,10 +110,22 @@ struct Running {  // what is kept of each row between key tiles
   float *q, *acc, *scores, *row_max, *row_sum;
 };
 
+// Rows of a tile that look at the same keys: all of them, or those of one span.
+struct Rows {
+  int first, tokens;  // the first and the number of query tokens, within the tile
+  int64_t first_pos;
+  const int32_t* block_table;
+};
+
+Running from_row(const AttentionTask& t, const Running& s, int64_t row) {
+  return {s.q + row * t.kv->key_dim, s.acc + row * t.value_dim, s.scores + row * kAttnKeys,
+          s.row_max + row, s.row_sum + row};
+}
+
 constexpr float kNoScore = -__builtin_inff();
 
-void begin_rows(const AttentionTask& t, const Running& s) {
-  const int kd = t.kv->key_dim, heads = t.heads, rows = t.tokens * heads;
+void begin_rows(const AttentionTask& t, const Running& s, int rows) {
+  const int kd = t.kv->key_dim, heads = t.heads;
   const int64_t head0 = int64_t(t.kv_head) * (t.num_heads / t.kv->num_kv_heads) + t.head0;
   for (int r = 0; r < rows; ++r) {
     const float* src = t.q + (t.first_row + r / heads) * t.ldq + (head0 + r % heads) * kd;
@@ -126,18 +139,19 @@ void begin_rows(const AttentionTask& t, const Running& s) {
 }
 
 // Bits of the positions of a key tile that a row may see of those selected.
-FH_INLINE uint64_t selected_bits(const AttentionTask& t, int token, int64_t base) {
+FH_INLINE uint64_t selected_bits(const AttentionTask& t, int64_t token, int64_t base) {
   return t.selected[(t.first_row + token) * t.lds + base / kAttnKeys];
 }
 
 // Which of the four 16-token parts of a key tile any row sees. The others are not touched: their
 // blocks may be nobody's any more.
-FH_INLINE int parts_seen(const AttentionTask& t, int64_t base, int64_t start, int tiles) {
+FH_INLINE int parts_seen(const AttentionTask& t, const Rows& q, int64_t base, int64_t start,
+                         int tiles) {
   int seen = (1 << tiles) - 1;
   if (base < start) seen &= ~((1 << ((start - base) / 16)) - 1);
   if (t.selected) {
     uint64_t any = 0;
-    for (int i = 0; i < t.tokens; ++i) any |= selected_bits(t, i, base);
+    for (int i = 0; i < q.tokens; ++i) any |= selected_bits(t, q.first + i, base);
     for (int i = 0; i < tiles; ++i)
       if (!(any >> (16 * i) & 0xffff)) seen &= ~(1 << i);
   }
@@ -145,16 +159,16 @@ FH_INLINE int parts_seen(const AttentionTask& t, int64_t base, int64_t start, in
 }
 
 // Scores of one key tile to weights, the running maximum and sum brought up to date.
-void weigh_rows(const AttentionTask& t, const Running& s, int64_t base, int tiles) {
-  const int heads = t.heads, rows = t.tokens * heads, vd = t.value_dim;
+void weigh_rows(const AttentionTask& t, const Rows& q, const Running& s, int64_t base, int tiles) {
+  const int heads = t.heads, rows = q.tokens * heads, vd = t.value_dim;
   const bool chosen = t.selected != nullptr;
   const float cap = t.softcap;
   for (int r = 0; r < rows; ++r) {
-    const int64_t pos = t.first_pos + r / heads;
+    const int64_t pos = q.first_pos + r / heads;
     const int hi = int(pos - base < kAttnKeys ? pos - base : kAttnKeys - 1);  // last key seen
     const int64_t first = first_visible(t, pos) - base;
     const int lo = int(first < 0 ? 0 : first < kAttnKeys ? first : kAttnKeys);
-    const uint64_t bits = chosen ? selected_bits(t, r / heads, base) : ~uint64_t(0);
+    const uint64_t bits = chosen ? selected_bits(t, q.first + r / heads, base) : ~uint64_t(0);
     const bool whole = lo == 0 && hi >= 16 * tiles - 1 && bits == ~uint64_t(0);
     float* x = s.scores + r * kAttnKeys;
     vf top = f_set(kNoScore);
@@ -190,10 +204,10 @@ void weigh_rows(const AttentionTask& t, const Running& s, int64_t base, int tile
   }
 }
 
-void end_rows(const AttentionTask& t, const Running& s) {
+void end_rows(const AttentionTask& t, const Running& s, int rows) {
   const int vd = t.value_dim, heads = t.heads;
   const int64_t head0 = int64_t(t.kv_head) * (t.num_heads / t.kv->num_kv_heads) + t.head0;
-  for (int r = 0; r < t.tokens * heads; ++r) {
+  for (int r = 0; r < rows; ++r) {
     const float inv = s.row_sum[r] > 0.0f ? 1.0f / s.row_sum[r] : 0.0f;
     float* out = t.out + (t.first_row + r / heads) * t.ldo + (head0 + r % heads) * vd;
     for (int d = 0; d < vd; ++d) out[d] = s.acc[int64_t(r) * vd + d] * inv;
@@ -227,34 +241,25 @@ FH_INLINE void ask_for(const uint8_t* p, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
 }
 
+// Rows against the keys at positions begin .. last, as far as each of them sees.
 template <class T>
-void attention_typed(const AttentionTask& t) {
+void attend(const AttentionTask& t, const Rows& q, const Running& s, int64_t begin, int64_t last,
+            float* kf, float* vfl) {
   const KVLayer& kv = *t.kv;
-  const int kd = kv.key_dim, vd = t.value_dim, rows = t.tokens * t.heads;
+  const int kd = kv.key_dim, vd = t.value_dim, rows = q.tokens * t.heads;
   constexpr bool kQ8 = T::kBytes == 1;
   // Few rows read the cache directly; many rows decode a tile once and share it.
   const bool shared = kQ8 || kv.value_dim == 0 || rows > 8;
-  Running s;
-  s.q = t.scratch;
-  s.acc = s.q + kAttnRows * kd;
-  s.scores = s.acc + kAttnRows * vd;
-  s.row_max = s.scores + kAttnRows * kAttnKeys;
-  s.row_sum = s.row_max + kAttnRows;
-  float* kf = s.row_sum + kAttnRows;
-  float* vfl = kf + kAttnKeys * kd;
-  begin_rows(t, s);
   const int64_t key_bytes = int64_t(kd) * 16 * T::kBytes;
   const int64_t value_bytes = int64_t(kv.value_dim) * 16 * T::kBytes;
-
-  const int64_t last = t.first_pos + t.tokens - 1, start = first_visible(t, t.first_pos);
-  for (int64_t base = start / kAttnKeys * kAttnKeys; base <= last; base += kAttnKeys) {
+  for (int64_t base = begin / kAttnKeys * kAttnKeys; base <= last; base += kAttnKeys) {
     const int count = int(last + 1 - base < kAttnKeys ? last + 1 - base : kAttnKeys);
-    const int tiles = (count + 15) / 16, seen = parts_seen(t, base, start, tiles);
+    const int tiles = (count + 15) / 16, seen = parts_seen(t, q, base, begin, tiles);
     if (!seen) continue;
     int64_t index[kAttnKeys / 16];
     for (int i = 0; i < tiles; ++i) {
       if (!(seen >> i & 1)) continue;
-      index[i] = part_index(kv, t.block_table, t.kv_head, base / 16 + i);
+      index[i] = part_index(kv, q.block_table, t.kv_head, base / 16 + i);
       ask_for((const uint8_t*)kv.v + index[i] * value_bytes, value_bytes);
       if (shared) {
         float* k = kf + i * kd * 16;
@@ -264,11 +269,11 @@ void attention_typed(const AttentionTask& t) {
         scores_for<T>(s.q, rows, kd, kv.k + index[i] * key_bytes, s.scores + 16 * i);
       }
     }
-    weigh_rows(t, s, base, tiles);
+    weigh_rows(t, q, s, base, tiles);
     for (int i = 0; i < tiles; ++i) {
       if (base + kAttnKeys + 16 * i <= last) {
         const int64_t part = (base + kAttnKeys) / 16 + i;
-        const int64_t next = part_index(kv, t.block_table, t.kv_head, part);
+        const int64_t next = part_index(kv, q.block_table, t.kv_head, part);
         ask_for((const uint8_t*)kv.k + next * key_bytes, key_bytes);
       }
       if (!(seen >> i & 1)) continue;
@@ -280,7 +285,37 @@ void attention_typed(const AttentionTask& t) {
         values_for<T>(p, rows, n, kv.v + index[i] * value_bytes, vd, s.acc);
     }
   }
-  end_rows(t, s);
+}
+
+template <class T>
+void attention_typed(const AttentionTask& t) {
+  const int kd = t.kv->key_dim, vd = t.value_dim;
+  Running s;
+  s.q = t.scratch;
+  s.acc = s.q + kAttnRows * kd;
+  s.scores = s.acc + kAttnRows * vd;
+  s.row_max = s.scores + kAttnRows * kAttnKeys;
+  s.row_sum = s.row_max + kAttnRows;
+  float* kf = s.row_sum + kAttnRows;
+  float* vfl = kf + kAttnKeys * kd;
+  int tokens = 0;
+  for (int i = 0; i < t.num_spans; ++i) tokens += t.spans[i].tokens;
+  begin_rows(t, s, tokens * t.heads);
+  if (t.common > 0) {  // all of it lies before every row: a later position stands for them all
+    const Rows all{0, tokens, t.common, t.spans[0].block_table};
+    attend<T>(t, all, s, 0, t.common - 1, kf, vfl);
+  }
+  int first = 0;
+  for (int i = 0; i < t.num_spans; ++i) {
+    const AttentionSpan& span = t.spans[i];
+    const Rows rows{first, span.tokens, span.first_pos, span.block_table};
+    const int64_t visible = first_visible(t, span.first_pos);
+    const int64_t begin = visible > t.common ? visible : t.common;
+    const int64_t last = span.first_pos + span.tokens - 1;
+    attend<T>(t, rows, from_row(t, s, int64_t(first) * t.heads), begin, last, kf, vfl);
+    first += span.tokens;
+  }
+  end_rows(t, s, tokens * t.heads);
 }
 
 void attention(const AttentionTask& t) {

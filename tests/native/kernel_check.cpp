@@ -192,6 +192,15 @@ void check_attention_kind(const std::vector<const Kernels*>& levels, KVType type
     c.attention(t, {{0, 1, n, cache.table.data()}});
     expect(std::memcmp(last.data(), out.data() + (n - 1) * t.ldo, last.size() * 4) != 0, 0.0,
            "attention bits", level->name, int(type), a.key_dim);
+    // the last three rows as sequences of their own that read the same blocks
+    std::vector<float> three(size_t(3 * t.ldo));
+    t.q = q.data() + (n - 3) * t.ldq;
+    t.out = three.data();
+    if (t.selected) t.selected -= 2 * 2;
+    const int32_t* table = cache.table.data();
+    c.attention(t, {{0, 1, n - 2, table}, {1, 1, n - 1, table}, {2, 1, n, table}});
+    expect(std::memcmp(three.data(), out.data() + (n - 3) * t.ldo, three.size() * 4) != 0, 0.0,
+           "attention of sequences alike", level->name, int(type), a.key_dim);
   }
 }
 

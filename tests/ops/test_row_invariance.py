@@ -85,3 +85,44 @@ def test_attention_rows(ops, heads, kv_heads, dim, window, kv_dtype):
     ):
         for (s, a, b), got in zip(parts, rows(*parts), strict=True):
             np.testing.assert_array_equal(got, whole[s][a:b], err_msg=str(parts))
+
+
+@pytest.mark.parametrize("kv_dtype", ["f32", "f16", "bf16", "q8_0"])
+@pytest.mark.parametrize("block_size", [16, 32])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "dim", "stored", "sinks"),
+    [(4, 2, 64, 64, False), (8, 1, 32, 32, True), (3, 3, 96, 64, False), (16, 1, 160, 0, False)],
+)
+def test_sequences_that_begin_alike(ops, heads, kv_heads, dim, stored, sinks, block_size, kv_dtype):
+    """Rows of many sequences that share blocks, as branches of a prompt or documents under one
+    instruction do, give the bits that each sequence gives alone."""
+    if not stored and kv_dtype == "q8_0":
+        pytest.skip("a cache of keys alone is not kept as q8_0")
+    value_dim = stored or 128
+    spec = AttentionSpec(heads, kv_heads, dim, value_dim, dim**-0.5, softcap=20.0 if sinks else 0.0)
+    sink = activations(1, heads)[0] if sinks else None
+    past = [300, 300, 301, 299, 250, 700, 700, 40, 40, 300, 65, 64]
+    new = [1, 3, 1, 5, 1, 1, 40, 1, 2, 1, 7, 1]
+    # ... of which so many stand in blocks of the sequence before
+    alike = [0, 256, 288, 256, 192, 64, 640, 32, 32, 32, 32, 64]
+    case = AttentionCase(heads, kv_heads, dim, stored, block_size, past, new)
+    for at in range(1, len(past)):
+        count = alike[at] // block_size
+        case.tables[at][:count] = case.tables[at - 1][:count]
+        begun = count * block_size
+        for rows in (case.keys, case.values):
+            rows[at][:begun] = rows[at - 1][:begun]
+    cache = case.filled(ops, kv_dtype)
+
+    def rows(some: list[int]) -> list[np.ndarray]:
+        batch = make_batch([[0] * new[s] for s in some], [past[s] for s in some],
+                           [case.tables[s] for s in some], block_size)  # fmt: skip
+        q = np.concatenate([case.queries[s][past[s] :] for s in some])
+        out = host(ops, ops.attention(q, cache, 1, batch, spec, sinks=sink))
+        return np.split(out, np.cumsum([new[s] for s in some])[:-1])
+
+    everyone = list(range(len(past)))
+    alone = [rows([s])[0] for s in everyone]
+    for some in (everyone, everyone[::-1], everyone[:4], everyone[3:], [0, 1, 0, 1, 2, 2, 3] * 5):
+        for s, got in zip(some, rows(some), strict=True):
+            np.testing.assert_array_equal(got, alone[s], err_msg=f"sequence {s} of {some}")
