@@ -23,13 +23,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from freehold.errors import InvalidParameterError
-
-_Doubles = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True, slots=True)
 class Precision:
@@ -55,12 +49,14 @@ class StopRule:
         self._tolerance = precision.tolerance
         self._temperature = precision.temperature
         self._biases = precision.biases
-        counts = np.array([len(labels) for labels in below], np.float64)
-        self._top = np.zeros(len(below))  # greatest bias of a group
+        self._top = [0.0] * len(below)  # greatest bias of a group
         if precision.biases:
-            self._top[:] = [max(precision.biases[i] for i in labels) for labels in below]
+            self._top = [max(precision.biases[i] for i in labels) for labels in below]
         spread = max(0.0, 1.0 - 1.0 / precision.temperature)
-        self._extra: _Doubles = self._top + spread * np.log(counts)
+        self._extra = [
+            bias + spread * math.log(len(labels))
+            for bias, labels in zip(self._top, below, strict=True)
+        ]
 
     def due(self, bounds: Mapping[int, float], known: Mapping[int, float]) -> dict[int, float]:
         """Groups to look into next, of those that are open, and the share of each in all that is
@@ -68,27 +64,33 @@ class StopRule:
         of the labels that are known."""
         if not bounds:
             return {}
-        groups = np.fromiter(bounds, np.intp)
-        heights = np.fromiter(bounds.values(), np.float64) / self._temperature
-        most = heights + self._extra[groups]
+        # Plain floats: a handful of labels is what there mostly is, and arrays cost more then.
+        most = {group: self._most(group, bound) for group, bound in bounds.items()}
         weights = self._weights(known)
-        best = float(weights.max()) if len(weights) else -math.inf
-        top = max(best, float(most.max()))
-        order = np.argsort(-most, kind="stable")
-        masses = np.exp(most[order] - top)
-        left = np.append(np.cumsum(masses[::-1])[::-1], 0.0)  # if the first i are looked into
-        seen = float(np.exp(weights - top).sum()) + np.append(0.0, np.cumsum(masses))
-        enough = left <= self._tolerance * (seen + left)
-        count = int(np.argmax(enough))
+        best = max(weights, default=-math.inf)
+        top = max(best, *most.values())
+        order = sorted(most, key=most.__getitem__, reverse=True)
+        masses = [math.exp(most[group] - top) for group in order]
+        total = math.fsum(math.exp(weight - top) for weight in weights) + math.fsum(masses)
+        count, left = len(order), 0.0  # the first so many are looked into, and that is left
+        while count and left + masses[count - 1] <= self._tolerance * total:
+            count -= 1
+            left += masses[count]
         if not count:  # rivals of the best, if there are any, must be seen to be none
-            rivals = heights + self._top[groups] >= best
-            return {int(group): 1.0 for group in groups[rivals]}
-        shares = masses[:count] / seen[-1]
-        return dict(zip(groups[order[:count]].tolist(), shares.tolist(), strict=True))
+            return {
+                group: 1.0
+                for group, bound in bounds.items()
+                if bound / self._temperature + self._top[group] >= best
+            }
+        return {group: mass / total for group, mass in zip(order[:count], masses, strict=False)}
 
-    def _weights(self, known: Mapping[int, float]) -> _Doubles:
+    def _most(self, group: int, bound: float) -> float:
+        """Logarithm of what the labels of an open group can count together."""
+        return bound / self._temperature + self._extra[group]
+
+    def _weights(self, known: Mapping[int, float]) -> list[float]:
         """Logarithms of what the known labels count."""
-        weights = np.fromiter(known.values(), np.float64) / self._temperature
-        if self._biases:
-            weights += np.array([self._biases[label] for label in known])
-        return weights
+        temperature, biases = self._temperature, self._biases
+        if not biases:
+            return [value / temperature for value in known.values()]
+        return [value / temperature + biases[label] for label, value in known.items()]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from freehold.engine.logprobs import target_logprobs, token_logprob
-from freehold.engine.selection import edge_of_mass, log_sum_exp, top_indices
+from freehold.engine.selection import edge_of_mass, log_sum_exp, log_sum_exps, top_indices
 
 values = st.one_of(st.integers(-8, 8).map(float), st.just(-np.inf))
 
@@ -101,3 +101,16 @@ def test_target_logprobs_pick_one_per_row():
     got = target_logprobs(logits, targets)
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 8, 9, 100, 127, 128, 129, 4096, 32001])
+def test_rows_together_give_the_bits_of_each_row(width):
+    rng = np.random.default_rng(width)
+    rows = (8 * rng.standard_normal((9, width))).astype(np.float32)
+    rows[3, : width // 2] = -np.inf
+    rows[4] = -np.inf
+    rows[5, 0] = 60.0
+    want = [log_sum_exp(row) for row in rows]
+    np.testing.assert_array_equal(log_sum_exps(rows), want)
+    rows[6, -1] = np.nan
+    assert np.isnan(log_sum_exps(rows)[6])

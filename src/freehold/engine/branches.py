@@ -14,8 +14,9 @@ lies there is nobody's. Numbers are those of `Measurement`, to the bit. Knows no
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -25,10 +26,10 @@ import numpy.typing as npt
 
 from freehold.batch import ForwardBatch, IntArray, KVTables
 from freehold.engine.kv_groups import KVGroup
-from freehold.engine.logprobs import any_logprob, log_chances
 from freehold.engine.measuring import Measurement, numbers_of
 from freehold.engine.model_runner import ModelRunner
 from freehold.engine.results import ROWS_PER_SLICE
+from freehold.engine.selection import log_sum_exp, log_sum_exps
 from freehold.engine.sequence import HeldBlocks, StepOutput
 from freehold.errors import CapacityError, EngineError, InvalidParameterError
 from freehold.ops import FloatArray
@@ -64,8 +65,8 @@ class Branch:
     trunk: Trunk
     path: Sequence[int]
     known: int = 1
-    targets: IntArray | Sequence[int] = ()
-    endings: IntArray | Sequence[int] = ()
+    targets: Sequence[int] = ()
+    endings: Sequence[int] = ()
     keep: bool = False  # as a trunk, where there are blocks to spare
 
 
@@ -342,25 +343,37 @@ class Branches:
     def _numbers(
         self, branches: Sequence[Branch], runner: ModelRunner, hidden: npt.NDArray[np.float32]
     ) -> list[FloatArray]:
-        rows = self._logits(runner, hidden)
-        found = []
+        """What is wanted of each branch, some rows of logits in memory at a time."""
+        rows: list[int] = []  # of each number the output row it is read from...
+        tokens: list[int] = []  # ...and the token, or any one where it is of all endings
+        ends: list[tuple[int, Branch]] = []  # ...which these numbers are
+        row, starts = 0, [0]
         for branch in branches:
-            path = np.asarray(branch.path, np.int32)
-            parts = [
-                log_chances(next(rows), path[at : at + 1]) for at in range(branch.known, len(path))
-            ]
-            last = next(rows)
-            parts.append(log_chances(last, np.asarray(branch.targets, np.int32)))
+            for token in branch.path[branch.known :]:
+                rows.append(row)
+                tokens.append(token)
+                row += 1
+            rows += [row] * len(branch.targets)
+            tokens += branch.targets
             if len(branch.endings):
-                ends = any_logprob(last, np.asarray(branch.endings, np.int32))
-                parts.append(np.array([ends], np.float32))
-            numbers = np.concatenate(parts)
-            if np.isnan(numbers).any():
-                raise EngineError("a score is not a number: the model's weights are broken")
-            found.append(numbers)
-        return found
-
-    def _logits(self, runner: ModelRunner, hidden: npt.NDArray[np.float32]) -> Iterator[FloatArray]:
-        """Logits of row after row, some rows in memory at a time."""
+                ends.append((len(rows), branch))
+                rows.append(row)
+                tokens.append(0)
+            row += 1
+            starts.append(len(rows))
+        numbers = np.empty(len(rows), np.float32)
+        where, which = np.array(rows, np.intp), np.array(tokens, np.intp)
         for at in range(0, len(hidden), ROWS_PER_SLICE):
-            yield from runner.logits(hidden[at : at + ROWS_PER_SLICE])
+            logits = runner.logits(hidden[at : at + ROWS_PER_SLICE])
+            norms = log_sum_exps(logits)
+            low, high = np.searchsorted(where, (at, at + len(logits)))
+            here = where[low:high] - at
+            numbers[low:high] = logits[here, which[low:high]].astype(np.float64) - norms[here]
+            for place, branch in ends:
+                if low <= place < high:
+                    last = rows[place] - at
+                    found = log_sum_exp(logits[last][np.asarray(branch.endings)])
+                    numbers[place] = found - norms[last]
+        if np.isnan(numbers).any():
+            raise EngineError("a score is not a number: the model's weights are broken")
+        return [numbers[a:b] for a, b in itertools.pairwise(starts)]

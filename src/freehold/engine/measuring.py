@@ -51,6 +51,9 @@ class Measurement:
     keeps_blocks: bool = False  # of ``next``: whoever asks takes them over (`branches.py`)
 
 
+_NO_SAMPLING = SamplingParams()  # made once: checking its fields costs more than a measurement's rest
+
+
 def sequence_fields(wanted: Measurement, max_length: int, vocab_size: int) -> dict[str, Any]:
     """Fields of the `SequenceState` that gathers it. Raises what `checked_ids` raises."""
     if wanted.want == "scores":
@@ -113,7 +116,7 @@ def take_rows(seq: SequenceState, rows: Sequence[FloatArray], position: int) -> 
 
 def _fields(tokens: IntArray, count: int, first_row: int, **more: Any) -> dict[str, Any]:
     return {
-        "params": SamplingParams(),
+        "params": _NO_SAMPLING,
         "tokens": tokens,
         "num_tokens": count,
         "prompt_len": count,
