@@ -20,6 +20,11 @@ BENCH_ARGS ?=
 # Prints the peer's pinned requirement out of the bench extra: one place names the version.
 PEER_PIN := import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; print(next(r for r in extras["bench"] if r.startswith("llama-cpp-python")))
 
+# The pinned version's kernels for tile matrices (AMX) end in an illegal instruction as soon as a
+# second thread runs them, so the peer does without.
+NO_TILES := -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
+PEER_FLAGS := $(if $(findstring amx_tile,$(shell cat /proc/cpuinfo 2>/dev/null)),'-DCMAKE_C_FLAGS=$(NO_TILES)' '-DCMAKE_CXX_FLAGS=$(NO_TILES)')
+
 NATIVE := $(shell find native -type f 2>/dev/null) CMakeLists.txt
 
 .PHONY: help demo test nightly check format bench bench-serve bench-documents bench-table docs sanitize neon clean
@@ -61,7 +66,7 @@ $(VENV)/.dev: $(VENV)/.package pyproject.toml
 
 $(PEER_VENV)/.peer: pyproject.toml
 	$(PYTHON) -m venv $(PEER_VENV)
-	CMAKE_ARGS="-DGGML_NATIVE=ON" $(PEER_VENV)/bin/python -m pip --quiet install \
+	CMAKE_ARGS="-DGGML_NATIVE=ON $(PEER_FLAGS)" $(PEER_VENV)/bin/python -m pip --quiet install \
 	  --no-binary llama-cpp-python "$$($(PYTHON) -c '$(PEER_PIN)')"
 	@touch $@
 

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 from freehold.errors import InvalidParameterError
 
+
 @dataclass(frozen=True, slots=True)
 class Precision:
     """How far a label's probability may be off, and what is made of log-probabilities before they

@@ -152,8 +152,7 @@ class LabelTrie:
         while waiting:
             with engine.branches(adapter, salt=salt) as branches:
                 started = self._start(branches, waiting[:_AT_ONCE])
-                while self._round(branches, started, rule):
-                    pass
+                self._finish(branches, started, rule)
             waiting = [walk for walk in waiting if walk not in started]
         return [self._result(walk, rule) for walk in walks]
 
@@ -174,27 +173,44 @@ class LabelTrie:
                 self._take(walk, 0, Measured(trunk.numbers))
         return [walk for walk in walks if walk.trunk is not None]
 
-    def _round(self, branches: Branches, walks: Sequence[_Walk], rule: float | StopRule) -> bool:
-        """Look at what is due of every prompt; False when nothing was."""
-        asked: list[tuple[_Walk, int]] = []
-        wanted: list[Branch] = []
+    def _finish(self, branches: Branches, walks: Sequence[_Walk], rule: float | StopRule) -> None:
+        """Rounds until nothing of any prompt is due. Where blocks are too few to keep what all of
+        them begin, which would be computed again and again, some wait for the others."""
+        waiting, width = walks, len(walks)
+        while waiting:
+            group = waiting[:width]
+            while asked := self._due(branches, group, rule):
+                self._drop(branches, walks)
+                wanted = [self._branch(walk, node, share >= _LIKELY) for walk, node, share in asked]
+                if len(group) > 1 and not branches.can_keep(wanted):
+                    width = len(group) // 2
+                    for walk in group[width:]:
+                        walk.forget({})
+                    break
+                for (walk, node, _), found in zip(asked, branches.measure(wanted), strict=True):
+                    self._take(walk, node, found)
+            else:
+                waiting = waiting[len(group) :]
+
+    def _due(
+        self, branches: Branches, walks: Sequence[_Walk], rule: float | StopRule
+    ) -> list[tuple[_Walk, int, float]]:
+        """Nodes of prompts to look into next, and their shares."""
+        asked: list[tuple[_Walk, int, float]] = []
         for walk in walks:
             due = walk.due(rule)
-            if branches.scarce:
+            if branches.scarce or not due:
                 walk.forget(due)
-            for node, share in due.items():
-                asked.append((walk, node))
-                wanted.append(self._branch(walk, node, whole=share >= _LIKELY))
-        if not asked:
-            return False
+            asked += [(walk, node, share) for node, share in due.items()]
+        return asked
+
+    def _drop(self, branches: Branches, walks: Sequence[_Walk]) -> None:
+        """Give back what none of the walks goes on from."""
         needed = {entry.base for walk in walks for entry in walk.open.values()}
         needed |= {walk.trunk for walk in walks}
         branches.drop([trunk for trunk in branches.trunks if trunk not in needed])
-        for (walk, node), found in zip(asked, branches.measure(wanted), strict=True):
-            self._take(walk, node, found)
-        return True
 
-    def _branch(self, walk: _Walk, index: int, *, whole: bool) -> Branch:
+    def _branch(self, walk: _Walk, index: int, whole: bool) -> Branch:
         """The next token of a node, or all that are left, and what comes behind."""
         node, entry = self._nodes[index], walk.open[index]
         trunk = entry.base or walk.trunk

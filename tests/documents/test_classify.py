@@ -81,6 +81,26 @@ def test_banking77_is_scored_without_decoding_and_as_by_brute_force(llm):
         assert found == pytest.approx(chances, abs=1e-9)
 
 
+def test_few_blocks_do_not_compute_labels_again_and_again(llm):
+    """Where what all prompts have begun cannot be kept, fewer of them are looked at together."""
+    labels = [f"{a} and in the middle {b}{b}" for a in "abcdefgh" for b in "wxyz"]
+    documents = texts([f"text number {n}" for n in range(24)])
+    start = len(llm.answer_start(prompts.classify(documents[0].text, labels)))
+    block = llm.engine.kv_bytes // llm.engine.pools[0].num_blocks
+    size = llm.engine.pools[0].block_size
+
+    def scored(blocks: int) -> tuple[int, list[object]]:
+        with LLM(llm.path, context_length=start + 99, kv_memory_bytes=blocks * block) as other:
+            assert other.engine.pools[0].num_blocks < 1.1 * blocks
+            found = Classify(tuple(labels), tolerance=0.0).answer(LLMAsker(other), documents)
+            return other.engine.stats.prefill_tokens, [answer.value for answer in found]
+
+    roomy, want = scored(8 * start)
+    narrow, found = scored(start // size + 2 * len(documents) + 60)
+    assert found == want
+    assert narrow < 1.2 * roomy
+
+
 def some_task(tolerance: float, calibration: Calibration | None = None) -> Classify:
     return Classify(tuple(LABELS), tolerance=tolerance, calibration=calibration)
 

@@ -150,9 +150,18 @@ class Branches:
     @property
     def scarce(self) -> bool:
         """Whether blocks are too few to keep branches."""
+        return not self.can_keep(())
+
+    def can_keep(self, wanted: Sequence[Branch]) -> bool:
+        """Whether there are blocks to keep those of some branches that are to be kept."""
         least = 2 + self._longest // self._size  # any other branch still has its blocks
-        return any(
-            group.pool.num_free < max(least, group.pool.num_blocks // _RESERVE_SHARE)
+        blocks = sum(
+            self._blocks_for(branch.trunk.length, len(branch.path))
+            for branch in wanted
+            if branch.keep
+        )
+        return all(
+            group.pool.num_free - blocks >= max(least, group.pool.num_blocks // _RESERVE_SHARE)
             for group in self._groups
         )
 

@@ -51,7 +51,9 @@ class Measurement:
     keeps_blocks: bool = False  # of ``next``: whoever asks takes them over (`branches.py`)
 
 
-_NO_SAMPLING = SamplingParams()  # made once: checking its fields costs more than a measurement's rest
+_NO_SAMPLING = (
+    SamplingParams()
+)  # made once: checking its fields costs more than a measurement's rest
 
 
 def sequence_fields(wanted: Measurement, max_length: int, vocab_size: int) -> dict[str, Any]:
