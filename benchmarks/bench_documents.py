@@ -9,7 +9,8 @@ answer with the same schema, each answer is checked, and documents per hour are 
 prompt tokens that a known instruction can save, the share that the job did not compute is told.
 
 `labels`: the same texts and the same labels, by scoring (`freehold.documents.classify`, nothing is
-decoded) and by asking freehold's own chat endpoint for the label one after another and reading it.
+decoded) and by asking a chat endpoint for the label one after another and reading it: freehold's
+own, and llama-cpp-python's. `tune_labels.py` makes a model that knows the labels.
 
     python bench_documents.py --model words.gguf --peer-python .venv-peer/bin/python --only shared
     python bench_documents.py --model seedling --texts texts.txt --labels labels.txt --only labels
@@ -18,6 +19,7 @@ decoded) and by asking freehold's own chat endpoint for the label one after anot
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -93,13 +95,19 @@ class Job:
         }
 
 
+def answer(server: Server, body: dict[str, Any]) -> str:
+    """What a chat endpoint says."""
+    reply = ask("127.0.0.1", server.port, CHAT, [{"model": "bench", **body}])
+    return str(reply["texts"][0])
+
+
 def one_by_one(server: Server, bodies: list[dict[str, Any]]) -> float:
     """Seconds for all of them, one after another."""
     began = time.perf_counter()
     for body in bodies:
-        reply = ask("127.0.0.1", server.port, CHAT, [{"model": "bench", **body}])
+        text = answer(server, body)
         if "response_format" in body:
-            checked(reply["texts"][0])
+            checked(text)
     return time.perf_counter() - began
 
 
@@ -155,44 +163,94 @@ def shared(args: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
+class Asked:
+    """A server that is asked for the label of a few texts at a time."""
+
+    def __init__(self, server: Server, bodies: list[dict[str, Any]], share: int) -> None:
+        self.server, self.share = server, share
+        self._bodies = iter(bodies)
+        self.rates: list[float] = []
+        self.answers: list[str] = []
+
+    def round(self) -> None:
+        """Ask for the next ones. The first of a round, which finds the instruction where another
+        server's turn may have left it, is not measured."""
+        self.server.resume()
+        bodies = list(itertools.islice(self._bodies, 1 + self.share))
+        one_by_one(self.server, bodies[:1])
+        began = time.perf_counter()
+        self.answers += [answer(self.server, body) for body in bodies[1:]]
+        self.rates.append(self.share / (time.perf_counter() - began))
+        self.server.pause()
+        progress(f"{self.server.name}: {self.rates[-1]:.1f} labels per second")
+
+
 def labels(args: argparse.Namespace) -> dict[str, Any]:
-    """Scored labels beside generated ones."""
+    """Labels scored without decoding, in rounds beside servers that are asked for them."""
     from freehold import LLM
     from freehold.documents import classify, prompts
 
     names = Path(args.labels).read_text("utf-8").split("\n")
     names = [name for name in names if name.strip()]
     texts = [line for line in Path(args.texts).read_text("utf-8").split("\n") if line.strip()]
-    texts = texts[: args.documents]
-    with LLM(args.model, threads=args.threads) as llm:
-        longest = max(len(llm.tokenizer.encode(name, add_special=False)) for name in names)
-        classify(llm, texts[:1], names)  # nobody's first time is measured
-        before = llm.engine.stats.decode_tokens
-        began = time.perf_counter()
-        scored = classify(llm, texts[1:], names)
-        seconds = time.perf_counter() - began
-        decoded = llm.engine.stats.decode_tokens - before
+    asked = args.rounds * (1 + args.peer_documents)
+    if len(texts) < max(args.documents, asked):
+        raise SystemExit(f"bench_documents.py: {args.texts} has {len(texts)} texts, too few")
     port = free_port()
     command = [FREEHOLD, "serve", f"bench={args.model}", "--port", str(port), "--preload", "bench",
                "--threads", str(args.threads)]  # fmt: skip
-    server = Server("freehold", command, port)
+    servers = [Server("freehold", command, port)]
     try:
-        bodies = [
-            {"messages": prompts.classify(text, names), "temperature": 0, "max_tokens": longest + 4}
-            for text in texts[: 1 + args.peer_documents]
-        ]
-        one_by_one(server, bodies[:1])
-        generated = one_by_one(server, bodies[1:])
+        if args.peer_python:
+            servers[0].pause()
+            servers.append(peer(args))
+        with LLM(args.model, threads=args.threads) as llm:
+            longest = max(len(llm.tokenizer.encode(name, add_special=False)) for name in names)
+            bodies = [
+                {"messages": prompts.classify(text, names), "temperature": 0,
+                 "max_tokens": longest + 4}
+                for text in texts
+            ]  # fmt: skip
+            others = [Asked(server, bodies, args.peer_documents) for server in servers]
+            for server in servers:
+                server.pause()
+            classify(llm, texts[:1], names)  # nobody's first time is measured
+            stats = llm.engine.stats
+            computed, decoded = stats.prefill_tokens, stats.decode_tokens
+            rates: list[float] = []
+            chunk = (args.documents - 1) // args.rounds
+            for number in range(args.rounds):
+                for other in others:
+                    other.round()
+                some = texts[1 + number * chunk : 1 + (number + 1) * chunk]
+                began = time.perf_counter()
+                scored = classify(llm, some, names)
+                rates.append(len(some) / (time.perf_counter() - began))
+                progress(f"scored: {rates[-1]:.1f} labels per second")
+            coverage = median([each.value["coverage"] for each in scored])
+            computed = (stats.prefill_tokens - computed) / (args.rounds * chunk)
+            decoded = stats.decode_tokens - decoded
     finally:
-        server.close()
-    rate, other = len(scored) / seconds, (len(bodies) - 1) / generated
-    say(
-        table(
-            ["labels", "scored per second", "tokens decoded", "asked and read per second", "ratio"],
-            [[str(len(names)), f"{rate:.1f}", str(decoded), f"{other:.2f}", f"{rate / other:.1f}"]],
-        )
-    )
-    return {"scored": rate, "generated": other, "decoded": decoded, "ratio": rate / other}
+        for server in servers:
+            server.close()
+    rate = median(rates)
+    result: dict[str, Any] = {
+        "labels": len(names), "scored": rates, "decoded": decoded, "computed": computed,
+        "coverage": coverage, "asked": {},
+    }  # fmt: skip
+    rows = [["scored", f"{rate:.1f}", f"{decoded}", "", ""]]
+    for other in others:
+        named = sum(text.strip() in names for text in other.answers) / len(other.answers)
+        ratio = rate / median(other.rates)
+        result["asked"][other.server.name] = {
+            "rates": other.rates, "named": named, "ratio": ratio
+        }  # fmt: skip
+        rows.append([f"asked, {other.server.name}", f"{median(other.rates):.1f}", "",
+                     f"{100 * named:.0f} %", f"{ratio:.1f}"])  # fmt: skip
+    heads = [f"{len(names)} labels", "per second", "decoded", "answers that are labels", "ratio"]
+    say(table(heads, rows))
+    say(f"{computed:.0f} tokens computed for a text; some label is {100 * coverage:.0f} % likely")
+    return result
 
 
 def arguments() -> argparse.Namespace:
@@ -205,6 +263,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peer-python", help="has llama-cpp-python[server]")
     parser.add_argument("--documents", type=int, default=1000)
     parser.add_argument("--peer-documents", type=int, default=20, help="asked one by one")
+    parser.add_argument("--rounds", type=int, default=3, help="labels: of which medians are told")
     parser.add_argument("--prefix", type=int, default=700, help="tokens of the instruction")
     parser.add_argument("--document", type=int, default=150, help="tokens")
     parser.add_argument("--texts", help="labels: a file with a text per line")

@@ -163,9 +163,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def budget_from(args: argparse.Namespace) -> Budget:
     """The named budget with the time that was asked for."""
     budget = BUDGETS[args.budget]
-    budget = replace(
-        budget, muon_lr=args.rate * budget.muon_lr, adam_lr=args.rate * budget.adam_lr
-    )
+    budget = replace(budget, muon_lr=args.rate * budget.muon_lr, adam_lr=args.rate * budget.adam_lr)
     if args.steps is not None:
         return replace(budget, steps=args.steps)
     if args.minutes is not None:

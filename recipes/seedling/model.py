@@ -82,17 +82,19 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention over [batch, heads, time, head_dim].
+def attend(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None = None) -> Tensor:
+    """Attention over [batch, heads, time, head_dim]; causal, or as `hidden` [..., time, time] says:
+    -inf where a row does not look, 0 elsewhere.
 
     On a CPU, rows of a few hundred tokens cost the fused kernel two to three times what plain
     matrix products cost, backward included.
     """
     if q.device.type != "cpu":
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return F.scaled_dot_product_attention(q, k, v, hidden, is_causal=hidden is None)
     time = q.shape[2]
-    later = torch.full((time, time), -math.inf, dtype=q.dtype).triu(1)
-    scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2)) + later
+    if hidden is None:
+        hidden = torch.full((time, time), -math.inf, dtype=q.dtype).triu(1)
+    scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2)) + hidden
     return torch.matmul(scores.softmax(-1), v)
 
 
@@ -108,7 +110,9 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(shape.hidden, kv, bias=False)
         self.o_proj = nn.Linear(shape.hidden, shape.hidden, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, hidden_keys: Tensor | None = None
+    ) -> Tensor:
         batch, time, hidden = x.shape
         kv = self.kv_heads * self.head_dim
         joined = torch.cat((self.q_proj.weight, self.k_proj.weight, self.v_proj.weight))
@@ -117,7 +121,7 @@ class Attention(nn.Module):
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         groups = self.heads // self.kv_heads
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-        y = attend(q, k, v)
+        y = attend(q, k, v, hidden_keys)
         return F.linear(y.transpose(1, 2).reshape(batch, time, hidden), self.o_proj.weight)
 
 
@@ -146,8 +150,10 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(shape.hidden, shape.norm_eps)
         self.mlp = MLP(shape)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, hidden_keys: Tensor | None = None
+    ) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, hidden_keys)
         y: Tensor = self.mlp(self.post_attention_layernorm(x))
         return x + y
 
@@ -199,15 +205,21 @@ class Seedling(nn.Module):
         for block in self.model.layers:
             block.compile(dynamic=True)
 
-    def hidden(self, ids: Tensor) -> Tensor:
-        """Last hidden states [batch, time, hidden] of ids [batch, time]."""
-        time = ids.shape[1]
+    def hidden(
+        self, ids: Tensor, positions: Tensor | None = None, hidden_keys: Tensor | None = None
+    ) -> Tensor:
+        """Last hidden states [batch, time, hidden] of ids [batch, time].
+
+        Tokens stand one behind the other and see those before them, unless `positions` [batch, 1,
+        time] and `hidden_keys` (see `attend`) say otherwise.
+        """
+        place = slice(0, ids.shape[1]) if positions is None else positions
         x = self.model.embed_tokens(ids)
         if torch.is_autocast_enabled(ids.device.type):
             x = x.to(torch.get_autocast_dtype(ids.device.type))
-        cos, sin = self.cos[:time].to(x.dtype), self.sin[:time].to(x.dtype)
+        cos, sin = self.cos[place].to(x.dtype), self.sin[place].to(x.dtype)
         for block in self.model.layers:
-            x = block(x, cos, sin)
+            x = block(x, cos, sin, hidden_keys)
         y: Tensor = self.model.norm(x)
         return y
 
