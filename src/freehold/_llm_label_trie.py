@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 MARGIN = 25.0  # nats: one in 10^11
 IMPOSSIBLE = -1e6  # stands for the logarithm of nothing, which no file can hold
 _LIKELY = 0.25  # share from which on a node is computed whole, and not token by token
+_ALIKE = 24  # tokens behind the instruction that make two prompts worth a place in the prefix cache
 _AT_ONCE = 64  # prompts whose rounds are shared; more would push each other out of the cache
 
 
@@ -158,20 +159,56 @@ class LabelTrie:
 
     def _start(self, branches: Branches, walks: Sequence[_Walk]) -> list[_Walk]:
         """Compute prompts, and with them what all labels begin with; those there was room for."""
-        root = self._nodes[0]
-        wanted = [
-            Measurement(
-                [*walk.prompt, *root.path], "next", first=len(walk.prompt),
-                targets=tuple(root.children), endings=self._endings(root),
-            )
-            for walk in walks
-        ]  # fmt: skip
-        grown = branches.grow(wanted, self.depth - len(root.path))
+        if started := self._start_as_branches(branches, walks):
+            return started
+        grown = branches.grow([self._asked(walk) for walk in walks], self._longest)
         for walk, trunk in zip(walks, grown, strict=True):
             if trunk is not None:
                 walk.trunk, walk.cached_tokens = trunk, trunk.cached_tokens
                 self._take(walk, 0, Measured(trunk.numbers))
         return [walk for walk in walks if walk.trunk is not None]
+
+    def _start_as_branches(self, branches: Branches, walks: Sequence[_Walk]) -> list[_Walk]:
+        """The same where prompts are short texts behind one instruction: they are branches of it,
+        and none of them is a request. None where they are not, or there is no room."""
+        shared = _instruction([walk.prompt for walk in walks], branches.pass_tokens - self.depth)
+        if not shared:
+            return []
+        first = walks[0].prompt
+        begin = Measurement(first[:shared], "next", first=shared, targets=(first[shared],))
+        (trunk,) = branches.grow([begin], self._longest)
+        assert trunk is not None  # one always is
+        root = self._nodes[0]
+        wanted = [
+            Branch(
+                trunk, [*walk.prompt[shared:], *root.path], len(walk.prompt) - shared,
+                tuple(root.children), self._endings(root), keep=True,
+            )
+            for walk in walks
+        ]  # fmt: skip
+        while wanted and not branches.can_keep(wanted):
+            wanted = wanted[: len(wanted) // 2]
+        started = []
+        for walk, found in zip(walks, branches.measure(wanted), strict=False):
+            if found.trunk is not None:
+                walk.trunk, walk.cached_tokens = found.trunk, shared if started else 0
+                self._take(walk, 0, found)
+                started.append(walk)
+        if started:
+            started[0].cached_tokens = trunk.cached_tokens
+        return started
+
+    def _asked(self, walk: _Walk) -> Measurement:
+        root = self._nodes[0]
+        return Measurement(
+            [*walk.prompt, *root.path], "next", first=len(walk.prompt),
+            targets=tuple(root.children), endings=self._endings(root),
+        )  # fmt: skip
+
+    @property
+    def _longest(self) -> int:
+        """Tokens that a branch of a prompt may have."""
+        return self.depth - len(self._nodes[0].path)
 
     def _finish(self, branches: Branches, walks: Sequence[_Walk], rule: float | StopRule) -> None:
         """Rounds until nothing of any prompt is due. Where blocks are too few to keep what all of
@@ -265,6 +302,20 @@ class LabelTrie:
             found += [] if node.label is None else [node.label]
             waiting += node.children.values()
         return found
+
+
+def _instruction(prompts: Sequence[list[int]], longest: int) -> int:
+    """Tokens that all prompts begin with, where they have little else in common and none has more
+    than `longest` behind them; else 0."""
+    if len(prompts) < 2:
+        return 0
+    order = sorted(prompts)
+    shared = min(common_prefix(order[0], order[-1]), min(map(len, prompts)) - 1)
+    if max(map(len, prompts)) - shared > longest:
+        return 0
+    more = slice(shared, shared + _ALIKE)
+    alike = sum(a[more] == b[more] for a, b in pairwise(order) if len(a) > more.stop)
+    return 0 if 4 * alike > len(prompts) else shared
 
 
 def _total(logprobs: Sequence[float]) -> float:

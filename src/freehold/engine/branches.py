@@ -148,6 +148,11 @@ class Branches:
         return tuple(self._trunks)
 
     @property
+    def pass_tokens(self) -> int:
+        """Tokens of one pass; a branch of more has one of its own."""
+        return self._engine.config.max_num_batched_tokens
+
+    @property
     def scarce(self) -> bool:
         """Whether blocks are too few to keep branches."""
         return not self.can_keep(())
