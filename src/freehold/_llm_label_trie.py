@@ -188,7 +188,7 @@ class LabelTrie:
         ]  # fmt: skip
         while wanted and not branches.can_keep(wanted):
             wanted = wanted[: len(wanted) // 2]
-        started = []
+        started: list[_Walk] = []
         for walk, found in zip(walks, branches.measure(wanted), strict=False):
             if found.trunk is not None:
                 walk.trunk, walk.cached_tokens = found.trunk, shared if started else 0
