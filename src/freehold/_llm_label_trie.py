@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 MARGIN = 25.0  # nats: one in 10^11
 IMPOSSIBLE = -1e6  # stands for the logarithm of nothing, which no file can hold
-_LIKELY = 0.25  # share from which on a node is computed whole, and not token by token
+_LIKELY = 0.25  # share from which on a node is computed whole, and not step by step
+_STEP = 6  # tokens at a time: fewer make more rounds, more are computed in vain
 _ALIKE = 24  # tokens behind the instruction that make two prompts worth a place in the prefix cache
 _AT_ONCE = 64  # prompts whose rounds are shared; more would push each other out of the cache
 
@@ -248,14 +249,15 @@ class LabelTrie:
         branches.drop([trunk for trunk in branches.trunks if trunk not in needed])
 
     def _branch(self, walk: _Walk, index: int, whole: bool) -> Branch:
-        """The next token of a node, or all that are left, and what comes behind."""
+        """The next tokens of a node, or all that are left, and what comes behind."""
         node, entry = self._nodes[index], walk.open[index]
         trunk = entry.base or walk.trunk
         assert trunk is not None
         done, path = len(entry.logprobs), node.path
         begun = trunk.length - len(walk.prompt)
-        if not whole and done < len(path):
-            return Branch(trunk, path[begun:done], done - begun, (path[done],), keep=True)
+        last = done + _STEP - 1
+        if not whole and last < len(path):
+            return Branch(trunk, path[begun:last], done - begun, (path[last],), keep=True)
         return Branch(
             trunk, path[begun:], done - begun, tuple(node.children), self._endings(node),
             keep=bool(node.children),
