@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from documents.fake_endpoint import fake_endpoint, obliging
+from freehold.builtin import sample_documents
 from freehold.cli.main import run
+from freehold.cli.options import EngineFlags
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +84,32 @@ def test_without_ray_a_sentence_says_what_to_install(
     monkeypatch.setitem(sys.modules, "ray", None)
     assert run(["summarize", str(notes), "--executor", "ray"]) == 2
     assert "freehold[ray]" in capsys.readouterr().err
+
+
+def test_documents_are_read_with_drafts_unless_told_otherwise() -> None:
+    assert EngineFlags().settings()["speculative_tokens"] == 0
+    assert EngineFlags().for_documents().settings()["speculative_tokens"] > 0
+    for given in (0, 7):
+        flags = EngineFlags(speculative_tokens=given).for_documents()
+        assert flags.settings()["speculative_tokens"] == given
+
+
+@pytest.mark.parametrize("words", [["summarize"], ["extract", "--fields", "supplier,total:number"]])
+def test_drafts_change_no_answer(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = []
+    for drafts in ("0", "4"):
+        out = tmp_path / f"{drafts}.jsonl"
+        command = [
+            words[0],
+            str(sample_documents()),
+            *words[1:],
+            "--out",
+            str(out),
+            "--job",
+            drafts,
+        ]
+        assert run([*command, "--speculative-tokens", drafts]) == 0, capsys.readouterr().err
+        answers.append([json.loads(line)["value"] for line in out.read_text().splitlines()])
+    assert answers[0] == answers[1]

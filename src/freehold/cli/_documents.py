@@ -71,7 +71,7 @@ class DocumentFlags(WhereFlags):
 
 def opened(flags: DocumentFlags, engine: options.EngineFlags) -> AbstractContextManager[Answerer]:
     """Whoever reads, ready to."""
-    return answering(flags.model, flags, engine, flags.adapter)
+    return answering(flags.model, flags, engine.for_documents(), flags.adapter)
 
 
 def run(

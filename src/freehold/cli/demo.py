@@ -61,7 +61,7 @@ def command(
             )
         )
     started = time.perf_counter()
-    with engine.open(model) as llm:
+    with engine.for_documents().open(model) as llm:
         load_seconds = time.perf_counter() - started
         for notice in llm.notices:
             console.note(f"note: {notice}")

@@ -11,7 +11,7 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import StrEnum
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any
@@ -75,6 +75,8 @@ def opt(*names: str, help: str, panel: str | None = None) -> Any:
 
 
 _E = "Engine"
+# Summaries were written up to 1.8 times as fast with it, extraction neither faster nor slower.
+_DOCUMENT_DRAFTS = 4
 
 
 @dataclass(frozen=True)
@@ -118,14 +120,16 @@ class EngineFlags:
         opt("--pre", help="Text splitter of the vocabulary, in place of the file's.", panel=_E),
     ] = None
     speculative_tokens: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--speculative-tokens",
             min=0,
             rich_help_panel=_E,
-            help="Tokens drafted per step by prompt lookup; 0 is off.",
+            show_default=False,
+            help="Tokens drafted per step by prompt lookup; default: 4 for documents, which "
+            "repeat themselves in their answers, else 0, which is off.",
         ),
-    ] = 0
+    ] = None
     policy_override: Annotated[
         str | None,
         opt(
@@ -145,6 +149,13 @@ class EngineFlags:
         ),
     ] = False
 
+    def for_documents(self) -> EngineFlags:
+        """Flags with what is the default where documents are read. Drafts are left out by the
+        engine for as long as they do not pay."""
+        if self.speculative_tokens is None:
+            return replace(self, speculative_tokens=_DOCUMENT_DRAFTS)
+        return self
+
     def settings(self) -> dict[str, Any]:
         """Keyword arguments of `LLM`."""
         return {
@@ -154,7 +165,7 @@ class EngineFlags:
             "pre": self.pre,
             "context_length": self.context,
             "kv_dtype": self.kv_type.value,
-            "speculative_tokens": self.speculative_tokens,
+            "speculative_tokens": self.speculative_tokens or 0,
             "policy_override": self.policy_override,
             "ignore_memory": self.ignore_memory,
         }
