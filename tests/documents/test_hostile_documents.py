@@ -187,6 +187,20 @@ def test_any_damage(reader, data):
         read_all(damaged(whole, data.draw), reader)
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "a/..", "/", "//"])
+def test_files_without_a_name_in_an_archive(name):
+    """Two of each: names that are there twice are told apart."""
+    whole = bytearray(zipped({"qqqqqq": "one", "rrrrrr": "two"}, zipfile.ZIP_STORED))
+    for stand_in in (b"qqqqqq", b"rrrrrr"):
+        for at in [match.start() for match in re.finditer(stand_in, whole)]:  # in both headers
+            whole[at : at + 6] = name.encode().ljust(6, b"\0")  # where a name ends for Python
+    found = list(readers.scan_bytes(bytes(whole), "z.zip"))
+    assert len({each.source for each in found}) == (0 if name.endswith("/") else 2)
+    for each in found:
+        assert isinstance(each, Unread)
+        assert "without an ending" in str(each.error)
+
+
 def damaged(data: bytes, draw: Callable[[st.SearchStrategy[Any]], Any]) -> bytes:
     whole = bytearray(data)
     for _ in range(draw(st.integers(1, 4))):

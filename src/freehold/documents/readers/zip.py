@@ -31,8 +31,11 @@ def members(file: BinaryIO, limits: Limits) -> Iterator[Member]:
     for entry in archive.infolist():
         name = "".join(letter if letter.isprintable() else "\ufffd" for letter in entry.filename)
         path = PurePosixPath(name.replace("\\", "/"))
-        if entry.is_dir() or any(_hidden(part) for part in path.parts):
+        # not `is_dir`, which a damaged entry without a name breaks
+        if name.endswith("/") or any(_hidden(part) for part in path.parts):
             continue
+        if path.name in ("", ".."):
+            path = path / "unnamed"
         seen[name] += 1
         if seen[name] > 1:  # both are there, so both are given, under names that differ
             path = path.with_stem(f"{path.stem} ({seen[name]})")
