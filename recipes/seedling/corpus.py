@@ -33,7 +33,7 @@ MIXTURE: Mapping[Task, float] = {
 }
 Maker = Callable[[Draw], Document]
 EXTRACTED: tuple[tuple[Maker, float], ...] = (
-    (invoice, 0.40), (order, 0.28), (record, 0.19), (ticket, 0.08), (contract, 0.07),
+    (invoice, 0.50), (order, 0.24), (record, 0.13), (ticket, 0.08), (contract, 0.07),
     (incident, 0.07),
 )  # fmt: skip
 SUMMARIZED: tuple[tuple[Maker, float], ...] = (

@@ -29,6 +29,14 @@ FRAMES = Phrases(
      "[We wrote down|We have registered|Take|I see] {value} as [the |]{label}.", "[The document|It|This paper] [has|shows|names] {value} as [the |]{label}.", "[There is|With] the {label} {value}.", "{value} ({label})."),
     ("Under {label} you find {value}.", "{value} stands for the {label}.", "What we call {label} is {value}."),
 )  # fmt: skip
+# Words around a label and its value that say nothing about either: in training some sentences are
+# made of them, so that what is read is the label and not the sentence.
+_BEFORE = (
+    "so", "now", "and", "yes", "again", "known", "that", "where", "what", "in", "by", "as", "whoever asks", "on file", "last", "here", "look", "all in all", "we think", "you see", "it says", "they put", "once more", "this time", "then", "well",
+)  # fmt: skip
+_BETWEEN = (
+    "is", "was", "says", "goes", "being", "got", "came out as", "set to", "we say", "they told us", "stays", "should be", "equals", "comes to", "you read", "has been", "appears as", "-", "as", "given as",
+)  # fmt: skip
 SHORT_FRAMES = Phrases(
     ("{Label} {value}.", "{Label}: {value}."), ("({Label} {value})", "{Label} - {value}.")
 )
@@ -84,10 +92,39 @@ def askable(
 
 def framed_value(draw: Draw, label: str, value: str) -> str:
     """A sentence that names `value` by `label` and says nothing else."""
+    if draw.train and draw.chance(0.35):
+        return _odd_sentence(draw, label, value)
     frames = SHORT_FRAMES if label.endswith(_ENDS) else FRAMES
     slots = {"label": label, "Label": label[0].upper() + label[1:], "value": value}
     said = fill(frames.pick(draw.rng, draw.split), slots)
     return said[0].upper() + said[1:] if not said.startswith(value) else said
+
+
+def _odd_sentence(draw: Draw, label: str, value: str) -> str:
+    """A sentence nobody would write, with the label before its value or behind it."""
+    rng = draw.rng
+    words = [*rng.sample(_BEFORE, rng.randint(0, 2)), rng.choice(("the", "our", "your", "", "a"))]
+    between = rng.choice(_BETWEEN)
+    if draw.chance(0.3):
+        made = f"{value} {between} {' '.join(words)} {label}"
+    else:
+        made = f"{' '.join(words)} {label} {between} {value}"
+    made = " ".join(made.split())
+    return (made if made.startswith(value) else made[0].upper() + made[1:]) + "."
+
+
+def _greeting(draw: Draw) -> str:
+    """A line before the letter; in training some begin with a word that nobody says."""
+    if draw.train and draw.chance(0.25):
+        word = draw.word(1, 2)
+        return draw.rng.choice((f"{word} {{person}},", f"{word},", f"{word} {draw.word(1, 2).lower()} {{person}},"))  # fmt: skip
+    return GREETINGS.pick(draw.rng, draw.split)
+
+
+def _closing(draw: Draw) -> str:
+    if draw.train and draw.chance(0.25):
+        return draw.rng.choice(("With ", "All ", "")) + draw.word(1, 2) + draw.rng.choice((" regards", " wishes", "", ","))  # fmt: skip
+    return CLOSINGS.pick(draw.rng, draw.split)
 
 
 def pairs(
@@ -154,13 +191,12 @@ def framed(draw: Draw, body: str, signature: str | None) -> str:
     rng = draw.rng
     parts = [body.strip()]
     if draw.chance(0.75):
-        greeting = GREETINGS.pick(rng, draw.split)
-        parts.insert(0, fill(greeting, {"person": draw.last_name()}))
+        parts.insert(0, fill(_greeting(draw), {"person": draw.last_name()}))
     if signature is not None:
-        closing = f"{CLOSINGS.pick(rng, draw.split)}\n" if draw.chance(0.85) else ""
+        closing = f"{_closing(draw)}\n" if draw.chance(0.85) else ""
         parts.append(f"{closing}{signature}")
     elif draw.chance(0.4):
-        parts.append(CLOSINGS.pick(rng, draw.split))
+        parts.append(_closing(draw))
     if draw.chance(0.25):
         parts = [layout.wrapped(draw, part) for part in parts]
     return rng.choice(("\n\n", "\n")).join(parts)
