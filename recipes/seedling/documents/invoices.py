@@ -121,13 +121,17 @@ PROSE: dict[tuple[str, ...], Phrases] = {
     ("supplier",): Phrases(
         ("[We,|It is us,] {supplier}, [say thank you|sold you the goods|send this invoice].", "[Thank you for buying from|You bought from|Many thanks from|Greetings from] {supplier}.", "[Please pay to|The money goes to|Payable to] {supplier}.", "[It comes from|The supplier is|The seller is|It was issued by|The goods were sold by] {supplier}.",
          "{supplier} [thanks you for your order|is the supplier|sent you the goods|has billed you].",
-         "[This invoice|This bill] is from {supplier}."),
+         "[This invoice|This bill] is from {supplier}.",
+         "[We of|All of us at|The team of|Everybody at|Your friends at] {supplier} [wish you well|thank you|say hello|hope to see you again|like to work for you].",
+         "[Issued|Written|Sent|Made|Billed] [for|on behalf of|in the name of] {supplier}[|, who sold the goods|, your seller].", "{supplier} sold [it|them|this|all of it] to you.", "[Bought|Ordered|Purchased] from {supplier}."),
         ("We at {supplier} are glad to have you with us.", "The invoice was issued for {supplier} as the seller."),
     ),
     ("customer",): Phrases(
         ("[The one who pays is|Payment comes from|The goods went to our customer] {customer}.", "[Sold to|Billed to|Made out to|Charged to] {customer}.", "[For|To] our [good |]customer {customer}.", "[It is for|It is addressed to|The customer is|We bill|The buyer is] {customer}.",
          "{customer} [is the customer|ordered the goods|is billed for this|will be charged].",
-         "[The invoice|The bill] [goes to|is made out to] {customer}."),
+         "[The invoice|The bill] [goes to|is made out to] {customer}.",
+         "[Bought|Ordered|Purchased|Paid] by {customer}.", "{customer} [bought|purchased|ordered|paid for] [it|them|this|all of it][| from us].",
+         "[The buyer|The purchaser|The client|Our client] [was|here is|this time is|:] {customer}.", "[It was|All of this was|What is listed was] [purchased|ordered|bought] by {customer}."),
         ("The goods were bought by {customer}.", "We made it out to our client {customer}."),
     ),
     ("total",): Phrases(
@@ -150,7 +154,8 @@ PROSE: dict[tuple[str, ...], Phrases] = {
     ),
     ("due_date",): Phrases(
         ("[Payment is due|It is due|Please pay|Payment is expected|The due date is] [|] {due_date}.",
-         "[Payment is due|It is due|Please pay|The money should arrive] [by|on] {due_date}.", "The deadline is {due_date}.", "{due_date} is [the due date|the last day to pay|the deadline].", "[You have time until|We wait until|The money is due on] {due_date}.", "[No later than|Before|Until] {due_date}[, please| you should pay| the money must be here]."),
+         "[Payment is due|It is due|Please pay|The money should arrive] [by|on] {due_date}.", "The deadline is {due_date}.", "{due_date} is [the due date|the last day to pay|the deadline].", "[You have time until|We wait until|The money is due on] {due_date}.", "[No later than|Before|Until] {due_date}[, please| you should pay| the money must be here].",
+         "[Settle|Pay] it by {due_date}.", "We should [have|see] the money on {due_date}."),
         ("The invoice has to be settled by {due_date}.", "Your payment should be with us on {due_date}."),
     ),
     ("subtotal", "tax"): Phrases(
