@@ -86,7 +86,7 @@ def train(out: Path, budget: Budget, args: argparse.Namespace) -> None:
     trainer.run()
 
 
-def export(out: Path, average_with: Path | None) -> None:
+def export(out: Path, average_with: Path | None, share: float) -> None:
     """Write `out/hf` and `out/seedling.gguf` from the last checkpoint, or from its mean with a
     published file."""
     from recipes.seedling.export import export_directory, export_gguf
@@ -94,7 +94,7 @@ def export(out: Path, average_with: Path | None) -> None:
     from recipes.seedling.train import LAST
 
     tokenizer = load_tokenizer(out / "tokenizer.json")
-    budget = export_directory(out / "run" / LAST, tokenizer, out / "hf", average_with)
+    budget = export_directory(out / "run" / LAST, tokenizer, out / "hf", average_with, share)
     export_gguf(out / "hf", budget, {"Q8_0": out / "seedling.gguf"})
 
 
@@ -146,6 +146,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--resume", action="store_true", help="go on from the checkpoint; more --minutes prolong")
     add("--start-from", type=Path, help="a published seedling.gguf to go on from, not from nothing")
     add("--average-with", type=Path, help="export: the mean of the run and of this published file")
+    add("--share", type=float, default=0.5, help="export: the run's part in that mean")
     add("--device", default="cpu", help="cpu or cuda")
     add("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     add("--compile", action="store_true", help="compile the network; needs a C++ compiler")
@@ -187,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if everything or args.stage == "train":
         train(args.out, budget, args)
     if everything or args.stage == "export":
-        export(args.out, args.average_with)
+        export(args.out, args.average_with, args.share)
     if everything or args.stage == "evaluate":
         status = evaluate(args)
         if not everything:

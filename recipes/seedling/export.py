@@ -67,12 +67,13 @@ def training_hash(budget: Budget) -> str:
 
 
 def export_directory(
-    checkpoint: Path, tokenizer: Tokenizer, directory: Path, average_with: Path | None = None
-) -> Budget:
+    checkpoint: Path, tokenizer: Tokenizer, directory: Path, average_with: Path | None = None,
+    share: float = 0.5,
+) -> Budget:  # fmt: skip
     """Write a Hugging Face directory of a checkpoint; returns the checkpoint's budget.
 
     `average_with` is the published file the run went on from: what is written is the mean of both,
-    weight by weight. It keeps what the longer run knew and the later one would have unlearnt
+    weight by weight, `share` of it the run's. It keeps what the longer run knew and the later one would have unlearnt
     (arXiv:2203.05482).
     """
     content = load_checkpoint(checkpoint)
@@ -81,7 +82,7 @@ def export_directory(
         other = Seedling(budget.shape)
         load_weights(other, average_with)
         for name, weight in other.state_dict().items():
-            content["model"][name] = (content["model"][name].float() + weight) / 2
+            content["model"][name] = share * content["model"][name].float() + (1 - share) * weight
     if directory.exists():
         shutil.rmtree(directory)
     directory.mkdir(parents=True)
