@@ -31,16 +31,16 @@ _LIMITS = """\
 _EARLIER_MINUTES = 310.0
 _EARLIER = (
     "- Time, steps and tokens above came after those of the files published before, from whose "
-    "rounded weights this run went on: 47.5 million tokens in 310 minutes on other machines, the "
-    "first 13.2 million drawn by version 1 of the recipe, 27.8 by version 2, 6.5 by version 3. Each "
-    "version was changed after its scores on held-out documents had been seen; version 4 asks more "
-    "often of invoices and of who they are from and to, begins and ends letters and frames values "
-    "with words that mean nothing, and, in the last 22 minutes, has more ways of saying who bought "
-    "and who sold. The first 76 minutes were one thread beside other work, the rest two. The "
-    "weights are nine tenths this run's and one tenth those before it (`export --average-with "
-    "--share 0.9`), which was chosen among 0.5, 0.8, 0.9 and 1 by the scores above and by held-out "
-    "invoices of four seeds: it scores higher than the earlier file wherever there is a target, and "
-    "lower in chat."
+    "rounded weights this run went on: 47.5 million tokens in 310 minutes on other machines, "
+    "the first 13.2 million drawn by version 1 of the recipe, 27.8 by version 2, 6.5 by version"
+    " 3. Each version was changed after its scores on held-out documents had been seen; version"
+    " 4 asks more often of invoices and of who they are from and to, begins and ends letters "
+    "and frames values with words that mean nothing, and, in the last 22 minutes, has more ways"
+    " of saying who bought and who sold. The first 76 minutes were one thread beside other "
+    "work, the rest two. The weights are nine tenths this run's and one tenth those before it "
+    "(`export --average-with --share 0.9`), which was chosen among 0.5, 0.8, 0.9 and 1 by the "
+    "scores above and by held-out invoices of four seeds: it scores higher than the earlier "
+    "file wherever there is a target, and lower in chat."
 )
 
 _OPENNESS = """\

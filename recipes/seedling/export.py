@@ -73,8 +73,8 @@ def export_directory(
     """Write a Hugging Face directory of a checkpoint; returns the checkpoint's budget.
 
     `average_with` is the published file the run went on from: what is written is the mean of both,
-    weight by weight, `share` of it the run's. It keeps what the longer run knew and the later one would have unlearnt
-    (arXiv:2203.05482).
+    weight by weight, `share` of it the run's. It keeps what the longer run knew and the later one
+    would have unlearnt (arXiv:2203.05482).
     """
     content = load_checkpoint(checkpoint)
     budget = Budget.from_json(content["budget"])
