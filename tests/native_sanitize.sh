@@ -30,5 +30,5 @@ g++ -std=gnu++20 -O1 -g $vnni -fsanitize=address,undefined -fno-sanitize-recover
 "$out/kernel_check"
 
 # libstdc++ as well: the sanitizer looks for the real __cxa_throw when it starts.
-LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so)" "$out/venv/bin/python" -m pytest -p no:cacheprovider \
+LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so)" "$out/venv/bin/python" -m pytest -n auto -p no:cacheprovider \
   tests/ops/test_op_sweep.py tests/ops/test_moe_ops.py tests/ops/test_low_rank.py -k "cpu"
