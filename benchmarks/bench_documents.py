@@ -217,6 +217,7 @@ def labels(args: argparse.Namespace) -> dict[str, Any]:
             classify(llm, texts[:1], names)  # nobody's first time is measured
             stats = llm.engine.stats
             computed, decoded = stats.prefill_tokens, stats.decode_tokens
+            passes, spent = stats.model_seconds, 0.0
             rates: list[float] = []
             chunk = (args.documents - 1) // args.rounds
             for number in range(args.rounds):
@@ -225,9 +226,13 @@ def labels(args: argparse.Namespace) -> dict[str, Any]:
                 some = texts[1 + number * chunk : 1 + (number + 1) * chunk]
                 began = time.perf_counter()
                 scored = classify(llm, some, names)
-                rates.append(len(some) / (time.perf_counter() - began))
+                seconds = time.perf_counter() - began
+                rates.append(len(some) / seconds)
+                spent += seconds
                 progress(f"scored: {rates[-1]:.1f} labels per second")
             coverage = median([each.value["coverage"] for each in scored])
+            passes = stats.model_seconds - passes
+            token = passes / (stats.prefill_tokens - computed)
             computed = (stats.prefill_tokens - computed) / (args.rounds * chunk)
             decoded = stats.decode_tokens - decoded
     finally:
@@ -236,7 +241,7 @@ def labels(args: argparse.Namespace) -> dict[str, Any]:
     rate = median(rates)
     result: dict[str, Any] = {
         "labels": len(names), "scored": rates, "decoded": decoded, "computed": computed,
-        "coverage": coverage, "asked": {},
+        "coverage": coverage, "passes": passes / spent, "token_seconds": token, "asked": {},
     }  # fmt: skip
     rows = [["scored", f"{rate:.1f}", f"{decoded}", "", ""]]
     for other in others:
@@ -250,6 +255,7 @@ def labels(args: argparse.Namespace) -> dict[str, Any]:
     heads = [f"{len(names)} labels", "per second", "decoded", "answers that are labels", "ratio"]
     say(table(heads, rows))
     say(f"{computed:.0f} tokens computed for a text; some label is {100 * coverage:.0f} % likely")
+    say(f"passes are {100 * passes / spent:.0f} % of scoring, {1000 * token:.3f} ms a token")
     return result
 
 

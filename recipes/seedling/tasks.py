@@ -65,8 +65,8 @@ _SYSTEM = (
 )
 
 
-# Concepts whose values stand as often without a label as with one.
-_PARTIES = ("supplier", "customer", "due_date")
+# What the model told wrong most often.
+_HARD = ("supplier", "customer", "due_date")
 
 
 def code_document(draw: Draw) -> Document:
@@ -87,8 +87,8 @@ def extract(draw: Draw, document: Document, canonical: float) -> Example:
     present = [c for c in document.askable if c in document.facts]
     absent = [c for c in document.askable if c not in document.facts]
     rng.shuffle(present)
-    if draw.train and draw.chance(0.4):  # who it is from is the hardest to tell
-        present.sort(key=lambda concept: concept not in _PARTIES)
+    if draw.train and draw.chance(0.4):
+        present.sort(key=lambda concept: concept not in _HARD)
     count = rng.choice((1, 2, 2, 3, 3, 4, 4, 5, 6))
     asked = present[:count]
     if absent and (not asked or draw.chance(0.22)):

@@ -14,6 +14,7 @@ from documents.fake_endpoint import fake_endpoint, obliging
 from freehold.builtin import sample_documents
 from freehold.cli.main import run
 from freehold.cli.options import EngineFlags
+from freehold.errors import InvalidParameterError
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +93,25 @@ def test_documents_are_read_with_drafts_unless_told_otherwise() -> None:
     for given in (0, 7):
         flags = EngineFlags(speculative_tokens=given).for_documents()
         assert flags.settings()["speculative_tokens"] == given
+
+
+@pytest.mark.parametrize(
+    ("command", "drafts"),
+    [(["summarize"], True), (["extract", "--fields", "a"], True), (["code"], True),
+     (["classify", "--labels", "a,b"], True), (["demo"], True), (["run", "seedling"], False)],
+)  # fmt: skip
+def test_which_commands_draft(
+    command: list[str], drafts: bool, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int] = []
+
+    def refuse(self: EngineFlags, model: str, **overrides: object) -> None:
+        opened.append(self.settings()["speculative_tokens"])
+        raise InvalidParameterError("seen")
+
+    monkeypatch.setattr(EngineFlags, "open", refuse)
+    assert run([*command, str(notes)]) == 2
+    assert [count > 0 for count in opened] == [drafts]
 
 
 @pytest.mark.parametrize("words", [["summarize"], ["extract", "--fields", "supplier,total:number"]])

@@ -15,7 +15,7 @@ from scripted import Scripted
 import tiny_chat
 from freehold import LLM
 from freehold._llm_label_rule import Precision, StopRule
-from freehold._llm_label_trie import LabelTrie
+from freehold._llm_label_trie import LabelTrie, _instruction
 from freehold._llm_labels import label_measurements
 from freehold.documents import Classify, Document, LLMAsker, classify, prompts
 from freehold.documents.calibration import Calibration, calibration_error, fit, probabilities
@@ -99,6 +99,18 @@ def test_few_blocks_do_not_compute_labels_again_and_again(llm):
     narrow, found = scored(start // size + 2 * len(documents) + 60)
     assert found == want
     assert narrow < 1.2 * roomy
+
+
+def test_what_is_a_branch_of_one_instruction():
+    """Only short prompts that have little but the instruction in common."""
+    begin = list(range(100))
+    different = [[*begin, n, *range(500, 530)] for n in range(300, 308)]
+    assert _instruction(different, 40) == 100
+    assert _instruction(different, 30) == 0  # too long for a pass
+    assert _instruction(different[:1], 40) == 0
+    assert _instruction([begin, [*begin, 1]], 40) == 99  # something is left of each
+    alike = [[*begin, *range(200, 260), n] for n in range(300, 308)]  # one document, many labels
+    assert _instruction([*alike, different[0]], 99) == 0
 
 
 def some_task(tolerance: float, calibration: Calibration | None = None) -> Classify:

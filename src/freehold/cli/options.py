@@ -75,7 +75,8 @@ def opt(*names: str, help: str, panel: str | None = None) -> Any:
 
 
 _E = "Engine"
-# Summaries were written up to 1.8 times as fast with it, extraction neither faster nor slower.
+# In two runs over 64 invoices summaries were written 1.3 and 1.8 times as fast with it; extraction
+# was neither faster nor slower beyond the noise.
 _DOCUMENT_DRAFTS = 4
 
 
