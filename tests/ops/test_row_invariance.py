@@ -101,10 +101,10 @@ def test_sequences_that_begin_alike(ops, heads, kv_heads, dim, stored, sinks, bl
     value_dim = stored or 128
     spec = AttentionSpec(heads, kv_heads, dim, value_dim, dim**-0.5, softcap=20.0 if sinks else 0.0)
     sink = activations(1, heads)[0] if sinks else None
-    past = [300, 300, 301, 299, 250, 700, 700, 40, 40, 300, 65, 64]
-    new = [1, 3, 1, 5, 1, 1, 40, 1, 2, 1, 7, 1]
-    # ... of which so many stand in blocks of the sequence before
-    alike = [0, 256, 288, 256, 192, 64, 640, 32, 32, 32, 32, 64]
+    past = [300, 300, 301, 299, 250, 700, 700, 40, 40, 300, 65, 64, 300, 300, 300]
+    new = [1, 3, 1, 5, 1, 1, 40, 1, 2, 1, 7, 1, 1, 1, 1]
+    # ... of which so many stand in blocks of the sequence before; some of one length share less
+    alike = [0, 256, 288, 256, 192, 64, 640, 32, 32, 32, 32, 64, 0, 0, 192]
     case = AttentionCase(heads, kv_heads, dim, stored, block_size, past, new)
     for at in range(1, len(past)):
         count = alike[at] // block_size
