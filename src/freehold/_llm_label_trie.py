@@ -15,8 +15,7 @@ them one by one gives. Knows token ids and an engine; what is made of the number
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
@@ -24,8 +23,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from freehold._llm_inputs import common_prefix
-from freehold._llm_label_rule import EXACT, Precision, StopRule
+from freehold._llm_label_rule import EXACT, Doubles, MarginRule, Precision, Rule, StopRule
 from freehold._llm_labels import checked_labels, spelled
+from freehold.batch import IntArray
 from freehold.engine.branches import Branch, Branches, Measured, Trunk
 from freehold.engine.measuring import Measurement
 from freehold.errors import InvalidParameterError
@@ -46,9 +46,13 @@ _AT_ONCE = 64  # prompts whose rounds are shared; more would push each other out
 @dataclass(slots=True)
 class _Node:
     path: tuple[int, ...]  # tokens from the prompt to here
-    known: int = 0  # of the path, those whose chance the node before tells: one behind it
+    known: int  # of the path, those whose chance the node before tells: one behind it
+    parent: int  # the node before; of the root itself
+    place: int  # among the children of that
+    first: int  # of the labels that begin like this, which are one behind the other in their order
+    end: int  # behind the last of them
     children: dict[int, int] = field(default_factory=dict)  # token -> index of a node
-    label: int | None = None  # that ends here
+    label: int | None = None  # that ends here: its place in the order
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,48 +66,50 @@ class TrieScores:
 
 
 @dataclass(slots=True)
-class _Open:
-    """A node whose tokens are not all computed."""
+class _Reached:
+    """A node that was computed, as far as it was."""
 
-    logprobs: list[float] = field(default_factory=list)  # of the first tokens of its path
-    base: Trunk | None = None  # with some of them computed; None = the prompt
-    bound: float = 0.0  # log-probability of those tokens together
-
-
-def _opened(logprobs: list[float], base: Trunk | None) -> _Open:
-    return _Open(logprobs, base, _total(logprobs))
+    logprobs: list[float]  # of the tokens of its path
+    children: list[float]  # log-probability of each child's first token; none before it is whole
+    trunk: Trunk | None  # to go on from; None = the prompt's
 
 
 class _Walk:
     """How far one prompt has come in the trie."""
 
-    def __init__(self, prompt: Sequence[int], num_labels: int) -> None:
+    def __init__(self, prompt: Sequence[int], row: int) -> None:
         self.prompt = list(prompt)
-        self.found: list[float] = [IMPOSSIBLE] * num_labels
-        self.known: dict[int, float] = {}  # those of the labels that were computed
-        self.open: dict[int, _Open] = {0: _Open()}  # by node
-        self.best = -np.inf  # of whole labels
+        self.row = row
+        self.reached: dict[int, _Reached] = {}  # by node
         self.trunk: Trunk | None = None
         self.cached_tokens = -1
         self.requests = 0
 
-    def due(self, rule: float | StopRule) -> dict[int, float]:
-        """Nodes to look into next, with their shares; none when no open one can matter. A number
-        is a margin."""
-        bounds = {node: entry.bound for node, entry in self.open.items()}
-        if isinstance(rule, StopRule):
-            return rule.due(bounds, self.known)
-        if not bounds or max(bounds.values()) < self.best - rule:
-            return {}
-        # Those far behind the likeliest beginning wait: it may yet come to nothing.
-        reach = max(self.best, *bounds.values()) - rule
-        return {node: 1.0 for node, bound in bounds.items() if bound >= reach}
+    def entry(self, index: int, node: _Node) -> _Reached:
+        """What is known of a node that is not computed whole."""
+        if (found := self.reached.get(index)) is not None:
+            return found
+        if not node.known:
+            return _Reached([], [], None)
+        before = self.reached[node.parent]
+        return _Reached([*before.logprobs, before.children[node.place]], [], before.trunk)
 
-    def forget(self, due: Mapping[int, float]) -> None:
-        """What is not due next is computed again from the prompt on, should it ever be."""
-        for node, entry in self.open.items():
-            if node not in due:
-                entry.base = None
+    def forget(self, nodes: Sequence[_Node] = (), due: Sequence[int] = ()) -> None:
+        """All but the nodes that are due is computed again from the prompt on, should it ever be:
+        those, and those before them, keep what they go on from."""
+        needed = {*due, *(nodes[index].parent for index in due)}
+        for index, entry in self.reached.items():
+            if index not in needed:
+                entry.trunk = None
+
+
+class _Rows:
+    """What is known of the labels of some prompts: arrays with a row for each."""
+
+    def __init__(self, num_prompts: int, num_nodes: int, num_labels: int) -> None:
+        self.bounds: Doubles = np.full((num_prompts, num_nodes), -np.inf)  # of open nodes
+        self.bounds[:, 0] = 0.0
+        self.known: Doubles = np.full((num_prompts, num_labels), -np.inf)  # in the trie's order
 
 
 class LabelTrie:
@@ -116,25 +122,31 @@ class LabelTrie:
         self.endings = tuple(endings)
         self.depth = max(map(len, labels)) + 1
         self._nodes: list[_Node] = []
-        self._grow(sorted((tuple(ids), index) for index, ids in enumerate(labels)))
+        order = sorted((tuple(ids), index) for index, ids in enumerate(labels))
+        self._order = [index for _, index in order]  # the labels as the trie has them
+        self._grow([ids for ids, _ in order])
+        self._below: IntArray = np.array([(n.first, n.end) for n in self._nodes], np.int32)
 
-    def _grow(self, labels: list[tuple[tuple[int, ...], int]]) -> None:
-        """Nodes for sorted labels, the root first. One stands wherever some of them part or one
-        ends; the tokens in between belong to the node behind them."""
-        waiting = [(labels, 0, -1)]
+    def _grow(self, labels: list[tuple[int, ...]]) -> None:
+        """Nodes for sorted labels, each before those behind it, in their order. One stands wherever
+        some labels part or one ends; the tokens in between belong to the node behind them."""
+        waiting = [(0, len(labels), 0, 0)]
         while waiting:
-            labels, known, parent = waiting.pop()
-            first, last = labels[0][0], labels[-1][0]
-            shared = 0 if parent < 0 else common_prefix(first, last)
-            node = _Node(first[:shared], known)
-            if parent >= 0:
-                self._nodes[parent].children[first[known - 1]] = len(self._nodes)
+            start, end, known, parent = waiting.pop()
+            first, here = labels[start], len(self._nodes)
+            shared = common_prefix(first, labels[end - 1]) if here else 0
+            siblings = self._nodes[parent].children if here else {}
+            node = _Node(first[:shared], known, parent, len(siblings), start, end)
+            if here:
+                siblings[first[known - 1]] = here
             if len(first) == shared:
-                node.label, labels = labels[0][1], labels[1:]
-            here = len(self._nodes)
+                node.label, start = start, start + 1
             self._nodes.append(node)
-            for _, group in groupby(labels, key=lambda item: item[0][shared]):
-                waiting.append((list(group), shared + 1, here))
+            groups = []
+            for _, group in groupby(range(start, end), key=lambda i: labels[i][shared]):
+                found = list(group)
+                groups.append((found[0], found[-1] + 1, shared + 1, here))
+            waiting += reversed(groups)
 
     @classmethod
     def of(cls, llm: LLM, labels: Sequence[str]) -> LabelTrie:
@@ -148,28 +160,33 @@ class LabelTrie:
     ) -> list[TrieScores]:  # fmt: skip
         """Scores of each prompt, all of them token ids. With a tolerance, the margin is of no
         account."""
-        rule = self._rule(precision) if precision.tolerance else margin
-        walks = [_Walk(prompt, self.num_labels) for prompt in prompts]
-        waiting = walks
-        while waiting:
+        rule: Rule = self._rule(precision) if precision.tolerance else MarginRule(margin)
+        scores: dict[int, TrieScores] = {}
+        while waiting := [i for i in range(len(prompts)) if i not in scores]:
+            some = waiting[:_AT_ONCE]
+            walks = [_Walk(prompts[i], row) for row, i in enumerate(some)]
+            rows = _Rows(len(walks), len(self._nodes), self.num_labels)
             with engine.branches(adapter, salt=salt) as branches:
-                started = self._start(branches, waiting[:_AT_ONCE])
-                self._finish(branches, started, rule)
-            waiting = [walk for walk in waiting if walk not in started]
-        return [self._result(walk, rule) for walk in walks]
+                started = self._start(branches, walks, rows)
+                self._finish(branches, started, rows, rule)
+            found = self._results(started, rows, shared=isinstance(rule, StopRule))
+            scores |= {some[walk.row]: each for walk, each in zip(started, found, strict=True)}
+        return [scores[i] for i in range(len(prompts))]
 
-    def _start(self, branches: Branches, walks: Sequence[_Walk]) -> list[_Walk]:
+    def _start(self, branches: Branches, walks: Sequence[_Walk], rows: _Rows) -> list[_Walk]:
         """Compute prompts, and with them what all labels begin with; those there was room for."""
-        if started := self._start_as_branches(branches, walks):
+        if started := self._start_as_branches(branches, walks, rows):
             return started
         grown = branches.grow([self._asked(walk) for walk in walks], self._longest)
         for walk, trunk in zip(walks, grown, strict=True):
             if trunk is not None:
                 walk.trunk, walk.cached_tokens = trunk, trunk.cached_tokens
-                self._take(walk, 0, Measured(trunk.numbers))
+                self._take(walk, rows, 0, Measured(trunk.numbers))
         return [walk for walk in walks if walk.trunk is not None]
 
-    def _start_as_branches(self, branches: Branches, walks: Sequence[_Walk]) -> list[_Walk]:
+    def _start_as_branches(
+        self, branches: Branches, walks: Sequence[_Walk], rows: _Rows
+    ) -> list[_Walk]:
         """The same where prompts are short texts behind one instruction: they are branches of it,
         and none of them is a request. None where they are not, or there is no room."""
         shared = _instruction([walk.prompt for walk in walks], branches.pass_tokens - self.depth)
@@ -193,7 +210,7 @@ class LabelTrie:
         for walk, found in zip(walks, branches.measure(wanted), strict=False):
             if found.trunk is not None:
                 walk.trunk, walk.cached_tokens = found.trunk, shared if started else 0
-                self._take(walk, 0, found)
+                self._take(walk, rows, 0, found)
                 started.append(walk)
         if started:
             started[0].cached_tokens = trunk.cached_tokens
@@ -211,47 +228,53 @@ class LabelTrie:
         """Tokens that a branch of a prompt may have."""
         return self.depth - len(self._nodes[0].path)
 
-    def _finish(self, branches: Branches, walks: Sequence[_Walk], rule: float | StopRule) -> None:
+    def _finish(self, branches: Branches, walks: Sequence[_Walk], rows: _Rows, rule: Rule) -> None:
         """Rounds until nothing of any prompt is due. Where blocks are too few to keep what all of
         them begin, which would be computed again and again, some wait for the others."""
         waiting, width = walks, len(walks)
         while waiting:
             group = waiting[:width]
-            while asked := self._due(branches, group, rule):
+            while asked := self._due(branches, group, rows, rule):
                 self._drop(branches, walks)
-                wanted = [self._branch(walk, node, share >= _LIKELY) for walk, node, share in asked]
+                wanted = [self._branch(*each) for each in asked]
                 if len(group) > 1 and not branches.can_keep(wanted):
                     width = len(group) // 2
                     for walk in group[width:]:
-                        walk.forget({})
+                        walk.forget()
                     break
                 for (walk, node, _), found in zip(asked, branches.measure(wanted), strict=True):
-                    self._take(walk, node, found)
+                    self._take(walk, rows, node, found)
             else:
                 waiting = waiting[len(group) :]
 
     def _due(
-        self, branches: Branches, walks: Sequence[_Walk], rule: float | StopRule
-    ) -> list[tuple[_Walk, int, float]]:
-        """Nodes of prompts to look into next, and their shares."""
-        asked: list[tuple[_Walk, int, float]] = []
-        for walk in walks:
-            due = walk.due(rule)
-            if branches.scarce or not due:
-                walk.forget(due)
-            asked += [(walk, node, share) for node, share in due.items()]
+        self, branches: Branches, walks: Sequence[_Walk], rows: _Rows, rule: Rule
+    ) -> list[tuple[_Walk, int, bool]]:
+        """Nodes of prompts to look into next, and whether each of them likely matters."""
+        some = [walk.row for walk in walks]
+        shares = rule.due(rows.bounds[some], rows.known[some])
+        due: list[list[int]] = [[] for _ in walks]
+        asked: list[tuple[_Walk, int, bool]] = []
+        for i, node in zip(*(each.tolist() for each in shares.nonzero()), strict=True):
+            due[i].append(node)
+            asked.append((walks[i], node, bool(shares[i, node] >= _LIKELY)))
+        scarce = branches.scarce
+        for walk, nodes in zip(walks, due, strict=True):
+            if scarce or not nodes:
+                walk.forget(self._nodes, nodes)
         return asked
 
     def _drop(self, branches: Branches, walks: Sequence[_Walk]) -> None:
         """Give back what none of the walks goes on from."""
-        needed = {entry.base for walk in walks for entry in walk.open.values()}
+        needed = {entry.trunk for walk in walks for entry in walk.reached.values()}
         needed |= {walk.trunk for walk in walks}
         branches.drop([trunk for trunk in branches.trunks if trunk not in needed])
 
     def _branch(self, walk: _Walk, index: int, whole: bool) -> Branch:
         """The next tokens of a node, or all that are left, and what comes behind."""
-        node, entry = self._nodes[index], walk.open[index]
-        trunk = entry.base or walk.trunk
+        node = self._nodes[index]
+        entry = walk.entry(index, node)
+        trunk = entry.trunk or walk.trunk
         assert trunk is not None
         done, path = len(entry.logprobs), node.path
         begun = trunk.length - len(walk.prompt)
@@ -266,43 +289,49 @@ class LabelTrie:
     def _endings(self, node: _Node) -> tuple[int, ...]:
         return () if node.label is None else self.endings
 
-    def _take(self, walk: _Walk, index: int, measured: Measured) -> None:
+    def _take(self, walk: _Walk, rows: _Rows, index: int, measured: Measured) -> None:
         """What is known once a node, or a token of it, is computed."""
-        node, entry = self._nodes[index], walk.open[index]
-        found = [float(number) for number in measured.numbers]
-        scored = len(node.path) - len(entry.logprobs)
+        node, found = self._nodes[index], measured.numbers.tolist()
+        before = walk.entry(index, node).logprobs
+        scored = len(node.path) - len(before)
         walk.requests += 1
-        path = [*entry.logprobs, *found[:scored]]
+        path = before + found[:scored]
+        bounds = rows.bounds[walk.row]
+        total = _total(path)
         if len(found) <= scored:  # not even what follows its last token
-            walk.open[index] = _opened(path, measured.trunk)
+            walk.reached[index] = _Reached(path, [], measured.trunk)
+            bounds[index] = total
             return
-        del walk.open[index]
-        for child, number in zip(node.children.values(), found[scored:], strict=False):
-            walk.open[child] = _opened([*path, number], measured.trunk)
+        bounds[index] = -np.inf
+        children = found[scored : scored + len(node.children)]
+        walk.reached[index] = _Reached(path, children, measured.trunk)
+        if children:
+            bounds[list(node.children.values())] = np.maximum(
+                total + np.array(children), IMPOSSIBLE
+            )
         if node.label is not None:
-            total = _total([*path, found[-1]])
-            walk.found[node.label] = walk.known[node.label] = total
-            walk.best = max(walk.best, total)
+            rows.known[walk.row, node.label] = _total([*path, found[-1]])
 
     def _rule(self, precision: Precision) -> StopRule:
-        return StopRule(precision, [self._labels_below(i) for i in range(len(self._nodes))])
+        below = [self._order[first:end] for first, end in self._below.tolist()]
+        return StopRule(precision, below)
 
-    def _result(self, walk: _Walk, rule: float | StopRule) -> TrieScores:
-        for index, entry in walk.open.items():
-            labels, bound = self._labels_below(index), entry.bound
-            if isinstance(rule, StopRule):
-                bound = max(IMPOSSIBLE, bound - math.log(len(labels)))
-            for label in labels:
-                walk.found[label] = bound
-        return TrieScores(tuple(walk.found), max(0, walk.cached_tokens), walk.requests)
-
-    def _labels_below(self, index: int) -> list[int]:
-        found: list[int] = []
-        waiting = [index]
-        while waiting:
-            node = self._nodes[waiting.pop()]
-            found += [] if node.label is None else [node.label]
-            waiting += node.children.values()
+    def _results(self, walks: Sequence[_Walk], rows: _Rows, *, shared: bool) -> list[TrieScores]:
+        """What was found; a label that was not computed has the chance of its beginning, or where
+        it is `shared` its part of that."""
+        found: list[TrieScores] = []
+        for walk in walks:
+            (left,) = np.nonzero(rows.bounds[walk.row] > -np.inf)  # in the order of their labels
+            counts = self._below[left, 1] - self._below[left, 0]
+            chances = rows.bounds[walk.row, left]
+            if shared:
+                chances = np.maximum(chances - np.log(counts), IMPOSSIBLE)
+            logprobs = rows.known[walk.row]
+            logprobs[logprobs == -np.inf] = np.repeat(chances, counts)
+            scores = np.empty(self.num_labels)
+            scores[self._order] = logprobs
+            cached = max(0, walk.cached_tokens)
+            found.append(TrieScores(tuple(scores.tolist()), cached, walk.requests))
         return found
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -134,6 +135,19 @@ def test_probabilities_are_within_the_tolerance(llm, tolerance, calibration):
             assert abs(got.value["probabilities"][label] - chance) <= tolerance + 1e-12
 
 
+@pytest.mark.parametrize("tolerance", [0.01, 0.3, 0.9])
+def test_whether_a_label_is_likely_enough_is_known_whatever_the_tolerance(llm, tolerance):
+    documents = texts([f"text number {n}" for n in range(12)])
+    exact = some_task(0.0).answer(LLMAsker(llm), documents)
+    chances = sorted(answer.value["probability"] for answer in exact)
+    for abstain_below in (chances[0] + 1e-9, chances[5], chances[5] + 1e-9, chances[-1] - 1e-9):
+        task = replace(some_task(tolerance), abstain_below=abstain_below)
+        found = task.answer(LLMAsker(llm), documents)
+        unsure = [answer.value["label"] is None for answer in found]
+        assert unsure == [a.value["probability"] < abstain_below for a in exact]
+        assert any(unsure)
+
+
 def test_a_tolerance_computes_less(llm):
     trie = LabelTrie.of(llm, LABELS)
     start = llm.answer_start(prompts.classify("some text", LABELS))
@@ -174,20 +188,20 @@ def test_what_is_left_out_makes_no_more_difference_than_it_may(temperature, bias
         logs = np.log(np.concatenate([p * s / 1.1 for p, s in zip(begins, shares, strict=True)]))
         biases = tuple(rng.normal(size=24).tolist()) if biased else ()
         rule = StopRule(Precision(tolerance, temperature, biases), below)
-        bounds = {group: math.log(chance) for group, chance in enumerate(begins)}
-        known: dict[int, float] = {}
-        while due := rule.due(bounds, known):
-            for group in due:
-                del bounds[group]
-                known |= {label: float(logs[label]) for label in below[group]}
+        bounds, known = np.log(begins)[None], np.full((1, 24), -np.inf)
+        while (due := rule.due(bounds, known)[0]).any():
+            for group in np.flatnonzero(due):
+                bounds[0, group] = -np.inf
+                known[0, below[group]] = logs[below[group]]
         given = logs.copy()
-        for group, bound in bounds.items():
-            given[below[group]] = bound - math.log(3)
-        saved += len(bounds)
+        left = np.flatnonzero(bounds[0] > -np.inf)
+        for group in left:
+            given[below[group]] = bounds[0, group] - math.log(3)
+        saved += len(left)
         calibration = Calibration(temperature, biases)
         exact, got = (np.array(probabilities(row, calibration)[0]) for row in (logs, given))
         assert np.abs(exact - got).max() <= tolerance + 1e-12
-        assert exact.argmax() == max(known, key=lambda label: exact[label])
+        assert known[0, exact.argmax()] > -np.inf
         assert exact.argmax() == got.argmax()
     assert saved > 20
 

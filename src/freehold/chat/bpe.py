@@ -7,18 +7,22 @@ Control tokens are cut out by the caller and cannot be produced from text here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from tokenizers import Tokenizer as LibraryTokenizer
 from tokenizers import models, normalizers
 
+from freehold.chat.beginnings import Beginnings
 from freehold.chat.matcher import LiteralMatcher
 from freehold.chat.pretokenizers import PreSplitter
 from freehold.chat.vocab import MAX_VOCAB, TokenKind, Vocabulary
 from freehold.errors import TokenizerError
 
 MAX_MERGES = 4 * MAX_VOCAB
+# Behind a letter and before a space every byte-level splitter cuts, whatever else the text holds.
+_WORD_END = re.compile("(?<=[A-Za-z]) ")
 
 
 def _byte_characters() -> list[str]:
@@ -96,6 +100,9 @@ class BpeEncoder:
             self._library.normalizer = normalizers.Replace(" ", "▁")
         elif splitter.nfc:
             self._library.normalizer = normalizers.NFC()
+        self._split = self._merged
+        if splitter.byte_level:
+            self._split = Beginnings(self._merged, _WORD_END).encode
         user_defined = {vocab.texts[i]: i for i in vocab.ids_of(TokenKind.USER_DEFINED)}
         user_defined.pop("", None)
         self._user_ids = user_defined
@@ -119,12 +126,15 @@ class BpeEncoder:
         position = 0
         for start, end in self._user_defined.finditer(text):
             if start > position:
-                ids += library_encode(self._library, text[position:start])
+                ids += self._split(text[position:start])
             ids.append(self._user_ids[text[start:end]])
             position = end
         if position < len(text):
-            ids += library_encode(self._library, text[position:])
+            ids += self._split(text[position:])
         return ids
+
+    def _merged(self, text: str) -> list[int]:
+        return library_encode(self._library, text)
 
 
 def _model(vocab: Vocabulary, merges: list[tuple[str, str]], splitter: PreSplitter) -> models.BPE:

@@ -38,9 +38,9 @@ class Classify:
     ``probabilities`` by label, ``coverage``: how likely the model answers with any of the labels at
     all. With `multi_label`: ``labels`` that are likelier than `threshold`, ``probabilities``.
 
-    Probabilities are within `tolerance` of what computing every label gives, and the likeliest is
-    the same; labels that make less of a difference are not computed to their ends. With 0 all are
-    that count in any way.
+    Probabilities are within `tolerance` of what computing every label gives; the likeliest is the
+    same, and of a document of one piece whether it is likely enough. Labels that make less of a
+    difference are not computed to their ends. With 0 all are that count in any way.
     """
 
     name: ClassVar[str] = "classify"
@@ -51,7 +51,7 @@ class Classify:
     multi_label: bool = False
     threshold: float = 0.5
     calibration: Calibration | None = None
-    tolerance: float = 0.001
+    tolerance: float = 0.01
 
     def __post_init__(self) -> None:
         given: Any = self.labels
@@ -157,9 +157,10 @@ class Classify:
     def _precision(self, exact: bool) -> Precision:
         if exact:
             return EXACT
-        if self.calibration is None:
-            return Precision(self.tolerance)
-        return Precision(self.tolerance, self.calibration.temperature, self.calibration.biases)
+        calibration = self.calibration or Calibration(1.0, ())
+        return Precision(
+            self.tolerance, calibration.temperature, calibration.biases, self.abstain_below
+        )
 
     def _answer(self, scores: _Scores) -> Answer[Any]:
         usage = sum((row.usage for row in scores.rows), NOTHING_USED)
