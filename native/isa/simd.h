@@ -179,6 +179,7 @@ FH_INLINE vf f_exp(vf x) {
   return f_select(under, f_set(0.0f), e);
 }
 
+#if !defined(FH_HAS_REDUCE)
 FH_INLINE float f_sum(vf v) {  // pairwise, so that the order is fixed by the lane count alone
   float a[W];
   f_store(a, v);
@@ -193,6 +194,7 @@ FH_INLINE float f_hmax(vf v) {
   for (int i = 1; i < W; ++i) m = a[i] > m ? a[i] : m;
   return m;
 }
+#endif
 
 }  // namespace
 }  // namespace freehold

@@ -98,5 +98,21 @@ FH_INLINE vi i_double_bytes(vi v) {
   return (vi)_mm256_shuffle_epi8((__m256i)v, (__m256i)(places + (0x01010000 + 0x02020202 * Half)));
 }
 
+// The sum adds the upper half to the lower one until one lane is left: the order of the plain
+// version in simd.h.
+#define FH_HAS_REDUCE
+FH_INLINE float f_sum(vf v) {
+  const __m256 x = (__m256)v;
+  __m128 y = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  y = _mm_add_ps(y, _mm_movehl_ps(y, y));
+  return _mm_cvtss_f32(_mm_add_ss(y, _mm_movehdup_ps(y)));
+}
+FH_INLINE float f_hmax(vf v) {
+  const __m256 x = (__m256)v;
+  __m128 y = _mm_max_ps(_mm256_extractf128_ps(x, 1), _mm256_castps256_ps128(x));
+  y = _mm_max_ps(_mm_movehl_ps(y, y), y);
+  return _mm_cvtss_f32(_mm_max_ss(_mm_movehdup_ps(y), y));
+}
+
 }  // namespace
 }  // namespace freehold

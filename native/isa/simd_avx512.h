@@ -122,5 +122,23 @@ FH_INLINE vi i_find(const uint16_t* table, vi index) {
   }
 }
 
+// The sum adds the upper half to the lower one until one lane is left: the order of the plain
+// version in simd.h.
+#define FH_HAS_REDUCE
+FH_INLINE float f_sum(vf v) {
+  const __m256 x =
+      _mm256_add_ps(_mm512_castps512_ps256((__m512)v), _mm512_extractf32x8_ps((__m512)v, 1));
+  __m128 y = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  y = _mm_add_ps(y, _mm_movehl_ps(y, y));
+  return _mm_cvtss_f32(_mm_add_ss(y, _mm_movehdup_ps(y)));
+}
+FH_INLINE float f_hmax(vf v) {
+  const __m256 x =
+      _mm256_max_ps(_mm512_extractf32x8_ps((__m512)v, 1), _mm512_castps512_ps256((__m512)v));
+  __m128 y = _mm_max_ps(_mm256_extractf128_ps(x, 1), _mm256_castps256_ps128(x));
+  y = _mm_max_ps(_mm_movehl_ps(y, y), y);
+  return _mm_cvtss_f32(_mm_max_ss(_mm_movehdup_ps(y), y));
+}
+
 }  // namespace
 }  // namespace freehold
