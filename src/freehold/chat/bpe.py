@@ -21,6 +21,9 @@ from freehold.chat.vocab import MAX_VOCAB, TokenKind, Vocabulary
 from freehold.errors import TokenizerError
 
 MAX_MERGES = 4 * MAX_VOCAB
+# What a template prints between messages, over and over: a call of the library costs more than
+# such a text.
+_SHORT, _KEPT = 16, 1024  # characters, texts
 # Behind a letter and before a space every byte-level splitter cuts, whatever else the text holds.
 _WORD_END = re.compile("(?<=[A-Za-z]) ")
 
@@ -100,6 +103,7 @@ class BpeEncoder:
             self._library.normalizer = normalizers.Replace(" ", "▁")
         elif splitter.nfc:
             self._library.normalizer = normalizers.NFC()
+        self._short: dict[str, list[int]] = {}
         self._split = self._merged
         if splitter.byte_level:
             self._split = Beginnings(self._merged, _WORD_END).encode
@@ -134,7 +138,14 @@ class BpeEncoder:
         return ids
 
     def _merged(self, text: str) -> list[int]:
-        return library_encode(self._library, text)
+        if len(text) > _SHORT:
+            return library_encode(self._library, text)
+        found = self._short.get(text)
+        if found is None:
+            found = library_encode(self._library, text)
+            if len(self._short) < _KEPT:
+                self._short[text] = found
+        return found.copy()
 
 
 def _model(vocab: Vocabulary, merges: list[tuple[str, str]], splitter: PreSplitter) -> models.BPE:

@@ -379,15 +379,14 @@ class Branches:
         where, which = np.array(rows, np.intp), np.array(tokens, np.intp)
         for at in range(0, len(hidden), ROWS_PER_SLICE):
             logits = runner.logits(hidden[at : at + ROWS_PER_SLICE])
-            norms = log_sum_exps(logits)
             low, high = np.searchsorted(where, (at, at + len(logits)))
             here = where[low:high] - at
-            numbers[low:high] = logits[here, which[low:high]].astype(np.float64) - norms[here]
+            found = logits[here, which[low:high]].astype(np.float64)
             for place, branch in ends:
                 if low <= place < high:
-                    last = rows[place] - at
-                    found = log_sum_exp(logits[last][np.asarray(branch.endings)])
-                    numbers[place] = found - norms[last]
+                    row = rows[place] - at
+                    found[place - low] = log_sum_exp(logits[row][np.asarray(branch.endings)])
+            numbers[low:high] = found - log_sum_exps(logits, overwrite=True)[here]
         if np.isnan(numbers).any():
             raise EngineError("a score is not a number: the model's weights are broken")
         return [numbers[a:b] for a, b in itertools.pairwise(starts)]

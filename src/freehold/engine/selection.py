@@ -89,10 +89,14 @@ def log_sum_exp(values: npt.NDArray[np.floating]) -> float:
     return top + float(np.log(shifted.sum(dtype=np.float64)))
 
 
-def log_sum_exps(rows: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """`log_sum_exp` of each row of [R, n], n at least 1, to the bit: [R]."""
+def log_sum_exps(
+    rows: npt.NDArray[np.floating], *, overwrite: bool = False
+) -> npt.NDArray[np.float64]:
+    """`log_sum_exp` of each row of [R, n], n at least 1, to the bit: [R]. May `overwrite` them,
+    which saves memory as large as they are."""
     tops = rows.max(axis=1)
-    shifted = rows - np.where(tops == -np.inf, rows.dtype.type(0), tops)[:, None]
+    shifts = np.where(tops == -np.inf, rows.dtype.type(0), tops)[:, None]
+    shifted = np.subtract(rows, shifts, out=rows if overwrite else None)
     np.exp(shifted, out=shifted)
     with np.errstate(divide="ignore"):  # the logarithm of nothing
         found: npt.NDArray[np.float64] = tops + np.log(shifted.sum(axis=1, dtype=np.float64))
