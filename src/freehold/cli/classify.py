@@ -49,6 +49,13 @@ def command(
             rich_help_panel=_C,
         ),
     ] = 0.0,
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            "--tolerance", rich_help_panel=_C,
+            help="How far a probability may be off; which label is the likeliest never is.",
+        ),
+    ] = 0.01,
     calibrate: Annotated[
         str | None,
         typer.Option(
@@ -72,8 +79,9 @@ def command(
 
     _documents.places(paths)
     task = Classify(
-        tuple(_documents.listed(labels, "--labels")), abstain_below, multi_label, threshold
-    )
+        tuple(_documents.listed(labels, "--labels")), abstain_below, multi_label, threshold,
+        tolerance=tolerance,
+    )  # fmt: skip
     with _documents.opened(flags, engine) as who:
         if calibrate is not None:
             task = task.calibrated(_fitted(task, who.here(), calibrate, flags.column, label_column))
