@@ -9,8 +9,9 @@ answer with the same schema, each answer is checked, and documents per hour are 
 prompt tokens that a known instruction can save, the share that the job did not compute is told.
 
 `labels`: the same texts and the same labels, by scoring (`freehold.documents.classify`, nothing is
-decoded) and by asking a chat endpoint for the label one after another and reading it: freehold's
-own, and llama-cpp-python's. `tune_labels.py` makes a model that knows the labels.
+decoded; with probabilities, and only until the likeliest label is certain) and by asking a chat
+endpoint for the label one after another and reading it: freehold's own, and llama-cpp-python's.
+`tune_labels.py` makes a model that knows the labels.
 
     python bench_documents.py --model words.gguf --peer-python .venv-peer/bin/python --only shared
     python bench_documents.py --model seedling --texts texts.txt --labels labels.txt --only labels
@@ -38,6 +39,9 @@ from worker_clients import ask
 FREEHOLD = str(Path(sys.executable).parent / "freehold")
 GROUPS = ("shared", "labels")
 PEER_CONTEXT = 8192
+# Tolerances: with probabilities as by default, and the likeliest label alone, as sure as with them,
+# which is what a chat endpoint tells.
+WAYS = {"probabilities": 0.01, "label alone": 0.99}
 
 
 def request(prefix: str, text: str) -> dict[str, Any]:
@@ -215,48 +219,90 @@ def labels(args: argparse.Namespace) -> dict[str, Any]:
             for server in servers:
                 server.pause()
             classify(llm, texts[:1], names)  # nobody's first time is measured
-            stats = llm.engine.stats
-            computed, decoded = stats.prefill_tokens, stats.decode_tokens
-            passes, spent = stats.model_seconds, 0.0
-            rates: list[float] = []
+            ways = {name: Scored(llm, names, tolerance) for name, tolerance in WAYS.items()}
             chunk = (args.documents - 1) // args.rounds
             for number in range(args.rounds):
                 for other in others:
                     other.round()
                 some = texts[1 + number * chunk : 1 + (number + 1) * chunk]
-                began = time.perf_counter()
-                scored = classify(llm, some, names)
-                seconds = time.perf_counter() - began
-                rates.append(len(some) / seconds)
-                spent += seconds
-                progress(f"scored: {rates[-1]:.1f} labels per second")
-            coverage = median([each.value["coverage"] for each in scored])
-            passes = stats.model_seconds - passes
-            token = passes / (stats.prefill_tokens - computed)
-            computed = (stats.prefill_tokens - computed) / (args.rounds * chunk)
-            decoded = stats.decode_tokens - decoded
+                found = {name: way.round(some) for name, way in ways.items()}
+                for name, rate in ((name, way.rates[-1]) for name, way in ways.items()):
+                    progress(f"scored, {name}: {rate:.1f} labels per second")
+                if len(set(map(tuple, found.values()))) > 1:
+                    raise SystemExit("bench_documents.py: the likeliest label depends on the way")
     finally:
         for server in servers:
             server.close()
-    rate = median(rates)
-    result: dict[str, Any] = {
-        "labels": len(names), "scored": rates, "decoded": decoded, "computed": computed,
-        "coverage": coverage, "passes": passes / spent, "token_seconds": token, "asked": {},
-    }  # fmt: skip
-    rows = [["scored", f"{rate:.1f}", f"{decoded}", "", ""]]
+    result: dict[str, Any] = {"labels": len(names), "asked": {}}
+    rows = []
     for other in others:
         named = sum(text.strip() in names for text in other.answers) / len(other.answers)
-        ratio = rate / median(other.rates)
-        result["asked"][other.server.name] = {
-            "rates": other.rates, "named": named, "ratio": ratio
-        }  # fmt: skip
-        rows.append([f"asked, {other.server.name}", f"{median(other.rates):.1f}", "",
-                     f"{100 * named:.0f} %", f"{ratio:.1f}"])  # fmt: skip
-    heads = [f"{len(names)} labels", "per second", "decoded", "answers that are labels", "ratio"]
+        result["asked"][other.server.name] = {"rates": other.rates, "named": named}
+        rows.append([f"asked, {other.server.name}", f"{median(other.rates):.1f}", "", "", ""])
+    for name, way in ways.items():
+        result[name] = way.told()
+        ratios = {other.server.name: median(way.rates) / median(other.rates) for other in others}
+        result[name]["ratios"] = ratios
+        rows.append([f"scored, {name}", f"{median(way.rates):.1f}", f"{way.computed:.1f}",
+                     f"{1000 * way.token_seconds:.3f}",
+                     ", ".join(f"{ratio:.1f}" for ratio in ratios.values())])  # fmt: skip
+    heads = [f"{len(names)} labels", "per second", "tokens computed", "ms of passes for each",
+             "times " + ", ".join(other.server.name for other in others)]  # fmt: skip
     say(table(heads, rows))
-    say(f"{computed:.0f} tokens computed for a text; some label is {100 * coverage:.0f} % likely")
-    say(f"passes are {100 * passes / spent:.0f} % of scoring, {1000 * token:.3f} ms a token")
+    way = ways[next(iter(WAYS))]
+    say(f"{way.decoded} tokens decoded; some label is {100 * way.coverage:.0f} % likely")
+    for name, asked in result["asked"].items():
+        say(f"{100 * asked['named']:.0f} % of the answers of {name} are labels")
     return result
+
+
+class Scored:
+    """Labels scored in this process."""
+
+    def __init__(self, llm: Any, names: list[str], tolerance: float) -> None:
+        self.llm, self.names, self.tolerance = llm, names, tolerance
+        self.rates: list[float] = []
+        self.coverages: list[float] = []
+        self._documents, self._computed, self.decoded, self._passes = 0, 0, 0, 0.0
+
+    def round(self, texts: list[str]) -> list[str]:
+        """The labels of some texts."""
+        from freehold.documents import classify
+
+        stats = self.llm.engine.stats
+        before = stats.prefill_tokens, stats.decode_tokens, stats.model_seconds
+        began = time.perf_counter()
+        found = classify(self.llm, texts, self.names, tolerance=self.tolerance)
+        self.rates.append(len(texts) / (time.perf_counter() - began))
+        self._documents += len(texts)
+        self._computed += stats.prefill_tokens - before[0]
+        self.decoded += stats.decode_tokens - before[1]
+        self._passes += stats.model_seconds - before[2]
+        self.coverages += [answer.value["coverage"] for answer in found]
+        return [answer.value["label"] for answer in found]
+
+    @property
+    def computed(self) -> float:
+        """Tokens of a text, those of labels included."""
+        return self._computed / self._documents
+
+    @property
+    def token_seconds(self) -> float:
+        """What passes take for a token."""
+        return self._passes / self._computed
+
+    @property
+    def coverage(self) -> float:
+        """How likely the model says any of the labels."""
+        return median(self.coverages)
+
+    def told(self) -> dict[str, Any]:
+        """For the JSON line."""
+        return {
+            "tolerance": self.tolerance, "rates": self.rates, "decoded": self.decoded,
+            "computed": self.computed, "coverage": self.coverage,
+            "token_seconds": self.token_seconds,
+        }  # fmt: skip
 
 
 def arguments() -> argparse.Namespace:

@@ -187,49 +187,71 @@ FH_INLINE int parts_seen(const AttentionTask& t, const Rows& q, int64_t base, in
   return seen;
 }
 
-// Scores of one key tile to weights, the running maximum and sum brought up to date.
+// The largest of a row's scores, what it does not see being none.
+FH_INLINE float mask_row(float* x, int tiles, int lo, int hi, uint64_t bits, float cap) {
+  const vi one = i_set(1) << i_iota();
+  vf top = f_set(kNoScore);
+  for (int j = 0; j < tiles * 16; j += W) {
+    vf v = f_load(x + j);
+    if (cap > 0.0f) v = softcap(v, cap);
+    const vi lane = i_iota() + j;
+    const vi keep = (vi)(lane <= i_set(hi)) & (vi)(lane >= i_set(lo)) &
+                    (vi)((i_set(int32_t(bits >> j)) & one) != vi{});
+    v = f_select(keep, v, f_set(kNoScore));
+    f_store(x + j, v);
+    top = f_max(top, v);
+  }
+  return f_hmax(top);
+}
+
+// The largest of the scores of a row that sees a whole tile, the same in the same order.
+FH_INLINE float top_score(const float* x) {
+  vf top = f_set(kNoScore);
+  for (int j = 0; j < kAttnKeys; j += W) top = f_max(top, f_load(x + j));
+  return f_hmax(top);
+}
+
+// A row's scores to weights, its running maximum and sum brought up to date.
+FH_INLINE void weigh_row(float* x, int count, float tile_max, float* row_max, float* row_sum,
+                         float* acc, int vd) {
+  const float old = *row_max, now = tile_max > old ? tile_max : old;
+  const vf ref = f_set(now == kNoScore ? 0.0f : now);
+  vf sum{};
+  for (int j = 0; j < count; j += W) {
+    const vf e = f_exp(f_load(x + j) - ref);
+    f_store(x + j, e);
+    sum += e;
+  }
+  if (now != old) {
+    const float f = old == kNoScore ? 0.0f : f_exp(f_set(old - now))[0];
+    *row_sum *= f;
+    for (int d = 0; d < vd; ++d) acc[d] *= f;
+    *row_max = now;
+  }
+  *row_sum += f_sum(sum);
+}
+
+// Scores of one key tile to weights.
 void weigh_rows(const AttentionTask& t, const Rows& q, const Running& s, int64_t base, int tiles) {
-  const int heads = t.heads, rows = q.tokens * heads, vd = t.value_dim;
-  const bool chosen = t.selected != nullptr;
-  const float cap = t.softcap;
-  for (int r = 0; r < rows; ++r) {
-    const int64_t pos = q.first_pos + r / heads;
+  const int vd = t.value_dim;
+  int r = 0;
+  for (int token = 0; token < q.tokens; ++token) {
+    const int64_t pos = q.first_pos + token;
     const int hi = int(pos - base < kAttnKeys ? pos - base : kAttnKeys - 1);  // last key seen
     const int64_t first = first_visible(t, pos) - base;
     const int lo = int(first < 0 ? 0 : first < kAttnKeys ? first : kAttnKeys);
-    const uint64_t bits = chosen ? selected_bits(t, q.first + r / heads, base) : ~uint64_t(0);
-    const bool whole = lo == 0 && hi >= 16 * tiles - 1 && bits == ~uint64_t(0);
-    float* x = s.scores + r * kAttnKeys;
-    vf top = f_set(kNoScore);
-    for (int j = 0; j < tiles * 16; j += W) {
-      vf v = f_load(x + j);
-      if (cap > 0.0f) v = softcap(v, cap);
-      if (!whole) {
-        const vi lane = i_iota() + j;
-        vi keep = (vi)(lane <= i_set(hi)) & (vi)(lane >= i_set(lo));
-        if (chosen) keep &= (vi)((i_set(int32_t(bits >> j)) & (i_set(1) << i_iota())) != vi{});
-        v = f_select(keep, v, f_set(kNoScore));
-      }
-      if (cap > 0.0f || !whole) f_store(x + j, v);
-      top = f_max(top, v);
+    const uint64_t bits = t.selected ? selected_bits(t, q.first + token, base) : ~uint64_t(0);
+    const bool whole = lo == 0 && hi == kAttnKeys - 1 && tiles == kAttnKeys / 16 &&
+                       bits == ~uint64_t(0) && !(t.softcap > 0.0f);
+    for (int head = 0; head < t.heads; ++head, ++r) {
+      float* x = s.scores + r * kAttnKeys;
+      float* acc = s.acc + int64_t(r) * vd;
+      if (whole)
+        weigh_row(x, kAttnKeys, top_score(x), s.row_max + r, s.row_sum + r, acc, vd);
+      else
+        weigh_row(x, tiles * 16, mask_row(x, tiles, lo, hi, bits, t.softcap), s.row_max + r,
+                  s.row_sum + r, acc, vd);
     }
-    const float old = s.row_max[r], tile_max = f_hmax(top);
-    const float now = tile_max > old ? tile_max : old;
-    const float ref = now == kNoScore ? 0.0f : now;
-    vf sum{};
-    for (int j = 0; j < tiles * 16; j += W) {
-      const vf e = f_exp(f_load(x + j) - f_set(ref));
-      f_store(x + j, e);
-      sum += e;
-    }
-    if (now != old) {
-      const float f = old == kNoScore ? 0.0f : f_exp(f_set(old - ref))[0];
-      s.row_sum[r] *= f;
-      float* a = s.acc + int64_t(r) * vd;
-      for (int d = 0; d < vd; ++d) a[d] *= f;
-    }
-    s.row_sum[r] += f_sum(sum);
-    s.row_max[r] = now;
   }
 }
 

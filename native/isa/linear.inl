@@ -6,23 +6,25 @@ namespace {
 
 // ---- activations ------------------------------------------------------------------------------
 
-// One column's group of 32 or 256 values to int8: symmetric, the largest magnitude becomes 127.
-FH_INLINE float quantize_group(const float* x, int n, int8_t* q) {
+// One column's group of 32 or 256 values to int8: symmetric, the largest magnitude becomes 127. Of
+// every 16 of them the sum.
+FH_INLINE float quantize_group(const float* x, int n, int8_t* q, int32_t* sums) {
   vf top{};
   for (int i = 0; i < n; i += W) top = f_max(top, f_abs(f_load(x + i)));
   const float amax = f_hmax(top);
   const float inv = amax > 0.0f ? 127.0f / amax : 0.0f;
   // a clamp on both sides: 127.0f / amax may round up, and -128 has no positive twin
   const vf scale = f_set(inv), hi = f_set(127.0f), lo = f_set(-127.0f);
-  for (int i = 0; i < n; i += W)
-    i_store_s8(q + i, i_round(f_max(f_min(f_load(x + i) * scale, hi), lo)));
+  for (int i = 0; i < n; i += 16) {
+    vi sum{};
+    for (int j = 0; j < 16; j += W) {
+      const vi v = i_round(f_max(f_min(f_load(x + i + j) * scale, hi), lo));
+      i_store_s8(q + i + j, v);
+      sum += v;
+    }
+    sums[i / 16] = i_sum(sum);
+  }
   return amax / 127.0f;
-}
-
-FH_INLINE int sum_bytes(const int8_t* q, int n) {
-  int s = 0;
-  for (int i = 0; i < n; ++i) s += q[i];
-  return s;
 }
 
 void quantize_i8(const QuantizeTask& t, int blk) {
@@ -41,21 +43,24 @@ void quantize_i8(const QuantizeTask& t, int blk) {
   for (int id = 0; id < kInitCount; ++id)
     if (t.need_init[id]) wanted[inits++] = id;
   alignas(64) int8_t q[256];
+  int32_t sums[16];
   for (int c = 0; c < C; ++c) {
     const float* x = t.x + (first + c) * t.ldx;
     for (int64_t g = 0; g < groups; ++g) {
       float s = 0.0f;
-      if (c < real)
-        s = quantize_group(x + g * per, per, q);
-      else
+      if (c < real) {
+        s = quantize_group(x + g * per, per, q, sums);
+      } else {
         std::memset(q, 0, sizeof q);
+        std::memset(sums, 0, sizeof sums);
+      }
       scale[g * C + c] = s;
       for (int i = 0; i < per / 4; ++i)
         std::memcpy(quads + ((g * (per / 4) + i) * C + c) * 4, q + 4 * i, 4);
       int whole = 0;  // sum of the group
       for (int i = 0; i < per / 32; ++i) {
         const int64_t n = g * (per / 32) + i;  // index of the 32-value sub-block
-        const int lo = sum_bytes(q + 32 * i, 16), hi = sum_bytes(q + 32 * i + 16, 16);
+        const int lo = sums[2 * i], hi = sums[2 * i + 1];
         whole += lo + hi;
         if (t.need_sum16) {
           sum16[(n * C + c) * 2] = int16_t(lo);

@@ -194,6 +194,11 @@ FH_INLINE float f_hmax(vf v) {
   for (int i = 1; i < W; ++i) m = a[i] > m ? a[i] : m;
   return m;
 }
+FH_INLINE int32_t i_sum(vi v) {
+  int32_t sum = 0;
+  for (int i = 0; i < W; ++i) sum += v[i];
+  return sum;
+}
 #endif
 
 }  // namespace

@@ -113,6 +113,12 @@ FH_INLINE float f_hmax(vf v) {
   y = _mm_max_ps(_mm_movehl_ps(y, y), y);
   return _mm_cvtss_f32(_mm_max_ss(_mm_movehdup_ps(y), y));
 }
+FH_INLINE int32_t i_sum(vi v) {
+  const __m256i x = (__m256i)v;
+  __m128i y = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+  y = _mm_add_epi32(y, _mm_unpackhi_epi64(y, y));
+  return _mm_cvtsi128_si32(_mm_add_epi32(y, _mm_shuffle_epi32(y, 1)));
+}
 
 }  // namespace
 }  // namespace freehold
