@@ -22,8 +22,8 @@ Encode: TypeAlias = Callable[[str], list[int]]
 class Beginnings:
     """Ids of texts, by way of what earlier ones began with. May be shared between threads.
 
-    `cut` matches at a place where every text may be cut: the ids of what is before and of what is
-    behind the match's start, one behind the other, are those of the whole.
+    `cut` matches what is behind a place where a text may be cut: the ids of what is before the
+    match and of what begins with it, one behind the other, are those of the whole.
     """
 
     def __init__(self, encode: Encode, cut: re.Pattern[str]) -> None:
@@ -38,7 +38,7 @@ class Beginnings:
         if len(text) < _LEAST:
             return self._encode(text)
         for begin, ids in self._known:
-            if text.startswith(begin):
+            if text.startswith(begin) and self._cut.match(text, len(begin)):
                 return ids + self._encode(text[len(begin) :])
         if begin := self._shared(text):
             ids = self._encode(begin)

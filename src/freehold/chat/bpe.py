@@ -24,8 +24,8 @@ MAX_MERGES = 4 * MAX_VOCAB
 # What a template prints between messages, over and over: a call of the library costs more than
 # such a text.
 _SHORT, _KEPT = 16, 1024  # characters, texts
-# Behind a letter and before a space every byte-level splitter cuts, whatever else the text holds.
-_WORD_END = re.compile("(?<=[A-Za-z]) ")
+# Behind a letter and before these every byte-level splitter cuts, whatever else the text holds.
+_WORD_END = re.compile("(?<=[A-Za-z])[ ,.!?]")
 
 
 def _byte_characters() -> list[str]:
