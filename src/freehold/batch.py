@@ -7,13 +7,12 @@ It is built by the engine, read by models and backends. It holds no weights and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+import numpy as np
+import numpy.typing as npt
 
-IntArray: TypeAlias = "npt.NDArray[np.int32]"
+IntArray: TypeAlias = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +53,23 @@ class ForwardBatch:
     @property
     def num_seqs(self) -> int:
         return len(self.seq_lens)
+
+    def of_last_rows(self, rows: IntArray) -> ForwardBatch | None:
+        """The batch of these rows alone, ascending, where those of each sequence are its last ones;
+        None where they are not. Keys and values of the others are in the cache already."""
+        ends = self.query_start_loc[1:]
+        counts = np.bincount(np.searchsorted(ends, rows, side="right"), minlength=len(ends))
+        last = np.repeat(ends - np.cumsum(counts), counts) + np.arange(len(rows))
+        if not np.array_equal(rows, last):
+            return None
+        asked = counts > 0
+        return ForwardBatch(
+            token_ids=self.token_ids[rows],
+            positions=self.positions[rows],
+            query_start_loc=np.concatenate([[0], np.cumsum(counts[asked])]).astype(np.int32),
+            seq_lens=self.seq_lens[asked],
+            tables=tuple(
+                KVTables(each.slot_mapping[rows], each.block_tables[asked]) for each in self.tables
+            ),
+            logits_rows=np.arange(len(rows), dtype=np.int32),
+        )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_config import _junk
 
@@ -266,6 +266,7 @@ _GGUF_KEYS = [
         )
     )
 )
+@example(((gguf, "gemma2", _GGUF_KEYS), {"attn_logit_softcapping": -7e-273}))
 def test_junk_values_never_escape_as_other_errors(drawn):
     (read, name, _), junk = drawn
     try:

@@ -89,9 +89,15 @@ class SelfAttention:
         ops.write_kv(step.cache, self.layer, k, v, step.batch)
         if rows is not None and not len(rows):
             return x[:0]
-        mixed = ops.attention(q, step.cache, self.layer, step.batch, spec, self.sinks)
+        # Mostly those are the last ones of their sequences, and no other needs to look at its keys.
+        batch, wanted = step.batch, rows
+        if rows is not None and (alone := batch.of_last_rows(rows)) is not None:
+            q, batch, wanted = ops.take_rows(q, rows), alone, None
+        mixed = ops.attention(q, step.cache, self.layer, batch, spec, self.sinks)
+        if wanted is not None:
+            mixed = ops.take_rows(mixed, wanted)
         if rows is not None:
-            mixed, x = ops.take_rows(mixed, rows), ops.take_rows(x, rows)
+            x = ops.take_rows(x, rows)
         if self.gate is not None:
             mixed = ops.sigmoid_gate(mixed, ops.linear(x, self.gate))
         return ops.linear(mixed, self.output, self.output_bias)

@@ -109,7 +109,7 @@ def _from_hf(
         rounds=keys.integer("hc_sinkhorn_iters", high=1000),
         stream_eps=keys.number("hc_eps", high=1.0),
         hashed_layers=hashed,
-        limit=keys.number("swiglu_limit", above=-1e-9, high=1e6),
+        limit=keys.number("swiglu_limit", zero=True, high=1e6),
     )
     return _completed(result, other.context_length, moe, compressed, keys, "o_groups")
 
@@ -304,7 +304,7 @@ def _gguf_limit(keys: Fields, layers: int) -> float:
         for value in given[:layers] if isinstance(given, list | tuple) else [given]:
             if value is not None:
                 one = Fields({key: value}, keys.where, "")
-                limits.add(one.number(key, above=-1e-9, high=1e6))
+                limits.add(one.number(key, zero=True, high=1e6))
     if len(limits) > 1:
         raise UnsupportedModelError(
             f"{keys.where} limits the experts of its layers differently "

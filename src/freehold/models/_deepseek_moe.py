@@ -59,7 +59,7 @@ def moe_from_gguf(keys: Fields, tensors: Mapping[str, RawTensor], layers: int) -
             kept="expert_group_used_count",
             normalise=keys.boolean("expert_weights_norm", False),
             # Converters write 0 where there is none.
-            scale=keys.number("expert_weights_scale", 0.0, above=-1e-9) or 1.0,
+            scale=keys.number("expert_weights_scale", 0.0, zero=True) or 1.0,
             scoring=scoring,
             group_score="sum2" if by_two else "max",
         ),

@@ -83,9 +83,10 @@ class Fields:
         return tuple(n for n in numbers if n is not None)
 
     def number(
-        self, key: str, default: float | None = None, *, above: float = 0.0, high: float = 1e12
-    ) -> float:
-        """A finite number greater than `above` and at most `high`."""
+        self, key: str, default: float | None = None, *, above: float = 0.0, high: float = 1e12,
+        zero: bool = False,
+    ) -> float:  # fmt: skip
+        """A finite number greater than `above` and at most `high`, or with `zero` also 0."""
         value = self.get(key)
         if value is None:
             if default is None:
@@ -99,8 +100,9 @@ class Fields:
             result = float(value)
         except OverflowError:  # JSON allows integers of any length
             result = math.inf
-        if not (math.isfinite(result) and above < result <= high):
-            raise self.bad(key, f"a number above {above:g} and at most {high:g}")
+        if not (math.isfinite(result) and (above < result <= high or (zero and result == 0.0))):
+            least = "of 0 or more" if zero else f"above {above:g}"
+            raise self.bad(key, f"a number {least} and at most {high:g}")
         return result
 
     def boolean(self, key: str, default: bool) -> bool:

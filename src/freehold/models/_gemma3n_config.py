@@ -117,7 +117,7 @@ def _from_hf(
         laurel_rank=keys.integer("laurel_rank", high=MAX_WIDTH),
         sparsity=_hf_sparsity(keys, layers),
     )
-    return finished(result, keys.number("final_logit_softcapping", 0.0, above=-1e-9), where)
+    return finished(result, keys.number("final_logit_softcapping", 0.0, zero=True), where)
 
 
 def _complete(
@@ -266,7 +266,7 @@ def _from_gguf(
         laurel_rank=laurel.shape[0] if laurel is not None and len(laurel.shape) == 2 else 64,
         sparsity=_gguf_sparsity(keys, layers),
     )
-    cap = keys.number("final_logit_softcapping", _FINAL_SOFTCAP, above=-1e-9)
+    cap = keys.number("final_logit_softcapping", _FINAL_SOFTCAP, zero=True)
     return finished(result, cap, where)
 
 

@@ -73,7 +73,7 @@ def gemma4_from_gguf(
         keys_are_values=without_values(tensors, layers),
         per_layer_width=width,
     )
-    return finished(result, keys.number("final_logit_softcapping", 0.0, above=-1e-9), where)
+    return finished(result, keys.number("final_logit_softcapping", 0.0, zero=True), where)
 
 
 # Keys that the shared reader does not know, refuses, or takes for the same in every layer.

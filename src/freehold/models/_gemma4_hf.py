@@ -71,7 +71,7 @@ def gemma4_from_hf(
         keys_are_values=full if keys.boolean("attention_k_eq_v", False) else frozenset(),
         per_layer_width=width,
     )
-    return finished(result, keys.number("final_logit_softcapping", 0.0, above=-1e-9), where)
+    return finished(result, keys.number("final_logit_softcapping", 0.0, zero=True), where)
 
 
 def read_plain_hf(

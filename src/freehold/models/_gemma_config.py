@@ -124,8 +124,8 @@ def _from_hf(
     return _with_constants(
         result,
         scalar**-0.5,
-        attn_softcap=keys.number("attn_logit_softcapping", 0.0, above=-1e-9),
-        final_softcap=keys.number("final_logit_softcapping", 0.0, above=-1e-9),
+        attn_softcap=keys.number("attn_logit_softcapping", 0.0, zero=True),
+        final_softcap=keys.number("final_logit_softcapping", 0.0, zero=True),
     )
 
 
@@ -216,7 +216,7 @@ def _from_gguf(
         plain = inverse_frequencies(2 * len(config.rope.inv_freq), base, RopeScaling())
         config = replace(config, local_rope=RopeSpec(plain, config.rope.interleaved))
     attn, final = (
-        keys.number(name, cap if architecture == "gemma2" else 0.0, above=-1e-9)
+        keys.number(name, cap if architecture == "gemma2" else 0.0, zero=True)
         for name, cap in _CAPS.items()
     )
     return _with_constants(config, scale, attn_softcap=attn, final_softcap=final)

@@ -155,8 +155,8 @@ def _divisors(where: str, tensors: Mapping[str, RawTensor], dim: int) -> Frequen
 
 def _scaling(keys: Fields, context: int) -> RopeScaling:
     # Files older than the key name `scaling.type` mean linear; a factor of 0 means none.
-    factor = keys.number("rope.scaling.factor", 0.0, above=-1e-9)
-    factor = factor or keys.number("rope.scale_linear", 0.0, above=-1e-9) or 1.0
+    factor = keys.number("rope.scaling.factor", 0.0, zero=True)
+    factor = factor or keys.number("rope.scale_linear", 0.0, zero=True) or 1.0
     kind = keys.text("rope.scaling.type", "linear")
     if kind == "none":
         return RopeScaling()
@@ -167,7 +167,7 @@ def _scaling(keys: Fields, context: int) -> RopeScaling:
             f"{keys.where} stretches its context by {kind[:40]!r} ({keys.prefix}rope.scaling.type)",
             hint="known: none, linear, yarn, and llama3 through rope_freqs.weight",
         )
-    ext = keys.number("rope.scaling.yarn_ext_factor", 1.0, above=-1e-9, high=1.0)
+    ext = keys.number("rope.scaling.yarn_ext_factor", 1.0, zero=True, high=1.0)
     fast = keys.number("rope.scaling.yarn_beta_fast", 32.0)
     slow = keys.number("rope.scaling.yarn_beta_slow", 1.0)
     if fast < slow:
@@ -193,6 +193,6 @@ def _gguf_yarn_magnitude(keys: Fields, factor: float, ext: float) -> float:
         return keys.number("rope.scaling.yarn_attn_factor") * extra
     if ext == 0.0:
         return extra
-    mscale_all = keys.number("rope.scaling.yarn_log_multiplier", 0.0, above=-1e-9, high=1e3)
+    mscale_all = keys.number("rope.scaling.yarn_log_multiplier", 0.0, zero=True, high=1e3)
     whole = yarn_magnitude(factor)
     return (whole / yarn_magnitude(factor, mscale_all) if mscale_all else whole) * extra

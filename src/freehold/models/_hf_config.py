@@ -190,12 +190,12 @@ def _scaling(keys: Fields, context: int) -> RopeScaling:
 def _yarn(table: Fields, context: int, trained: int, named: bool) -> RopeScaling:
     factor = table.number("factor", context / trained)
     # 0 and null both mean "the default" in published configs.
-    fast = table.number("beta_fast", 32.0, above=-1e-9) or 32.0
-    slow = table.number("beta_slow", 1.0, above=-1e-9) or 1.0
+    fast = table.number("beta_fast", 32.0, zero=True) or 32.0
+    slow = table.number("beta_slow", 1.0, zero=True) or 1.0
     if fast < slow:
         raise table.bad("beta_fast", f"at least beta_slow ({slow:g})")
-    mscale = table.number("mscale", 0.0, above=-1e-9, high=1e3)
-    mscale_all = table.number("mscale_all_dim", 0.0, above=-1e-9, high=1e3)
+    mscale = table.number("mscale", 0.0, zero=True, high=1e3)
+    mscale_all = table.number("mscale_all_dim", 0.0, zero=True, high=1e3)
     magnitude = yarn_magnitude(factor)
     if mscale and mscale_all:
         magnitude = yarn_magnitude(factor, mscale) / yarn_magnitude(factor, mscale_all)

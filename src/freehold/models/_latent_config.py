@@ -317,4 +317,4 @@ def _indexer(
 
 def _number(keys: Fields, name: str, high: float) -> float:
     """0 where it is absent or 0."""
-    return keys.number(name, 0.0, above=-1e-9, high=high)
+    return keys.number(name, 0.0, zero=True, high=high)

@@ -72,7 +72,7 @@ def _from_hf(
     chunked = len(full) < layers
     temperature = replace(
         _TEMPERATURE,
-        scale=keys.number("attn_scale", _TEMPERATURE.scale, above=-1e-9, high=1e3),
+        scale=keys.number("attn_scale", _TEMPERATURE.scale, zero=True, high=1e3),
         length=keys.integer("floor_scale", _TEMPERATURE.length),
     )
     tuned = keys.get("attn_temperature_tuning")
@@ -195,7 +195,7 @@ def _from_gguf(
     if keys.integer("attention.sliding_window", 1, low=0) == 0:
         return result  # MobileLLM: rotation and full attention everywhere
     period = keys.integer("attention.sliding_window_pattern", _PERIOD, high=1 << 16)
-    scale = keys.number("attention.temperature_scale", _TEMPERATURE.scale, above=-1e-9, high=1e3)
+    scale = keys.number("attention.temperature_scale", _TEMPERATURE.scale, zero=True, high=1e3)
     length = keys.integer("attention.temperature_length", _TEMPERATURE.length)
     unrotated = _every(_PERIOD, layers)
     temperature = replace(_TEMPERATURE, scale=scale, length=length)

@@ -64,7 +64,7 @@ def moe_from_gguf(
             top_k=used,
             normalise=keys.boolean("expert_weights_norm", _NORMALISES[arch]),
             # Converters write 0 where there is none.
-            scale=keys.number("expert_weights_scale", 0.0, above=-1e-9) or 1.0,
+            scale=keys.number("expert_weights_scale", 0.0, zero=True) or 1.0,
         ),
         shared_ffn_size=shared_ffn,
         shared_is_gated=shared_ffn > 0,

@@ -118,7 +118,7 @@ def _from_gguf(
     shared = {k: v for k, v in metadata.items() if k not in own}
     shared.setdefault(f"{keys.prefix}attention.sliding_window_pattern", _PERIOD)
     result = config_from_gguf(architecture, shared, tensors, where)
-    if keys.number("rope.freq_base_swa", 0.0, above=-1e-9):
+    if keys.number("rope.freq_base_swa", 0.0, zero=True):
         base = keys.number("rope.freq_base", 10000.0, above=1.0)
         if keys.number("rope.freq_base_swa") != base:
             raise UnsupportedModelError(
@@ -132,7 +132,7 @@ def _from_gguf(
         embedding_norm=True,
         post_norm_eps=_POST_NORM_EPS,
         logit_scale=keys.number("logit_scale", high=1e3),
-        final_softcap=keys.number("final_logit_softcapping", 0.0, above=-1e-9),
+        final_softcap=keys.number("final_logit_softcapping", 0.0, zero=True),
     )
 
 

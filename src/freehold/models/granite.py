@@ -99,7 +99,7 @@ def _from_gguf(
     config = config_from_gguf(architecture, shared, tensors, where)
     # Readers take 0 for "as usual", which for scores is 1/√head_dim.
     usual = {"attention.scale": config.head_dim**-0.5}
-    constants = [keys.number(n, 0.0, above=-1e-9) or usual.get(n, 1.0) for n in _GGUF]
+    constants = [keys.number(n, 0.0, zero=True) or usual.get(n, 1.0) for n in _GGUF]
     return _with_constants(config, constants, keys.boolean(_NO_ROTATION, True))
 
 

@@ -47,7 +47,7 @@ def _from_hf(
     nested = {**config, "text_config": keys.values} if config.get("text_config") else keys.values
     result = config_from_hf(architecture, nested, tensors, where)
     rope = keys.table("rope_parameters") or keys.table("rope_scaling")
-    beta = rope.number(_BETA, 0.0, above=-1e-9, high=1e3) if rope else 0.0
+    beta = rope.number(_BETA, 0.0, zero=True, high=1e3) if rope else 0.0
     if rope is None or not beta:
         return result
     length = rope.integer("original_max_position_embeddings")
@@ -61,7 +61,7 @@ def _from_gguf(
     own = {keys.prefix + _SCALE, keys.prefix + _LENGTH}
     shared = {k: v for k, v in metadata.items() if k not in own}
     config = config_from_gguf(architecture, shared, tensors, where)
-    beta = keys.number(_SCALE, 0.0, above=-1e-9, high=1e3)
+    beta = keys.number(_SCALE, 0.0, zero=True, high=1e3)
     if not beta:
         return config
     # Most files leave the length to the rotation's.
