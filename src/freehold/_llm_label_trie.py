@@ -40,7 +40,7 @@ IMPOSSIBLE = -1e6  # stands for the logarithm of nothing, which no file can hold
 _LIKELY = 0.25  # share from which on a node is computed whole, and not step by step
 _STEP = 6  # tokens at a time: fewer make more rounds, more are computed in vain
 _ALIKE = 24  # tokens behind the instruction that make two prompts worth a place in the prefix cache
-_AT_ONCE = 64  # prompts whose rounds are shared; more would push each other out of the cache
+_AT_ONCE = 96  # prompts whose rounds are shared; more would push each other out of the cache
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Task", "asker_of", "from_spec", "names", "run", "texts"]
 
-_BLOCK = 64  # documents at a time: enough for the engine, few enough to report progress
+_BLOCK = 96  # documents at a time: enough for the engine, few enough to report progress
 
 
 class Task(Protocol):
