@@ -52,7 +52,7 @@ class _Node:
     first: int  # of the labels that begin like this, which are one behind the other in their order
     end: int  # behind the last of them
     children: dict[int, int] = field(default_factory=dict)  # token -> index of a node
-    label: int | None = None  # that ends here: its place in the order
+    label: int | None = None  # that ends here
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class _Rows:
     def __init__(self, num_prompts: int, num_nodes: int, num_labels: int) -> None:
         self.bounds: Doubles = np.full((num_prompts, num_nodes), -np.inf)  # of open nodes
         self.bounds[:, 0] = 0.0
-        self.known: Doubles = np.full((num_prompts, num_labels), -np.inf)  # in the trie's order
+        self.known: Doubles = np.full((num_prompts, num_labels), -np.inf)  # as labels were given
 
 
 class LabelTrie:
@@ -123,7 +123,7 @@ class LabelTrie:
         self.depth = max(map(len, labels)) + 1
         self._nodes: list[_Node] = []
         order = sorted((tuple(ids), index) for index, ids in enumerate(labels))
-        self._order = [index for _, index in order]  # the labels as the trie has them
+        self._order = [index for _, index in order]  # of the labels in the trie
         self._grow([ids for ids, _ in order])
         self._below: IntArray = np.array([(n.first, n.end) for n in self._nodes], np.int32)
 
@@ -140,7 +140,7 @@ class LabelTrie:
             if here:
                 siblings[first[known - 1]] = here
             if len(first) == shared:
-                node.label, start = start, start + 1
+                node.label, start = self._order[start], start + 1
             self._nodes.append(node)
             groups = []
             for _, group in groupby(range(start, end), key=lambda i: labels[i][shared]):
@@ -326,7 +326,7 @@ class LabelTrie:
             chances = rows.bounds[walk.row, left]
             if shared:
                 chances = np.maximum(chances - np.log(counts), IMPOSSIBLE)
-            logprobs = rows.known[walk.row]
+            logprobs = rows.known[walk.row, self._order]
             logprobs[logprobs == -np.inf] = np.repeat(chances, counts)
             scores = np.empty(self.num_labels)
             scores[self._order] = logprobs

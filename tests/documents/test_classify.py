@@ -135,6 +135,20 @@ def test_probabilities_are_within_the_tolerance(llm, tolerance, calibration):
             assert abs(got.value["probabilities"][label] - chance) <= tolerance + 1e-12
 
 
+def test_biases_belong_to_their_labels(llm):
+    """Any label may be made the likeliest, and none is made so by the bias of another."""
+    documents = texts(["first", "a second"])
+    for favoured in range(len(LABELS)):
+        biases = tuple(12.0 * (number == favoured) for number in range(len(LABELS)))
+        for calibration in (Calibration(1.0, biases), Calibration(3.0, biases)):
+            exact = some_task(0.0, calibration).answer(LLMAsker(llm), documents)
+            found = some_task(0.05, calibration).answer(LLMAsker(llm), documents)
+            for got, want in zip(found, exact, strict=True):
+                assert got.value["label"] == want.value["label"]
+                for label, chance in want.value["probabilities"].items():
+                    assert got.value["probabilities"][label] == pytest.approx(chance, abs=0.05)
+
+
 @pytest.mark.parametrize("tolerance", [0.01, 0.3, 0.9])
 def test_whether_a_label_is_likely_enough_is_known_whatever_the_tolerance(llm, tolerance):
     documents = texts([f"text number {n}" for n in range(12)])
