@@ -74,15 +74,15 @@ def test_what_no_task_has_given_is_refused(name, spec):
 
 
 def test_answers_keep_their_order_and_failures_their_place():
-    texts = [f"text {i}" for i in range(70)]
+    texts = [f"text {i}" for i in range(100)]
     asker = Scripted(lambda prompt: "" if "text 7" in prompt else prompt[-7:])
     steps: list[tuple[int, int]] = []
     answers = summarize(asker, texts, lambda done, total: steps.append((done, total)))
     assert [a.value["summary"] for a in answers[:7]] == [text[-7:] for text in texts[:7]]
-    assert answers[69].value["summary"] == "text 69"
+    assert answers[99].value["summary"] == "text 99"
     assert error_of(answers[7]) == "the answer is empty"
     assert len(asker.batches) > 1
-    assert steps[-1] == (70, 70)
+    assert steps[-1] == (100, 100)
     assert answers[0].usage == Usage(len(prompts.summarize("text 0")[0]["content"]), 3, 7)
 
 
