@@ -24,6 +24,29 @@ FH_INLINE void score_tile(const float* q, int kd, const uint8_t* k, float* score
   }
 }
 
+// The same for two tiles of decoded keys, one behind the other: a query's value is read once for
+// both, without which reading takes longer than multiplying.
+template <int R>
+FH_INLINE void score_two_tiles(const float* q, int kd, const float* k, float* scores) {
+  for (int h = 0; h < kParts; ++h) {
+    const float* a = k + h * W;
+    const float* b = a + int64_t(kd) * 16;
+    vf first[R] = {}, second[R] = {};
+    for (int d = 0; d < kd; ++d) {
+      const vf x = f_load(a + int64_t(d) * 16), y = f_load(b + int64_t(d) * 16);
+      for (int r = 0; r < R; ++r) {
+        const vf value = f_set(q[r * kd + d]);
+        first[r] = f_fma(x, value, first[r]);
+        second[r] = f_fma(y, value, second[r]);
+      }
+    }
+    for (int r = 0; r < R; ++r) {
+      f_store(scores + r * kAttnKeys + h * W, first[r]);
+      f_store(scores + r * kAttnKeys + 16 + h * W, second[r]);
+    }
+  }
+}
+
 // acc[r][:] += p[r][t] * v[t][:] for `tokens` tokens; values at `v` are [tokens][vd].
 template <class T, int R>
 FH_INLINE void value_tile(const float* p, int tokens, const uint8_t* v, int vd, float* acc) {
@@ -71,29 +94,6 @@ FH_INLINE void value_tile(const float* p, int tokens, const uint8_t* v, int vd, 
   }
 }
 
-// The same for two tiles of decoded keys, one behind the other: a query's value is read once for
-// both, without which reading takes longer than multiplying.
-template <int R>
-FH_INLINE void score_two_tiles(const float* q, int kd, const float* k, float* scores) {
-  for (int h = 0; h < kParts; ++h) {
-    const float* a = k + h * W;
-    const float* b = a + int64_t(kd) * 16;
-    vf first[R] = {}, second[R] = {};
-    for (int d = 0; d < kd; ++d) {
-      const vf x = f_load(a + int64_t(d) * 16), y = f_load(b + int64_t(d) * 16);
-      for (int r = 0; r < R; ++r) {
-        const vf value = f_set(q[r * kd + d]);
-        first[r] = f_fma(x, value, first[r]);
-        second[r] = f_fma(y, value, second[r]);
-      }
-    }
-    for (int r = 0; r < R; ++r) {
-      f_store(scores + r * kAttnKeys + h * W, first[r]);
-      f_store(scores + r * kAttnKeys + 16 + h * W, second[r]);
-    }
-  }
-}
-
 template <class T>
 void scores_for(const float* q, int rows, int kd, const uint8_t* k, float* scores) {
   int r = 0;
@@ -102,9 +102,10 @@ void scores_for(const float* q, int rows, int kd, const uint8_t* k, float* score
   for (; r < rows; ++r) score_tile<T, 1>(q + r * kd, kd, k, scores + r * kAttnKeys);
 }
 void scores_for_two(const float* q, int rows, int kd, const float* k, float* scores) {
-  constexpr int R = W == 16 ? 8 : 4;  // with two vectors of keys, sums for all of the registers
   int r = 0;
-  for (; r + R <= rows; r += R) score_two_tiles<R>(q + r * kd, kd, k, scores + r * kAttnKeys);
+  if constexpr (W == 16)  // elsewhere there are not registers enough
+    for (; r + 8 <= rows; r += 8) score_two_tiles<8>(q + r * kd, kd, k, scores + r * kAttnKeys);
+  for (; r + 4 <= rows; r += 4) score_two_tiles<4>(q + r * kd, kd, k, scores + r * kAttnKeys);
   for (; r < rows; ++r) score_two_tiles<1>(q + r * kd, kd, k, scores + r * kAttnKeys);
 }
 template <class T>
@@ -204,7 +205,7 @@ FH_INLINE float mask_row(float* x, int tiles, int lo, int hi, uint64_t bits, flo
   return f_hmax(top);
 }
 
-// The largest of the scores of a row that sees a whole tile, the same in the same order.
+// The same for a row that sees a whole tile, whose scores stay as they are.
 FH_INLINE float top_score(const float* x) {
   vf top = f_set(kNoScore);
   for (int j = 0; j < kAttnKeys; j += W) top = f_max(top, f_load(x + j));
@@ -383,54 +384,6 @@ void attention(const AttentionTask& t) {
       return attention_typed<KvBF16>(t);
     case KVType::Q8_0:
       return attention_typed<KvQ8>(t);
-  }
-}
-
-// ---- the search for keys ------------------------------------------------------------------------
-
-template <class T>
-void index_scores_typed(const IndexTask& t) {
-  const KVLayer& kv = *t.kv;
-  const int kd = kv.key_dim;
-  float* k = t.scratch;
-  float* scores = k + kAttnKeys * kd;
-  for (int64_t base = t.first_key; base < t.end_key; base += kAttnKeys) {
-    const int64_t left = t.end_key - base;
-    const int tiles = int((left < kAttnKeys ? left : kAttnKeys) + 15) / 16;
-    for (int i = 0; i < tiles; ++i)
-      decode_part<T>(kv, part_index(kv, t.block_table, 0, base / 16 + i), 0, k + i * kd * 16,
-                     nullptr);
-    for (int token = 0; token < t.tokens; ++token) {
-      vf sum[kAttnKeys / W] = {};
-      for (int h0 = 0; h0 < t.heads; h0 += kIndexHeads) {
-        const int heads = t.heads - h0 < kIndexHeads ? t.heads - h0 : kIndexHeads;
-        const float* q = t.q + token * t.ldq + int64_t(h0) * kd;
-        const float* w = t.weights + token * t.ldw + h0;
-        for (int i = 0; i < tiles; ++i)
-          scores_for<KvF32>(q, heads, kd, (const uint8_t*)(k + i * kd * 16), scores + 16 * i);
-        for (int h = 0; h < heads; ++h)
-          for (int j = 0; j < tiles * kParts; ++j) {
-            const vf x = f_load(scores + h * kAttnKeys + j * W);
-            // not f_max: what is not a number must stay so
-            sum[j] = f_fma(f_set(w[h]), f_select((vi)(x < vf{}), vf{}, x), sum[j]);
-          }
-      }
-      for (int j = 0; j < tiles * kParts; ++j)
-        f_store(t.out + token * t.ldo + base + j * W, sum[j]);
-    }
-  }
-}
-
-void index_scores(const IndexTask& t) {
-  switch (t.kv->type) {
-    case KVType::F32:
-      return index_scores_typed<KvF32>(t);
-    case KVType::F16:
-      return index_scores_typed<KvF16>(t);
-    case KVType::BF16:
-      return index_scores_typed<KvBF16>(t);
-    case KVType::Q8_0:
-      return index_scores_typed<KvQ8>(t);
   }
 }
 

@@ -18,6 +18,8 @@
 
 #include "attention.inl"
 
+#include "key_search.inl"
+
 #include "pointwise.inl"
 
 namespace freehold {
