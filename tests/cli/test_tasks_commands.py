@@ -44,7 +44,8 @@ def test_a_table_is_classified_and_calibrated(home, capsys):
     rows = [("the parcel is late", "shipping"), ("charged twice", "billing")] * 8
     Path("known.csv").write_text("text,label\n" + "".join(f"{a},{b}\n" for a, b in rows))
     words = ["classify", inbox, "-l", "billing,shipping,refund", "--job", "fitted", *SMALL]
-    assert run([*words, "--calibrate", "known.csv", "--abstain-below", "0.999999"]) == 0
+    more = ["--abstain-below", "0.999999", "--tolerance", "0.125"]
+    assert run([*words, "--calibrate", "known.csv", *more]) == 0
     captured = capsys.readouterr()
     assert "calibrated on 16 examples" in captured.err
     assert "expected calibration error" in captured.err
@@ -52,6 +53,7 @@ def test_a_table_is_classified_and_calibrated(home, capsys):
     with Journal.existing(place.find("fitted")) as journal:
         spec = json.dumps(journal.identity)
     assert '"temperature"' in spec
+    assert '"tolerance": 0.125' in spec
     Path("other.csv").write_text("body\nthe parcel is late\n")  # its column has another name
     known = ["--calibrate", "known.csv", *SMALL]
     assert run(["classify", "other.csv", "--column", "body", "-l", "billing,shipping", *known]) == 0
